@@ -1,0 +1,88 @@
+"""Manifests, requests and the decisions on them.
+
+A hospital signs a :class:`ProtocolManifest`, a developer signs a :class:`TrainingRequest`, and
+:func:`decide` says whether the one allows the other, with every reason if it doesn't.
+
+Drafts and schemas are loaded on first use: they read YAML, which a verifier does without.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from cloister.policy.decision import Decision, DecisionFacts, Reason, decide
+from cloister.policy.errors import PolicyError
+from cloister.policy.job_decision import JobTerms, decide_job, job_terms
+from cloister.policy.lifecycle import RequestEvent, RequestState, transition
+from cloister.policy.manifest import (
+    MANIFEST_TYPE,
+    OutputKind,
+    PrimaryMetric,
+    ProtocolManifest,
+    decode_manifest,
+    open_manifest,
+    sign_manifest,
+)
+from cloister.policy.request import (
+    REQUEST_TYPE,
+    TrainingRequest,
+    decode_request,
+    open_request,
+    sign_request,
+)
+
+if TYPE_CHECKING:
+    from cloister.policy.draft import (
+        ManifestDraft,
+        RequestDraft,
+        load_manifest_draft,
+        load_request_draft,
+    )
+    from cloister.policy.schemas import schemas
+
+_LAZY = {
+    "ManifestDraft": "draft",
+    "RequestDraft": "draft",
+    "load_manifest_draft": "draft",
+    "load_request_draft": "draft",
+    "schemas": "schemas",
+}
+
+__all__ = [
+    "MANIFEST_TYPE",
+    "REQUEST_TYPE",
+    "Decision",
+    "DecisionFacts",
+    "JobTerms",
+    "ManifestDraft",
+    "OutputKind",
+    "PolicyError",
+    "PrimaryMetric",
+    "ProtocolManifest",
+    "Reason",
+    "RequestDraft",
+    "RequestEvent",
+    "RequestState",
+    "TrainingRequest",
+    "decide",
+    "decide_job",
+    "decode_manifest",
+    "decode_request",
+    "job_terms",
+    "load_manifest_draft",
+    "load_request_draft",
+    "open_manifest",
+    "open_request",
+    "schemas",
+    "sign_manifest",
+    "sign_request",
+    "transition",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return found

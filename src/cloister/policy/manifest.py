@@ -1,0 +1,267 @@
+"""The protocol manifest: what one hospital allows to be done with one dataset.
+
+Rules kept here:
+
+- Five parts are required: purpose limitation, dataset scope, privacy guardrails, success metrics and
+  incentive terms. So are the output constraints, the attestation terms and the validity. Nothing has
+  a default: what isn't written isn't agreed.
+- A manifest is signed over its RFC 8785 canonical JSON in a DSSE envelope, by the key that it names.
+  The signature and the hash are outside of the document that they cover.
+- A purpose can't be allowed and prohibited at once; a range can't end before it starts.
+- Epsilon is bounded by the hard stop, and the hard stop can be lowered but not raised.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from cloister.core.hashes import Sha256Field
+from cloister.core.keys import PublicKey, Signer
+from cloister.evidence.envelope import Envelope
+from cloister.policy.fields import (
+    LONGEST_LIST,
+    Count,
+    Day,
+    Delta,
+    DocumentId,
+    Epsilon,
+    Measurements,
+    PublicKeyPem,
+    Section,
+    Sentences,
+    Slug,
+    Text,
+    Timestamp,
+    Version,
+    Words,
+    WordsOrNone,
+    unique,
+)
+from cloister.policy.signing import SignedDocument, decode_document, open_document, sign_document
+
+MANIFEST_TYPE = "application/vnd.cloister.manifest+json"
+HIGHEST_EPSILON = 5.0
+
+
+class PrimaryMetric(StrEnum):
+    """What a model is judged by."""
+
+    ACCURACY = "accuracy"
+    AUROC = "auroc"
+    F1 = "f1"
+
+
+class OutputKind(StrEnum):
+    """What may leave a site.
+
+    ``model-weights`` are weights trained with DP-SGD; ``dp-scalars`` are counts released with noise and
+    charged to the budget ledger.
+    """
+
+    MODEL_WEIGHTS = "model-weights"
+    DP_SCALARS = "dp-scalars"
+
+
+Outputs = Annotated[
+    tuple[Annotated[OutputKind, Field(strict=False)], ...],
+    Field(min_length=1, max_length=LONGEST_LIST, strict=False),
+    AfterValidator(unique),
+]
+
+
+class Hospital(Section):
+    """Who signs the manifest; ``id`` is also the site's name in a job."""
+
+    id: Slug
+    name: Text
+    public_key: PublicKeyPem
+
+
+class PurposeLimitation(Section):
+    """What the data may and may not be used for, and how long plaintext may be kept, in days."""
+
+    allowed_purposes: Words
+    prohibited_uses: WordsOrNone
+    data_retention_days: Annotated[int, Field(ge=0, le=36_500)]
+
+    @model_validator(mode="after")
+    def _no_purpose_is_both(self) -> Self:
+        both = sorted(set(self.allowed_purposes) & set(self.prohibited_uses))
+        if both:
+            raise ValueError(f"both allowed and prohibited: {', '.join(both)}")
+        return self
+
+
+class TemporalRange(Section):
+    """First and last day on which the records were taken."""
+
+    start: Day
+    end: Day
+
+    @model_validator(mode="after")
+    def _starts_before_it_ends(self) -> Self:
+        if self.start > self.end:
+            raise ValueError("start must not be later than end")
+        return self
+
+
+class SharedScope(Section):
+    """The part of a dataset's scope that hospitals of one agreement have in common."""
+
+    name: Slug
+    data_types: Words
+    patient_criteria: Sentences
+    temporal_range: TemporalRange
+
+
+class DatasetScope(SharedScope):
+    """Which dataset: its name, the SHA-256 of its content and how many records it holds."""
+
+    sha256: Sha256Field
+    sample_size: Count
+
+
+class PrivacyGuardrails(Section):
+    """The limits of privacy loss, counted over every job on the dataset.
+
+    Attributes:
+        unit: What is protected: one record, by adding or removing it.
+        epsilon_budget: Largest epsilon that all jobs together may spend.
+        delta_budget: Delta at which that epsilon is stated.
+        epsilon_hard_stop: Epsilon at which training halts whatever else is agreed; 5.0 at most.
+        minimum_group_size: Fewest records a dataset may hold to be trained on.
+        suppression_threshold: A statistic about fewer records than this isn't released.
+    """
+
+    unit: Literal["record"]
+    epsilon_budget: Epsilon
+    delta_budget: Delta
+    epsilon_hard_stop: Annotated[float, Field(gt=0, le=HIGHEST_EPSILON)]
+    minimum_group_size: Count
+    suppression_threshold: Count
+
+    @model_validator(mode="after")
+    def _budget_is_within_the_hard_stop(self) -> Self:
+        if self.epsilon_budget > self.epsilon_hard_stop:
+            raise ValueError("epsilon_budget must not be above epsilon_hard_stop")
+        return self
+
+
+class EvaluationMethod(Section):
+    """How the metric is measured.
+
+    Attributes:
+        kind: On a test set that is public or consented, and named.
+        test_set: The test set's name.
+        baseline: What the model is compared with: the constant answer that scores best on the same
+            test set. It is computed, never claimed.
+    """
+
+    kind: Literal["named-test-set"]
+    test_set: Slug
+    baseline: Literal["best-constant"]
+
+
+class SuccessMetrics(Section):
+    """What the model has to reach."""
+
+    primary_metric: Annotated[PrimaryMetric, Field(strict=False)]
+    threshold: Annotated[float, Field(gt=0, le=1)]
+    evaluation_method: EvaluationMethod
+
+
+class OutputConstraints(Section):
+    """What may leave, and how large the model file may be."""
+
+    allowed_outputs: Outputs
+    max_model_bytes: Count
+
+
+class AttestationTerms(Section):
+    """Which code may touch the data, by SHA-384 measurement, and whether a simulated platform will do."""
+
+    allow_simulated: bool
+    allowed_measurements: Measurements
+
+
+class IncentiveTerms(Section):
+    """What a verified improvement is worth, and to whom it goes."""
+
+    base_credits: Annotated[int, Field(ge=0, le=1_000_000)]
+    performance_multiplier: Annotated[float, Field(ge=0, le=1_000)]
+    fund_destination: Slug
+
+
+class Validity(Section):
+    """From when to when the manifest holds: ``not_before`` included, ``not_after`` excluded."""
+
+    not_before: Timestamp
+    not_after: Timestamp
+
+    @model_validator(mode="after")
+    def _starts_before_it_ends(self) -> Self:
+        if self.not_before >= self.not_after:
+            raise ValueError("not_before must be earlier than not_after")
+        return self
+
+
+class ProtocolManifest(SignedDocument):
+    """What one hospital allows to be done with one dataset (PR-X1)."""
+
+    document: Literal["cloister.manifest/v1"]
+    manifest_id: DocumentId
+    version: Version
+    hospital: Hospital
+    purpose_limitation: PurposeLimitation
+    dataset_scope: DatasetScope
+    privacy_guardrails: PrivacyGuardrails
+    success_metrics: SuccessMetrics
+    output_constraints: OutputConstraints
+    attestation: AttestationTerms
+    incentive_terms: IncentiveTerms
+    validity: Validity
+
+    @property
+    def signing_pem(self) -> str:
+        """The hospital's public key."""
+        return self.hospital.public_key
+
+
+def decode_manifest(payload: bytes) -> ProtocolManifest:
+    """Parse a manifest's canonical bytes.
+
+    Args:
+        payload: RFC 8785 JSON.
+
+    Raises:
+        InputError: Not JSON, or a field is missing, unknown or wrong.
+        PolicyError: ``policy.not_canonical``.
+    """
+    return decode_document(ProtocolManifest, payload, "manifest")
+
+
+def sign_manifest(manifest: ProtocolManifest, signer: Signer) -> Envelope:
+    """Sign a manifest as the hospital that it names.
+
+    Raises:
+        PolicyError: ``policy.wrong_key`` if the signer isn't that hospital.
+    """
+    return sign_document(manifest, signer, MANIFEST_TYPE, "manifest")
+
+
+def open_manifest(envelope: Envelope, key: PublicKey) -> ProtocolManifest:
+    """Verify a signed manifest and return it.
+
+    Args:
+        envelope: The DSSE envelope.
+        key: The key by which the hospital is known, from a source other than the envelope.
+
+    Raises:
+        PolicyError: Another key signed it, it names another key, it is another kind of document or it
+            isn't canonical.
+        InputError: The content isn't a manifest.
+    """
+    return open_document(ProtocolManifest, envelope, key, MANIFEST_TYPE, "manifest")
