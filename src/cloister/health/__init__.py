@@ -1,0 +1,72 @@
+"""Records as validated, bounded, hashed tables: public bounds, data sources, the dataset commitment.
+
+numpy is loaded when a name that needs it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from cloister.health.errors import HealthError
+
+if TYPE_CHECKING:
+    from cloister.health.commitment import dataset_sha256
+    from cloister.health.data import (
+        FederatedData,
+        PublicDescription,
+        PublicSite,
+        SiteData,
+        TestSet,
+        describe,
+        make_site,
+        make_test_set,
+    )
+    from cloister.health.schema import Column, ColumnKind, LabelColumn, OutsideBounds, TableSchema
+    from cloister.health.sources import DEFAULT_SPLIT_SEED, load_source, source_names
+
+_HOMES = {
+    "dataset_sha256": "commitment",
+    "FederatedData": "data",
+    "PublicDescription": "data",
+    "PublicSite": "data",
+    "SiteData": "data",
+    "TestSet": "data",
+    "describe": "data",
+    "make_site": "data",
+    "make_test_set": "data",
+    "Column": "schema",
+    "ColumnKind": "schema",
+    "LabelColumn": "schema",
+    "OutsideBounds": "schema",
+    "TableSchema": "schema",
+    "DEFAULT_SPLIT_SEED": "sources",
+    "load_source": "sources",
+    "source_names": "sources",
+}
+
+__all__ = [
+    "DEFAULT_SPLIT_SEED",
+    "Column",
+    "ColumnKind",
+    "FederatedData",
+    "HealthError",
+    "LabelColumn",
+    "OutsideBounds",
+    "PublicDescription",
+    "PublicSite",
+    "SiteData",
+    "TableSchema",
+    "TestSet",
+    "dataset_sha256",
+    "describe",
+    "load_source",
+    "make_site",
+    "make_test_set",
+    "source_names",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

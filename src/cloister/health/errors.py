@@ -1,0 +1,29 @@
+"""What can be wrong with a table of records, in words that never quote a record."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from cloister.core.errors import CloisterError
+
+
+class HealthError(CloisterError):
+    """Records, schema or data source are not what was declared.
+
+    Messages and details name columns, sites and counts of rows; a value from a record never appears.
+    """
+
+    exit_code: ClassVar[int] = 2
+    CODES: ClassVar[Mapping[str, str]] = {
+        "health.unknown_source": "no data source of that name is known",
+        "health.unknown_site": "the data source has no site of that name",
+        "health.empty": "a table holds no records",
+        "health.columns": "a table's columns are not the declared ones",
+        "health.type": "a cell cannot be read as its column's declared kind",
+        "health.not_finite": "a column holds missing, NaN or infinite values",
+        "health.out_of_range": "a column holds values outside its declared bounds",
+        "health.label": "a label is not one of the declared classes",
+        "health.shape": "features and labels do not fit the schema or one another",
+        "health.schema": "the declared schema contradicts itself",
+        "health.unexpected_file": "a data file is not the one its published split belongs to",
+        "health.no_library": "the library that packages the bundled records is not installed",
+    }
