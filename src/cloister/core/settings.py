@@ -1,0 +1,97 @@
+"""The settings of one process, in one typed object.
+
+Where a value comes from, first found first taken: the command line, the environment (``CLOISTER_WORKSPACE``),
+the file ``cloister.toml``, the default. A field the file names and this class does not have is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from cloister.core.documents import schema_error
+from cloister.core.errors import InputError
+from cloister.core.files import read_bounded
+from cloister.core.logging import LogLevel
+
+SETTINGS_FILE = Path("cloister.toml")
+
+_MAX_FILE = 64 * 1024
+_PLACE = re.compile(r"\(at line [0-9]+, column [0-9]+\)")
+
+
+class Settings(BaseSettings):
+    """What a person may set for a whole process. Relative paths start at the working directory.
+
+    Attributes:
+        workspace: where runs, keys, budget ledgers and logs are kept.
+        data: a folder with data sets of your own; none means the data that comes with the libraries.
+        log_level: the lowest level that is logged.
+        log_file: where the log goes; none means the run's own folder.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="CLOISTER_", env_ignore_empty=True, validate_default=True
+    )
+
+    workspace: Path = Path("cloister-workspace")
+    data: Path | None = None
+    log_level: LogLevel = LogLevel.INFO
+    log_file: Path | None = None
+
+
+def load_settings(arguments: Mapping[str, object], *, file: Path | None = None) -> Settings:
+    """Gather the settings from all their sources.
+
+    Args:
+        arguments: what the command line gave, by field name; None stands for "not given".
+        file: the settings file, which then has to exist; without it ``cloister.toml`` in the working
+            directory is read where there is one.
+
+    Raises:
+        InputError: a wrong or unknown value, or a settings file that cannot be read.
+    """
+    values = _read_file(file)
+
+    class FromAllSources(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=values)
+
+    given = {name: value for name, value in arguments.items() if value is not None}
+    try:
+        gathered = FromAllSources(**given)  # type: ignore[arg-type]
+        return Settings.model_construct(**dict(gathered))
+    except ValidationError as error:
+        raise schema_error(error, "the configuration") from None
+
+
+def _read_file(file: Path | None) -> dict[str, object]:
+    if file is None and not SETTINGS_FILE.exists():
+        return {}
+    path = SETTINGS_FILE if file is None else file
+    try:
+        return tomllib.loads(read_bounded(path, _MAX_FILE).decode("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        place = _PLACE.search(str(error))
+        shown = f" {place.group()}" if place else ""
+        raise InputError("input.syntax", f"{path} is not well-formed TOML{shown}.") from None
+    except UnicodeDecodeError:
+        raise InputError("input.syntax", f"{path} is not UTF-8.") from None
