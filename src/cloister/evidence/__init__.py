@@ -1,0 +1,59 @@
+"""The evidence room: statements, the log they stand in, receipts, and the verifier that needs nothing else.
+
+The log and its writer need SQLAlchemy and are loaded on first use, so that a verifier gets by without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from cloister.evidence.checkpoint import Checkpoint
+from cloister.evidence.envelope import Envelope, sign_envelope, verify_envelope
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.extract import LogExtract, extract_from_json, log_origin
+from cloister.evidence.predicates import Predicate, Role
+from cloister.evidence.statement import Statement, Subject, decode_statement, open_statement
+from cloister.evidence.trust import Trust, TrustEntry, write_trust
+
+if TYPE_CHECKING:
+    from cloister.evidence.log import EvidenceLog, LogEntry
+    from cloister.evidence.writer import StatementWriter, WrittenStatement
+
+_ON_FIRST_USE = {
+    "EvidenceLog": "cloister.evidence.log",
+    "LogEntry": "cloister.evidence.log",
+    "StatementWriter": "cloister.evidence.writer",
+    "WrittenStatement": "cloister.evidence.writer",
+}
+
+__all__ = [
+    "Checkpoint",
+    "Envelope",
+    "EvidenceError",
+    "EvidenceLog",
+    "LogEntry",
+    "LogExtract",
+    "Predicate",
+    "Role",
+    "Statement",
+    "StatementWriter",
+    "Subject",
+    "Trust",
+    "TrustEntry",
+    "WrittenStatement",
+    "decode_statement",
+    "extract_from_json",
+    "log_origin",
+    "open_statement",
+    "sign_envelope",
+    "verify_envelope",
+    "write_trust",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _ON_FIRST_USE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,171 @@
+"""Checkpoints: a log's signed size and root, in the text form witnesses and other logs understand.
+
+The form is a C2SP signed note (c2sp.org/signed-note, c2sp.org/tlog-checkpoint): origin, size and root on a line
+each, an empty line, then signature lines. Rules kept here:
+
+1. A checkpoint has one spelling: no leading zeros, canonical base64, no trailing bytes.
+2. A signature line counts only with the log's origin as its name and the four-byte hash of the log's key.
+3. Every line that claims to be the log's signature must hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from cloister.core.canonical import b64decode, b64encode
+from cloister.core.errors import InputError
+from cloister.core.keys import PublicKey, Signer
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.merkle import HASH_SIZE, MAX_TREE_SIZE
+
+ED25519_NOTE: Final = 0x01
+MAX_CHECKPOINT_CHARS: Final = 64 * 1024
+_KEY_HASH_SIZE: Final = 4
+_NAME = re.compile(r"[^\s+]{1,200}")
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
+_SIGNATURE_LINE = re.compile(r"\u2014 ([^\s+]{1,200}) ([A-Za-z0-9+/]+={0,2})")
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSignature:
+    """One signature line: the signer's name, the first four bytes of its key's hash, the raw signature."""
+
+    name: str
+    key_hash: bytes
+    sig: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A log's head.
+
+    Attributes:
+        origin: the log's unique name.
+        size: how many entries it has.
+        root: 32-byte Merkle root over them.
+        extensions: further signed lines, none in logs of our own.
+        signatures: the log's own, and witnesses'.
+    """
+
+    origin: str
+    size: int
+    root: bytes
+    extensions: tuple[str, ...]
+    signatures: tuple[NoteSignature, ...]
+
+    def note(self) -> str:
+        """The signed text."""
+        lines = (self.origin, str(self.size), b64encode(self.root), *self.extensions)
+        return "".join(f"{line}\n" for line in lines)
+
+    def encode(self) -> str:
+        """The checkpoint's only spelling: the signed text, an empty line, the signature lines."""
+        signatures = (f"\u2014 {one.name} {b64encode(one.key_hash + one.sig)}\n" for one in self.signatures)
+        return self.note() + "\n" + "".join(signatures)
+
+
+def note_key_hash(name: str, key: PublicKey) -> bytes:
+    """The four bytes a signature line names an Ed25519 key by (c2sp.org/signed-note, "Signatures")."""
+    return hashlib.sha256(name.encode("utf-8") + b"\n" + bytes([ED25519_NOTE]) + key.raw).digest()[
+        :_KEY_HASH_SIZE
+    ]
+
+
+def sign_checkpoint(origin: str, size: int, root: bytes, signer: Signer) -> Checkpoint:
+    """Sign a log's head.
+
+    Args:
+        origin: the log's name, without spaces or plus signs.
+        size: number of entries.
+        root: 32-byte Merkle root.
+        signer: the log's key.
+
+    Returns:
+        A checkpoint with one signature.
+
+    Raises:
+        EvidenceError: ``evidence.checkpoint_malformed`` if the parts can't be written as a checkpoint.
+    """
+    if not _NAME.fullmatch(origin) or not 0 <= size <= MAX_TREE_SIZE or len(root) != HASH_SIZE:
+        raise _malformed("its origin, size or root can't be written")
+    unsigned = Checkpoint(origin, size, root, (), ())
+    signature = signer.sign(unsigned.note().encode("utf-8"))
+    line = NoteSignature(origin, note_key_hash(origin, signer.public_key), signature)
+    return Checkpoint(origin, size, root, (), (line,))
+
+
+def parse_checkpoint(text: str) -> Checkpoint:
+    """Read a checkpoint, without judging its signatures.
+
+    Args:
+        text: the note.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        EvidenceError: ``evidence.checkpoint_malformed`` for any other spelling.
+    """
+    if len(text) > MAX_CHECKPOINT_CHARS or any(char < " " and char != "\n" for char in text):
+        raise _malformed("it is too long or has control characters")
+    body, separator, tail = text.rpartition("\n\n")
+    if not separator or not tail.endswith("\n"):
+        raise _malformed("it has no signature lines")
+    lines = body.split("\n")
+    if len(lines) < 3 or "" in lines or not _NAME.fullmatch(lines[0]) or not _SIZE.fullmatch(lines[1]):
+        raise _malformed("its first lines are not origin, size and root")
+    root = _decode(lines[2])
+    size = int(lines[1])
+    if len(root) != HASH_SIZE or size > MAX_TREE_SIZE:
+        raise _malformed("its size or root is out of range")
+    signatures = tuple(_signature_line(line) for line in tail[:-1].split("\n"))
+    checkpoint = Checkpoint(lines[0], size, root, tuple(lines[3:]), signatures)
+    if checkpoint.encode() != text:
+        raise _malformed("it is not in canonical form")
+    return checkpoint
+
+
+def verify_checkpoint(checkpoint: Checkpoint, origin: str, key: PublicKey) -> None:
+    """Check that a checkpoint is of this log and signed by its key.
+
+    Args:
+        checkpoint: a parsed checkpoint.
+        origin: the log expected.
+        key: the log's pinned key.
+
+    Raises:
+        EvidenceError: ``evidence.checkpoint_unsigned`` if it is another log's or lacks the key's signature.
+        SignatureInvalid: if a signature that claims to be the key's doesn't hold.
+    """
+    if checkpoint.origin != origin:
+        raise EvidenceError("evidence.checkpoint_unsigned", "the checkpoint is another log's")
+    expected = note_key_hash(origin, key)
+    ours = [one for one in checkpoint.signatures if one.name == origin and one.key_hash == expected]
+    if not ours:
+        raise EvidenceError("evidence.checkpoint_unsigned", "the checkpoint is not signed by the log's key")
+    for one in ours:
+        key.verify(one.sig, checkpoint.note().encode("utf-8"))
+
+
+def _signature_line(line: str) -> NoteSignature:
+    match = _SIGNATURE_LINE.fullmatch(line)
+    if match is None:
+        raise _malformed("a signature line is wrong")
+    blob = _decode(match[2])
+    if len(blob) <= _KEY_HASH_SIZE:
+        raise _malformed("a signature line is too short")
+    return NoteSignature(match[1], blob[:_KEY_HASH_SIZE], blob[_KEY_HASH_SIZE:])
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return b64decode(text)
+    except InputError:
+        raise _malformed("a field is not canonical base64") from None
+
+
+def _malformed(reason: str) -> EvidenceError:
+    return EvidenceError("evidence.checkpoint_malformed", f"this is not a checkpoint: {reason}")

@@ -1,0 +1,35 @@
+"""Every error the evidence room raises, with its stable code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from cloister.core.errors import CloisterError
+
+
+class EvidenceError(CloisterError):
+    """A statement, log, receipt or trust directory is not what it has to be."""
+
+    exit_code: ClassVar[int] = 1
+    CODES: ClassVar[Mapping[str, str]] = {
+        "evidence.tree_invalid": "The stored Merkle tree doesn't fit its stored head.",
+        "evidence.out_of_range": "The log has no such entry or size.",
+        "evidence.proof_invalid": "An inclusion or consistency proof doesn't hold.",
+        "evidence.envelope_malformed": "An envelope is not a canonical DSSE envelope.",
+        "evidence.envelope_unsigned": "An envelope carries no signature of the expected key.",
+        "evidence.statement_malformed": "A statement is not a canonical in-toto Statement v1.",
+        "evidence.statement_unknown": "A statement's type or version is not known here.",
+        "evidence.statement_missing": "A receipt can't be issued because required statements are missing.",
+        "evidence.statement_refused": "A writer was asked for a statement that its party may not make.",
+        "evidence.checkpoint_malformed": "A checkpoint is not a canonical signed note.",
+        "evidence.checkpoint_unsigned": "A checkpoint carries no signature of the log's key.",
+        "evidence.log_missing": "There is no log at this path.",
+        "evidence.log_exists": "There is already a log at this path.",
+        "evidence.log_mismatch": "A log's entries, tree and signed head don't agree, or it is another log.",
+        "evidence.job_closed": "The party has closed this job and may add nothing to it.",
+        "evidence.receipt_malformed": "A receipt is not canonical or not of the known schema.",
+        "evidence.trust_malformed": "A trust directory can't be read as roles and keys.",
+        "evidence.trust_conflict": "One key appears twice in a trust directory.",
+        "evidence.trust_unknown": "The trust directory names no such party in this role.",
+    }

@@ -1,0 +1,54 @@
+"""The kinds of statement: one frozen model per step of a job, each with a versioned type."""
+
+from cloister.evidence.predicates.admission import (
+    AppraisalCheck,
+    AttestationVerdict,
+    DataCommitment,
+    JobOpened,
+    ManifestAccepted,
+    QuoteEvidence,
+    RequestDecided,
+)
+from cloister.evidence.predicates.base import Predicate, Role, known_types, predicate_class
+from cloister.evidence.predicates.outcome import (
+    Evaluation,
+    JobClosed,
+    OutputConstraint,
+    Release,
+    SiteMetric,
+    Violation,
+)
+from cloister.evidence.predicates.training import (
+    OS_ENTROPY,
+    SEEDED_TEST,
+    BudgetSpend,
+    RoundAggregated,
+    TensorShape,
+    UpdateReleased,
+)
+
+__all__ = [
+    "OS_ENTROPY",
+    "SEEDED_TEST",
+    "AppraisalCheck",
+    "AttestationVerdict",
+    "BudgetSpend",
+    "DataCommitment",
+    "Evaluation",
+    "JobClosed",
+    "JobOpened",
+    "ManifestAccepted",
+    "OutputConstraint",
+    "Predicate",
+    "QuoteEvidence",
+    "Release",
+    "RequestDecided",
+    "Role",
+    "RoundAggregated",
+    "SiteMetric",
+    "TensorShape",
+    "UpdateReleased",
+    "Violation",
+    "known_types",
+    "predicate_class",
+]

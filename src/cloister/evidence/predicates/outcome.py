@@ -1,0 +1,127 @@
+"""What is stated when training is over: the evaluation, the release, violations, and the end of the job."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from cloister.core.hashes import Sha256Field
+from cloister.evidence.predicates.base import (
+    TYPE_PREFIX,
+    CountField,
+    NameField,
+    Part,
+    PartyField,
+    Predicate,
+    Role,
+    TextField,
+    known,
+)
+
+
+class SiteMetric(Part):
+    """A metric on one site's rows of the named test set; ``value`` is None where it is undefined."""
+
+    site: PartyField
+    metric: NameField
+    value: float | None
+    reason: str = Field(max_length=500)
+
+
+@known
+class Evaluation(Predicate):
+    """The hub measured the model on a named public or consented test set.
+
+    Attributes:
+        test_set: the test set's name.
+        test_set_sha256: its hash.
+        records: how many records it has.
+        metric: the manifest's metric.
+        value: what the model reaches.
+        baseline_name: what it is compared with.
+        baseline_value: what that reaches.
+        improvement_score: the share of the gap between baseline and perfection that the model closes.
+        threshold: the manifest's threshold.
+        passed: whether ``value`` reaches ``threshold``.
+        sites: the metric per site's share of the test set.
+    """
+
+    TYPE: ClassVar[str] = TYPE_PREFIX + "evaluation:v1"
+    ROLES: ClassVar[frozenset[Role]] = frozenset({Role.HUB})
+
+    test_set: NameField
+    test_set_sha256: Sha256Field
+    records: CountField
+    metric: NameField
+    value: float = Field(ge=0, le=1)
+    baseline_name: NameField
+    baseline_value: float = Field(ge=0, le=1)
+    improvement_score: float
+    threshold: float = Field(ge=0, le=1)
+    passed: bool
+    sites: tuple[SiteMetric, ...]
+
+
+class OutputConstraint(Part):
+    """One of the manifest's conditions on what may be released."""
+
+    name: NameField
+    satisfied: bool
+    detail: str = Field(max_length=500)
+
+
+@known
+class Release(Predicate):
+    """The hub held the model against the manifests' output constraints.
+
+    Attributes:
+        model_sha256: SHA-256 of the model file.
+        model_bytes: its size.
+        weights_sha256: hash of the global weights in it, as the last round stated them.
+        constraints: every constraint looked at.
+        approved: whether all of them are satisfied.
+    """
+
+    TYPE: ClassVar[str] = TYPE_PREFIX + "release:v1"
+    ROLES: ClassVar[frozenset[Role]] = frozenset({Role.HUB})
+
+    model_sha256: Sha256Field
+    model_bytes: CountField
+    weights_sha256: Sha256Field
+    constraints: tuple[OutputConstraint, ...] = Field(min_length=1)
+    approved: bool
+
+
+@known
+class Violation(Predicate):
+    """A party refused something that broke a rule.
+
+    Attributes:
+        rule: the rule's name.
+        detail: what happened, without any record's content.
+        artifact_sha256: hash of what was refused, where there is such a thing.
+    """
+
+    TYPE: ClassVar[str] = TYPE_PREFIX + "violation:v1"
+    ROLES: ClassVar[frozenset[Role]] = frozenset({Role.HUB, Role.SITE})
+
+    rule: NameField
+    detail: TextField
+    artifact_sha256: Sha256Field | None
+
+
+@known
+class JobClosed(Predicate):
+    """A party's last statement in a job: after it nothing may follow, and nothing before it may be missing.
+
+    Attributes:
+        statements: how many statements the party made in this job, this one included.
+        outcome: how it ended for this party.
+    """
+
+    TYPE: ClassVar[str] = TYPE_PREFIX + "job-closed:v1"
+    ROLES: ClassVar[frozenset[Role]] = frozenset({Role.HUB, Role.SITE})
+
+    statements: CountField
+    outcome: Literal["completed", "refused", "failed"]

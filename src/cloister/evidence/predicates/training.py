@@ -1,0 +1,121 @@
+"""What is stated in every round: the privacy spent, the update that left, the aggregate made of it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from cloister.core.hashes import Sha256Field
+from cloister.evidence.predicates.base import (
+    TYPE_PREFIX,
+    CountField,
+    NameField,
+    Part,
+    PartyField,
+    Predicate,
+    Role,
+    TextField,
+    known,
+)
+
+RoundField = CountField
+
+OS_ENTROPY = "aes-256-ctr/os-entropy"
+SEEDED_TEST = "seeded-test"
+
+
+@known
+class BudgetSpend(Predicate):
+    """A site charged its ledger for one mechanism and says what it was, so that anyone can recompute epsilon.
+
+    Attributes:
+        round: the round, from 0.
+        purpose: training, or a count released about private rows.
+        event: the mechanism as executed, in the privacy transcript's JSON form.
+        delta: the delta the ledger counts with.
+        unit: what one unit of privacy protects.
+        relation: which neighbouring datasets are compared.
+        reserved_steps: steps reserved before the first gradient.
+        executed_steps: steps executed, the number in ``event``; never above those reserved.
+        dataset_sha256: the dataset charged.
+        noise_generator: where noise and sampling came from.
+        ledger_head: SHA-256 of the ledger's newest row after this charge.
+        prior_events: in the job's first spend, what this dataset was charged by earlier jobs; else empty.
+    """
+
+    TYPE: ClassVar[str] = TYPE_PREFIX + "budget-spend:v1"
+    ROLES: ClassVar[frozenset[Role]] = frozenset({Role.SITE})
+
+    round: RoundField
+    purpose: Literal["training", "evaluation"]
+    event: dict[str, str | int | float]
+    delta: float = Field(gt=0, lt=1)
+    unit: Literal["record"]
+    relation: Literal["add_or_remove_one"]
+    reserved_steps: CountField
+    executed_steps: CountField
+    dataset_sha256: Sha256Field
+    noise_generator: Literal["aes-256-ctr/os-entropy", "seeded-test"]
+    ledger_head: Sha256Field
+    prior_events: tuple[dict[str, str | int | float], ...]
+
+
+class TensorShape(Part):
+    """Name, shape and element type of one tensor that left."""
+
+    name: NameField
+    shape: tuple[CountField, ...]
+    dtype: NameField
+
+
+@known
+class UpdateReleased(Predicate):
+    """A site let one update through its airlock.
+
+    Attributes:
+        round: the round, from 0.
+        model_sha256: hash of the global weights this round's training started from, as the site received them.
+        update_sha256: hash of the update that left.
+        tensors: what it was made of.
+        scalars: names of the numbers that left beside the tensors.
+        bytes: size of the update.
+        airlock_policy_sha256: hash of the airlock policy that let it through.
+    """
+
+    TYPE: ClassVar[str] = TYPE_PREFIX + "update-released:v1"
+    ROLES: ClassVar[frozenset[Role]] = frozenset({Role.SITE})
+
+    round: RoundField
+    model_sha256: Sha256Field
+    update_sha256: Sha256Field
+    tensors: tuple[TensorShape, ...] = Field(min_length=1)
+    scalars: tuple[NameField, ...]
+    bytes: CountField
+    airlock_policy_sha256: Sha256Field
+
+
+@known
+class RoundAggregated(Predicate):
+    """The hub made the next global model from the sites' updates.
+
+    Attributes:
+        round: the round, from 0.
+        strategy: how the updates were combined.
+        updates: hash of the update of each site that took part.
+        weights: the weight of each of those sites, positive, summing to one.
+        absent: every other site of the job, with the reason it took no part.
+        model_sha256_before: hash of the global weights sent out.
+        model_sha256_after: hash of the global weights made.
+    """
+
+    TYPE: ClassVar[str] = TYPE_PREFIX + "round-aggregated:v1"
+    ROLES: ClassVar[frozenset[Role]] = frozenset({Role.HUB})
+
+    round: RoundField
+    strategy: NameField
+    updates: dict[PartyField, Sha256Field] = Field(min_length=1)
+    weights: dict[PartyField, float]
+    absent: dict[PartyField, TextField]
+    model_sha256_before: Sha256Field
+    model_sha256_after: Sha256Field

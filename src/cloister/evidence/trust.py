@@ -1,0 +1,174 @@
+"""Trust: the keys a verifier pins, each for one party in one role.
+
+A trust directory is ``<role>/<party>.pem`` with the roles hub, site, developer, hospital and tee-root:
+
+- ``hub/<name>.pem``, ``site/<name>.pem``: the key that signs the party's statements and its log's checkpoints;
+- ``hospital/<site>.pem``: the key that signs the manifest of the site of that name;
+- ``developer/<id>.pem``: the key that signs training requests of the developer with that id;
+- ``tee-root/<name>.pem``: a root certificate of an attestation vendor, kept as bytes for who understands it.
+
+Rules kept here:
+
+1. No key serves two parties or two roles; a directory where one does is refused.
+2. Nothing but the files named so is accepted: an unknown role, a link or a stray file is refused.
+3. What isn't pinned isn't trusted; there is no default and no way to add a key while verifying.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from cloister.core.errors import CloisterError, InputError
+from cloister.core.files import read_bounded, write_new
+from cloister.core.keys import PublicKey
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.predicates.base import PARTY_PATTERN, Role
+
+MAX_PEM_BYTES: Final = 64 * 1024
+_PARTY = re.compile(PARTY_PATTERN)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustEntry:
+    """One pinned key or root certificate.
+
+    Attributes:
+        role: whom it speaks for.
+        party: the party's name (file name without ``.pem``).
+        pem: the public key, or for ``tee-root`` the certificate.
+    """
+
+    role: Role
+    party: str
+    pem: bytes
+
+
+class Trust:
+    """The pinned keys, checked for conflicts."""
+
+    def __init__(self, entries: Iterable[TrustEntry]) -> None:
+        keys: dict[tuple[Role, str], PublicKey] = {}
+        roots: dict[str, bytes] = {}
+        owners: dict[str, str] = {}
+        for entry in entries:
+            place = f"{entry.role.value}/{entry.party}"
+            if not _PARTY.fullmatch(entry.party):
+                raise EvidenceError(
+                    "evidence.trust_malformed", f"{entry.role.value} has a party with an improper name"
+                )
+            if entry.role is Role.TEE_ROOT:
+                roots[entry.party] = entry.pem
+                continue
+            key = _key(entry.pem, place)
+            if (entry.role, entry.party) in keys or key.key_id in owners:
+                raise EvidenceError(
+                    "evidence.trust_conflict",
+                    f"one key stands for {place} and for {owners.get(key.key_id, place)}",
+                    "give each party a key of its own for each role",
+                )
+            owners[key.key_id] = place
+            keys[entry.role, entry.party] = key
+        self._keys = MappingProxyType(keys)
+        self._roots = MappingProxyType(roots)
+
+    @classmethod
+    def load(cls, directory: Path) -> Trust:
+        """Read a trust directory.
+
+        Args:
+            directory: as the module describes.
+
+        Returns:
+            The pinned keys.
+
+        Raises:
+            EvidenceError: ``evidence.trust_malformed`` or ``evidence.trust_conflict``.
+        """
+        if not directory.is_dir() or directory.is_symlink():
+            raise EvidenceError(
+                "evidence.trust_malformed",
+                f"{directory} is not a trust directory",
+                "it holds <role>/<party>.pem with the roles " + ", ".join(role.value for role in Role),
+            )
+        entries: list[TrustEntry] = []
+        roles = {role.value: role for role in Role}
+        for folder in sorted(directory.iterdir()):
+            if folder.name not in roles or folder.is_symlink() or not folder.is_dir():
+                raise EvidenceError(
+                    "evidence.trust_malformed", f"{folder.name} is not a role of a trust directory"
+                )
+            for file in sorted(folder.iterdir()):
+                if file.suffix != ".pem" or file.is_symlink() or not file.is_file():
+                    raise EvidenceError(
+                        "evidence.trust_malformed", f"{folder.name}/{file.name} is not a <party>.pem file"
+                    )
+                entries.append(TrustEntry(roles[folder.name], file.stem, _read(file)))
+        return cls(entries)
+
+    def key(self, role: Role, party: str) -> PublicKey:
+        """The key pinned for a party in a role.
+
+        Raises:
+            EvidenceError: ``evidence.trust_unknown`` if there is none.
+        """
+        found = self._keys.get((role, party))
+        if found is None:
+            raise EvidenceError(
+                "evidence.trust_unknown",
+                f"the trust directory has no {role.value}/{party}.pem",
+                "ask that party for its public key over a channel you trust",
+            )
+        return found
+
+    def parties(self, role: Role) -> tuple[str, ...]:
+        """The parties pinned in a role, sorted."""
+        if role is Role.TEE_ROOT:
+            return tuple(sorted(self._roots))
+        return tuple(sorted(party for kind, party in self._keys if kind is role))
+
+    @property
+    def tee_roots(self) -> Mapping[str, bytes]:
+        """Root certificates of attestation vendors by name, PEM."""
+        return self._roots
+
+
+def write_trust(directory: Path, entries: Iterable[TrustEntry]) -> None:
+    """Write a trust directory, refusing to replace any file.
+
+    Args:
+        directory: where; created if missing.
+        entries: what to pin.
+
+    Raises:
+        EvidenceError: if the entries conflict.
+        StorageError: if a file is already there or can't be written.
+    """
+    pinned = list(entries)
+    Trust(pinned)
+    for entry in pinned:
+        folder = directory / entry.role.value
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_new(folder / f"{entry.party}.pem", entry.pem, mode=0o644)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return read_bounded(file, MAX_PEM_BYTES)
+    except InputError as error:
+        raise EvidenceError(
+            "evidence.trust_malformed", f"{file.parent.name}/{file.name} can't be read"
+        ) from error
+
+
+def _key(pem: bytes, place: str) -> PublicKey:
+    try:
+        return PublicKey.from_pem(pem)
+    except CloisterError as error:
+        raise EvidenceError(
+            "evidence.trust_malformed", f"{place}.pem is not an Ed25519 public key"
+        ) from error

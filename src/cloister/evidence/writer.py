@@ -1,0 +1,165 @@
+"""Writing statements: one party's chain of statements in one job, each signed and logged before it counts.
+
+Rules kept here:
+
+1. The writer fills in job, party, sequence, predecessor and time; a caller can't get them wrong.
+2. A party makes only statements its role may make, with its own key, into its own log.
+3. A writer made anew continues the chain found in the log; after `close` nothing more is written.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
+
+from cloister.core.clock import Clock, format_time
+from cloister.core.hashes import Sha256, sha256_hex
+from cloister.core.keys import Signer
+from cloister.evidence.envelope import Envelope
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.extract import log_owner
+from cloister.evidence.log import EvidenceLog, LogEntry
+from cloister.evidence.predicates import JobClosed, Predicate
+from cloister.evidence.statement import Statement, Subject, open_statement, require_subjects, sign_statement
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenStatement:
+    """A statement that is signed and durably logged.
+
+    Attributes:
+        statement: what was stated.
+        envelope: the signed form.
+        entry: where it is in the log.
+        sha256: SHA-256 of the statement's payload, by which the next one names it.
+    """
+
+    statement: Statement
+    envelope: Envelope
+    entry: LogEntry
+    sha256: Sha256
+
+
+class StatementWriter:
+    """Writes one party's statements of one job.
+
+    Args:
+        log: the party's log; its origin says which party and role.
+        signer: the party's key, which is also the log's.
+        party: the party's name as in the trust directory.
+        job_id: the job, a UUID.
+        clock: gives the time.
+
+    Raises:
+        EvidenceError: ``evidence.statement_refused`` if log, key and party don't belong together.
+    """
+
+    def __init__(self, log: EvidenceLog, signer: Signer, party: str, job_id: str, clock: Clock) -> None:
+        role, owner = log_owner(log.origin)
+        if owner != party or log.public_key.key_id != signer.public_key.key_id:
+            raise EvidenceError(
+                "evidence.statement_refused", "a party writes into its own log with its own key"
+            )
+        self._log = log
+        self._signer = signer
+        self._role = role
+        self._party = party
+        self._job_id = job_id
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._sequence = 0
+        self._previous: Sha256 | None = None
+        self._closed = False
+        earlier = log.extract(job_id).entries
+        if earlier:
+            last = earlier[-1].envelope
+            self._sequence = len(earlier)
+            self._previous = last.payload_sha256
+            self._closed = isinstance(open_statement(last).predicate, JobClosed)
+
+    @property
+    def party(self) -> str:
+        """The party that writes."""
+        return self._party
+
+    @property
+    def job_id(self) -> str:
+        """The job written about."""
+        return self._job_id
+
+    def write(
+        self, predicate_class: type[Predicate], subjects: Sequence[Subject], **fields: object
+    ) -> WrittenStatement:
+        """State something; it is signed, logged and durable when this returns.
+
+        Args:
+            predicate_class: the kind of statement.
+            subjects: what it is about, at least one.
+            fields: the predicate's own fields; the ones every predicate has are filled in.
+
+        Returns:
+            The statement as written.
+
+        Raises:
+            EvidenceError: ``evidence.statement_refused`` if the fields don't fit or the role may not say this;
+                ``evidence.job_closed`` after `close`.
+            StorageError: if it can't be logged; then it wasn't made.
+        """
+        if predicate_class is JobClosed:
+            raise EvidenceError("evidence.statement_refused", "a job is closed with close()")
+        with self._lock:
+            return self._write(predicate_class, subjects, fields)
+
+    def close(self, outcome: Literal["completed", "refused", "failed"]) -> WrittenStatement:
+        """Make the party's last statement in this job, which counts all of them.
+
+        Args:
+            outcome: how the job ended for this party.
+
+        Returns:
+            The statement as written.
+        """
+        with self._lock:
+            subject = Subject(f"job {self._job_id}", sha256_hex(self._job_id.encode("ascii")))
+            fields: dict[str, object] = {"statements": self._sequence + 1, "outcome": outcome}
+            written = self._write(JobClosed, (subject,), fields)
+            self._closed = True
+            return written
+
+    def _write(
+        self, predicate_class: type[Predicate], subjects: Sequence[Subject], fields: dict[str, object]
+    ) -> WrittenStatement:
+        if self._closed:
+            raise EvidenceError("evidence.job_closed", f"{self._party} has closed job {self._job_id}")
+        if self._role not in predicate_class.ROLES:
+            raise EvidenceError(
+                "evidence.statement_refused", f"a {self._role.value} may not state {predicate_class.TYPE}"
+            )
+        chain = {
+            "job_id": self._job_id,
+            "party": self._party,
+            "sequence": self._sequence,
+            "previous": self._previous,
+            "recorded_at": format_time(self._clock()),
+        }
+        try:
+            predicate = predicate_class.model_validate({**fields, **chain})
+        except ValidationError as error:
+            wrong = [
+                f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
+                for one in error.errors(include_input=False, include_url=False)
+            ]
+            raise EvidenceError(
+                "evidence.statement_refused", f"the fields don't make a {predicate_class.TYPE}", details=wrong
+            ) from None
+        statement = Statement(require_subjects(subjects), predicate)
+        envelope = sign_statement(statement, self._signer)
+        entry = self._log.append(envelope, stream=self._job_id, position=self._sequence)
+        written = WrittenStatement(statement, envelope, entry, envelope.payload_sha256)
+        self._sequence += 1
+        self._previous = written.sha256
+        return written
