@@ -1,0 +1,1 @@
+"""Federated jobs on NVIDIA FLARE."""

@@ -1,0 +1,1 @@
+"""Where a compiled job runs: back ends behind one port."""
