@@ -1,0 +1,106 @@
+"""Differentially private training, its accountant, and the budget ledger that can't be overspent.
+
+Importing this package is cheap: each name loads its module on first use, and only training loads torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloister.privacy.accountant import calibrate_noise, epsilon_after, epsilon_of, max_steps, rdp_vector
+    from cloister.privacy.budget import (
+        HARD_STOP_EPSILON,
+        Limit,
+        PrivacyBudget,
+        PrivacyUnit,
+        Scope,
+        check_delta,
+        strictest,
+    )
+    from cloister.privacy.errors import BudgetExceeded, LedgerError, ModelError, PrivacyError
+    from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
+    from cloister.privacy.models import (
+        build_model,
+        check_model,
+        load_arrays,
+        model_names,
+        register_model,
+        state_arrays,
+    )
+    from cloister.privacy.randomness import OsRandom, RandomSource
+    from cloister.privacy.release import NoisyAccuracy, release_accuracy
+    from cloister.privacy.sampling import PoissonSampler
+    from cloister.privacy.trainer import DPTrainer, FitResult, TrainingData, TrainingPlan
+
+_HOMES = {
+    "accountant": ("calibrate_noise", "epsilon_after", "epsilon_of", "max_steps", "rdp_vector"),
+    "budget": (
+        "HARD_STOP_EPSILON",
+        "Limit",
+        "PrivacyBudget",
+        "PrivacyUnit",
+        "Scope",
+        "check_delta",
+        "strictest",
+    ),
+    "errors": ("BudgetExceeded", "LedgerError", "ModelError", "PrivacyError"),
+    "ledger": ("BudgetLedger", "Purpose", "Reservation"),
+    "models": ("build_model", "check_model", "load_arrays", "model_names", "register_model", "state_arrays"),
+    "randomness": ("OsRandom", "RandomSource"),
+    "release": ("NoisyAccuracy", "release_accuracy"),
+    "sampling": ("PoissonSampler",),
+    "trainer": ("DPTrainer", "FitResult", "TrainingData", "TrainingPlan"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "HARD_STOP_EPSILON",
+    "BudgetExceeded",
+    "BudgetLedger",
+    "DPTrainer",
+    "FitResult",
+    "LedgerError",
+    "Limit",
+    "ModelError",
+    "NoisyAccuracy",
+    "OsRandom",
+    "PoissonSampler",
+    "PrivacyBudget",
+    "PrivacyError",
+    "PrivacyUnit",
+    "Purpose",
+    "RandomSource",
+    "Reservation",
+    "Scope",
+    "TrainingData",
+    "TrainingPlan",
+    "build_model",
+    "calibrate_noise",
+    "check_delta",
+    "check_model",
+    "epsilon_after",
+    "epsilon_of",
+    "load_arrays",
+    "max_steps",
+    "model_names",
+    "rdp_vector",
+    "register_model",
+    "release_accuracy",
+    "state_arrays",
+    "strictest",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

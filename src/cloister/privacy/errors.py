@@ -1,0 +1,62 @@
+"""What can go wrong in privacy. A refusal names the rule, never a record's content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from cloister.core.errors import CloisterError
+
+
+class PrivacyError(CloisterError):
+    """A privacy parameter, plan or dataset that can't be trained on."""
+
+    exit_code: ClassVar[int] = 2
+    CODES: ClassVar[Mapping[str, str]] = {
+        "privacy.budget_invalid": "An epsilon, delta or limit is out of range.",
+        "privacy.delta_too_large": "Delta is not below one over the number of records.",
+        "privacy.plan_invalid": "A training plan holds an impossible value.",
+        "privacy.unreachable_target": "No amount of noise reaches the target epsilon.",
+        "privacy.data_invalid": "The training data have the wrong shape or type, or hold non-finite values.",
+        "privacy.randomness_invalid": "A source of randomness was asked for something it can't give.",
+    }
+
+
+class ModelError(PrivacyError):
+    """A model that is unknown, or whose structure breaks per-record privacy."""
+
+    CODES: ClassVar[Mapping[str, str]] = {
+        "model.unknown": "No model is registered under this name.",
+        "model.already_registered": "A model is registered under this name already.",
+        "model.parameters_invalid": "The parameters of a model are unknown or out of range.",
+        "model.layer_refused": "The model has a layer whose output for one record depends on other records.",
+        "model.layer_unsupported": "The model has a layer that is not on the list of safe layers.",
+        "model.mixes_records": "The model's output for one record changes with the rest of the batch.",
+        "model.weights_mismatch": "The weights do not have the model's names, shapes and types.",
+    }
+
+
+class LedgerError(PrivacyError):
+    """A budget ledger that can't be used: training stops, closed on error."""
+
+    exit_code: ClassVar[int] = 5
+    CODES: ClassVar[Mapping[str, str]] = {
+        "ledger.missing": "The budget ledger does not exist.",
+        "ledger.exists": "A budget ledger exists already at this path.",
+        "ledger.corrupt": "The budget ledger was damaged or edited.",
+        "ledger.other_dataset": "The budget ledger belongs to another dataset.",
+        "ledger.newer_version": "The budget ledger was written by a newer version.",
+        "ledger.unavailable": "The budget ledger can't be read or written now.",
+        "ledger.reservation_unknown": "The reservation is not in this ledger.",
+        "ledger.reservation_settled": "The reservation was settled before.",
+        "ledger.settlement_invalid": "More steps are settled than were reserved, or fewer than none.",
+    }
+
+
+class BudgetExceeded(LedgerError):  # noqa: N818 - the name people look for
+    """A spend that would pass a limit: refused before anything is spent."""
+
+    exit_code: ClassVar[int] = 3
+    CODES: ClassVar[Mapping[str, str]] = {
+        "ledger.budget_exceeded": "The spend would pass a privacy limit, so it is refused before it starts.",
+    }

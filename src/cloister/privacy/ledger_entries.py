@@ -1,0 +1,280 @@
+"""The entries of a budget ledger, their encoding, and the state they add up to. Pure: no file, no clock.
+
+An entry is canonical JSON of one of three types: the header (entry 0), a reservation, a settlement. Its hash
+covers its number, the hash before it and its bytes, so the newest hash commits to all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from cloister.core.canonical import parse_canonical
+from cloister.core.errors import InputError
+from cloister.core.hashes import Sha256, is_sha256, sha256_hex
+from cloister.evidence.transcript import (
+    RELATION,
+    UNIT,
+    Event,
+    Gaussian,
+    SampledGaussian,
+    coalesce,
+    event_from_json,
+    event_to_json,
+)
+from cloister.privacy.errors import LedgerError
+
+if TYPE_CHECKING:
+    from cloister.core.canonical import JSON
+
+VERSION: Final = 1
+MODE: Final = "adaptive"
+GENESIS: Final = Sha256("0" * 64)
+
+
+class Purpose(StrEnum):
+    """What a spend is for."""
+
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Entry 0: what the ledger is about, never changed."""
+
+    version: int
+    dataset_sha256: Sha256
+    delta: float
+    mode: str
+    unit: str
+    relation: str
+
+    def to_json(self, recorded_at: str) -> dict[str, JSON]:
+        """Return the entry's body."""
+        return {
+            "type": "ledger",
+            "version": self.version,
+            "dataset_sha256": self.dataset_sha256,
+            "delta": self.delta,
+            "mode": self.mode,
+            "unit": self.unit,
+            "relation": self.relation,
+            "recorded_at": recorded_at,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A spend held as spent."""
+
+    id: str
+    event: Event
+    job_id: str
+    round_number: int
+    purpose: Purpose
+
+    def to_json(self, recorded_at: str) -> dict[str, JSON]:
+        """Return the entry's body."""
+        return {
+            "type": "reserved",
+            "id": self.id,
+            "event": event_to_json(self.event),
+            "job_id": self.job_id,
+            "round": self.round_number,
+            "purpose": self.purpose.value,
+            "recorded_at": recorded_at,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How much of a reservation was done."""
+
+    id: str
+    executed: int
+
+    def to_json(self, recorded_at: str) -> dict[str, JSON]:
+        """Return the entry's body."""
+        return {"type": "settled", "id": self.id, "executed": self.executed, "recorded_at": recorded_at}
+
+
+Entry = Header | Reserved | Settled
+
+
+def entry_hash(sequence: int, previous: Sha256, body: bytes) -> Sha256:
+    """Return the hash of an entry; the newest one commits to the whole ledger."""
+    return sha256_hex(b"cloister budget ledger v1\n%d\n%s\n" % (sequence, previous.encode()) + body)
+
+
+def read_entry(sequence: int, body: bytes) -> Entry:
+    """Decode an entry strictly.
+
+    Raises:
+        LedgerError: ``ledger.newer_version`` for a header of a later version, ``ledger.corrupt`` for
+            anything that is not exactly an entry.
+    """
+    try:
+        value = parse_canonical(body)
+        if not isinstance(value, dict):
+            raise _malformed()
+        if sequence == 0:
+            return _read_header(value)
+        if value.get("type") == "reserved":
+            return _read_reserved(value)
+        return _read_settled(value)
+    except InputError:
+        raise _malformed() from None
+
+
+def _read_header(value: dict[str, JSON]) -> Header:
+    match value:
+        case {"type": "ledger", "version": int(version)} if version > VERSION:
+            raise LedgerError(
+                "ledger.newer_version",
+                "The budget ledger was written by a newer version of this program.",
+                "Upgrade; an older version can't know what was spent.",
+            )
+        case {
+            "type": "ledger",
+            "version": 1,
+            "dataset_sha256": str(dataset),
+            "delta": float(delta),
+            "mode": "adaptive",
+            "unit": "record",
+            "relation": "add_or_remove_one",
+            "recorded_at": str(),
+        } if len(value) == 8 and is_sha256(dataset) and 0 < delta < 1:
+            return Header(VERSION, Sha256(dataset), delta, MODE, UNIT, RELATION)
+    raise _malformed()
+
+
+def _read_reserved(value: dict[str, JSON]) -> Reserved:
+    match value:
+        case {
+            "type": "reserved",
+            "id": str(name),
+            "event": dict(event),
+            "job_id": str(job),
+            "round": int(number),
+            "purpose": "training" | "evaluation" as purpose,
+            "recorded_at": str(),
+        } if len(value) == 7 and number >= 0:
+            return Reserved(name, event_from_json(event), job, number, Purpose(purpose))
+    raise _malformed()
+
+
+def _read_settled(value: dict[str, JSON]) -> Settled:
+    match value:
+        case {
+            "type": "settled",
+            "id": str(name),
+            "executed": int(executed),
+            "recorded_at": str(),
+        } if len(value) == 4:
+            return Settled(name, executed)
+    raise _malformed()
+
+
+def size(event: Event) -> int:
+    """Return how many times the event's mechanism ran."""
+    return event.steps if isinstance(event, SampledGaussian) else event.count
+
+
+def resize(event: Event, times: int) -> Event:
+    """Return the event's mechanism, run another number of times."""
+    if isinstance(event, SampledGaussian):
+        return SampledGaussian(event.sampling_probability, event.noise_multiplier, times)
+    return Gaussian(event.noise_multiplier, times)
+
+
+@dataclass(slots=True)
+class LedgerState:
+    """What the entries so far add up to. Grows by :meth:`apply` alone."""
+
+    length: int = 0
+    head: Sha256 = GENESIS
+    _header: Header | None = None
+    _open: dict[str, Reserved] = field(default_factory=dict)
+    _settled: set[str] = field(default_factory=set)
+    _tally: dict[str, dict[Event, int]] = field(default_factory=dict)
+
+    @property
+    def header(self) -> Header:
+        """Entry 0.
+
+        Raises:
+            LedgerError: ``ledger.corrupt`` when nothing was applied yet.
+        """
+        if self._header is None:
+            raise _malformed()
+        return self._header
+
+    def apply(self, entry: Entry, digest: Sha256) -> None:
+        """Add an entry.
+
+        Raises:
+            LedgerError: ``ledger.corrupt`` where a second header or a repeated reservation appears, or as
+                :meth:`check_settlement` says. The state is unchanged then.
+        """
+        if (self.length == 0) is not isinstance(entry, Header):
+            raise _malformed()
+        match entry:
+            case Header():
+                self._header = entry
+            case Reserved():
+                if entry.id in self._open or entry.id in self._settled:
+                    raise _malformed()
+                self._open[entry.id] = entry
+                self._add(entry, size(entry.event))
+            case Settled():
+                self.check_settlement(entry)
+                reserved = self._open.pop(entry.id)
+                self._settled.add(entry.id)
+                self._add(reserved, entry.executed - size(reserved.event))
+        self.length += 1
+        self.head = digest
+
+    def check_settlement(self, entry: Settled) -> None:
+        """Refuse a settlement that doesn't fit its reservation.
+
+        Raises:
+            LedgerError: ``ledger.reservation_unknown``, ``ledger.reservation_settled`` or
+                ``ledger.settlement_invalid``.
+        """
+        if entry.id in self._settled:
+            raise LedgerError("ledger.reservation_settled", "This reservation was settled before.")
+        reserved = self._open.get(entry.id)
+        if reserved is None:
+            raise LedgerError("ledger.reservation_unknown", "This reservation is not in this ledger.")
+        if not 0 <= entry.executed <= size(reserved.event):
+            raise LedgerError(
+                "ledger.settlement_invalid",
+                "A settlement must lie between nothing and what was reserved.",
+                "The whole reservation stays spent.",
+            )
+
+    def events(self, belongs: Callable[[str], bool] | None = None) -> tuple[Event, ...]:
+        """Return what counts as done, equal mechanisms merged; ``belongs`` picks the jobs (None: all)."""
+        return coalesce(
+            resize(mechanism, times)
+            for job, tally in self._tally.items()
+            if belongs is None or belongs(job)
+            for mechanism, times in tally.items()
+            if times
+        )
+
+    def _add(self, reserved: Reserved, times: int) -> None:
+        tally = self._tally.setdefault(reserved.job_id, {})
+        mechanism = resize(reserved.event, 1)
+        tally[mechanism] = tally.get(mechanism, 0) + times
+
+
+def _malformed() -> LedgerError:
+    return LedgerError(
+        "ledger.corrupt",
+        "The budget ledger holds an entry that is damaged or out of place.",
+        "Restore it from the newest copy whose head stands in a statement; never start a new one.",
+    )
