@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", env_prefix="CLOISTER_", env_ignore_empty=True, validate_default=True
     )
 
-    workspace: Path = Path("cloister-workspace")
+    workspace: Path = Path("cloister-work")
     data: Path | None = None
     log_level: LogLevel = LogLevel.INFO
     log_file: Path | None = None
