@@ -1,0 +1,95 @@
+"""The enclave room: attestation, code measurement, and the airlock through which results leave.
+
+numpy is loaded when a name that needs it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from cloister.enclave.errors import AirlockViolation, AttestationError, EnclaveError
+from cloister.enclave.orchestrator import orchestrate
+
+if TYPE_CHECKING:
+    from cloister.enclave.airlock import AirlockPolicy, ScreenedUpdate, TensorSpec, screen
+    from cloister.enclave.attestation import (
+        AppraisalPolicy,
+        AttestationReport,
+        Binding,
+        Evidence,
+        NonceBook,
+        Platforms,
+        SimulatedPlatform,
+        SimulatedVendor,
+        Status,
+        TrustStore,
+        Verdict,
+        Verifier,
+        certificate_pem,
+    )
+    from cloister.enclave.measure import code_measurement
+    from cloister.enclave.model_file import decode_model, encode_model
+    from cloister.enclave.receipt_check import register_attestation_check
+    from cloister.enclave.tensors import tensors_sha256, update_sha256
+
+_HOMES = {
+    "AirlockPolicy": "airlock",
+    "AppraisalPolicy": "attestation",
+    "AttestationReport": "attestation",
+    "Binding": "attestation",
+    "Evidence": "attestation",
+    "NonceBook": "attestation",
+    "Platforms": "attestation",
+    "ScreenedUpdate": "airlock",
+    "SimulatedPlatform": "attestation",
+    "SimulatedVendor": "attestation",
+    "Status": "attestation",
+    "TensorSpec": "airlock",
+    "TrustStore": "attestation",
+    "Verdict": "attestation",
+    "Verifier": "attestation",
+    "certificate_pem": "attestation",
+    "code_measurement": "measure",
+    "decode_model": "model_file",
+    "encode_model": "model_file",
+    "register_attestation_check": "receipt_check",
+    "screen": "airlock",
+    "tensors_sha256": "tensors",
+    "update_sha256": "tensors",
+}
+
+__all__ = [
+    "AirlockPolicy",
+    "AirlockViolation",
+    "AppraisalPolicy",
+    "AttestationError",
+    "AttestationReport",
+    "Binding",
+    "EnclaveError",
+    "Evidence",
+    "NonceBook",
+    "Platforms",
+    "ScreenedUpdate",
+    "SimulatedPlatform",
+    "SimulatedVendor",
+    "Status",
+    "TensorSpec",
+    "TrustStore",
+    "Verdict",
+    "Verifier",
+    "certificate_pem",
+    "code_measurement",
+    "decode_model",
+    "encode_model",
+    "orchestrate",
+    "register_attestation_check",
+    "screen",
+    "tensors_sha256",
+    "update_sha256",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
