@@ -39,14 +39,14 @@ if TYPE_CHECKING:
         load_manifest_draft,
         load_request_draft,
     )
-    from cloister.policy.schemas import schemas
+    from cloister.policy.json_schemas import schemas
 
 _LAZY = {
     "ManifestDraft": "draft",
     "RequestDraft": "draft",
     "load_manifest_draft": "draft",
     "load_request_draft": "draft",
-    "schemas": "schemas",
+    "schemas": "json_schemas",
 }
 
 __all__ = [

@@ -73,9 +73,7 @@ def decode_document(model: type[DocumentT], payload: bytes, what: str) -> Docume
             "input.schema",
             f"the {what} has fields that are missing, unknown or wrong",
             "Correct the fields named in the details.",
-            details=[
-                f"{'.'.join(map(str, found['loc'])) or what}: {found['msg']}" for found in error.errors()
-            ],
+            details=[f"{_path(found['loc']) or what}: {found['msg']}" for found in error.errors()],
         ) from None
     if document.canonical() != payload:
         raise PolicyError(
@@ -140,3 +138,8 @@ def open_document(
             "Ask the signer for a document that names the key it is signed with.",
         )
     return document
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    # The name of an unknown field is the sender's text; it mustn't steer a terminal.
+    return ".".join(part if part.isprintable() else "[unprintable]" for part in map(str, location))

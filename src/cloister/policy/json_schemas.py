@@ -1,6 +1,6 @@
 """JSON Schemas of the policy documents, made from the models themselves.
 
-``python -m cloister.policy.schemas docs/schemas`` writes them where readers and other programs find them.
+``python -m cloister.policy.json_schemas docs/schemas`` writes them where other programs find them.
 A schema says what a field may hold; rules that join several fields (a purpose both allowed and
 prohibited, a range that ends before it starts) are the models' own.
 """

@@ -1,0 +1,206 @@
+"""The files that people write, and how they become documents to sign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from policy_documents import DATASET, NOW, facts
+
+from cloister.core.clock import format_time
+from cloister.core.errors import CloisterError, InputError
+from cloister.core.keys import Signer
+from cloister.health import load_source
+from cloister.policy import (
+    DecisionFacts,
+    ManifestDraft,
+    PolicyError,
+    RequestDraft,
+    decide,
+    load_manifest_draft,
+    load_request_draft,
+    open_manifest,
+    open_request,
+    sign_manifest,
+    sign_request,
+)
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MEASUREMENT = "c" * 96
+REQUEST_ID = UUID("5b8e3c1a-7f24-4e0b-8f6d-2a9c4d1e7b60")
+NewSigner = Callable[[str], Signer]
+
+
+def drafts(name: str) -> tuple[ManifestDraft, RequestDraft]:
+    return (
+        load_manifest_draft(EXAMPLES / name / "manifest.yaml"),
+        load_request_draft(EXAMPLES / name / "request.yaml"),
+    )
+
+
+@pytest.mark.parametrize("name", ["tumour", "heart"])
+def test_the_examples_become_signed_documents_that_approve_each_other(
+    name: str, new_signer: NewSigner
+) -> None:
+    terms, wanted = drafts(name)
+    signers = {site: new_signer(site) for site in terms.hospital_ids}
+    developer = new_signer("developer")
+    manifests = {
+        site: terms.for_hospital(site, signer.public_key, installed_measurement=MEASUREMENT)
+        for site, signer in signers.items()
+    }
+    request = wanted.complete(manifests, developer.public_key, request_id=REQUEST_ID, submitted_at=NOW)
+    assert open_request(sign_request(request, developer), developer.public_key) == request
+    for site, manifest in manifests.items():
+        signer = signers[site]
+        assert open_manifest(sign_manifest(manifest, signer), signer.public_key) == manifest
+        assert manifest.attestation.allowed_measurements == (MEASUREMENT,)
+        scope = manifest.dataset_scope
+        known = DecisionFacts(
+            site=site,
+            dataset_sha256=scope.sha256,
+            records=scope.sample_size,
+            decided_at=format_time(NOW),
+        )
+        assert decide(manifest, request, known).reason_lines == ()
+
+
+def test_the_tumour_example_names_the_data_that_is_there() -> None:
+    check_against_data("tumour", None)
+
+
+def test_the_heart_example_names_the_data_that_is_there(shared_data: Callable[[str], Path]) -> None:
+    check_against_data("heart", shared_data("heart-disease"))
+
+
+def check_against_data(name: str, data_dir: Path | None) -> None:
+    terms, wanted = drafts(name)
+    data = load_source(terms.dataset_scope.name, data_dir=data_dir)
+    there = {site: (held.dataset_sha256, held.records) for site, held in data.sites.items()}
+    assert {bank.id: (bank.dataset_sha256, bank.sample_size) for bank in terms.hospitals} == there
+    assert {site.site: site.dataset_sha256 for site in wanted.sites} == {
+        site: sha256 for site, (sha256, _) in there.items()
+    }
+    assert terms.success_metrics.evaluation_method.test_set == data.test.name
+
+
+def test_a_manifests_id_follows_from_the_agreement_and_the_hospital(new_signer: NewSigner) -> None:
+    terms, _ = drafts("tumour")
+    key = new_signer("hospital").public_key
+    ids = [
+        terms.for_hospital(site, key, installed_measurement=MEASUREMENT).manifest_id
+        for site in (*terms.hospital_ids, *terms.hospital_ids)
+    ]
+    assert len(set(ids)) == 3
+    assert ids[:3] == ids[3:]
+
+
+def test_stated_measurements_are_kept_whatever_is_installed(tmp_path: Path, new_signer: NewSigner) -> None:
+    text = (EXAMPLES / "tumour" / "manifest.yaml").read_text()
+    path = tmp_path / "manifest.yaml"
+    path.write_text(text.replace("installed-release ", f"[{'d' * 96}] "))
+    manifest = load_manifest_draft(path).for_hospital(
+        "lakeview", new_signer("hospital").public_key, installed_measurement=MEASUREMENT
+    )
+    assert manifest.attestation.allowed_measurements == ("d" * 96,)
+
+
+def test_a_hospital_that_the_draft_does_not_name_gets_no_manifest(new_signer: NewSigner) -> None:
+    terms, _ = drafts("tumour")
+    with pytest.raises(PolicyError) as caught:
+        terms.for_hospital("eastgate", new_signer("e").public_key, installed_measurement=MEASUREMENT)
+    assert caught.value.code == "policy.unknown_hospital"
+    assert "northgate" in caught.value.hint
+
+
+def test_a_request_for_a_site_without_a_manifest_is_not_completed(new_signer: NewSigner) -> None:
+    terms, wanted = drafts("tumour")
+    key = new_signer("hospital").public_key
+    manifests = {"lakeview": terms.for_hospital("lakeview", key, installed_measurement=MEASUREMENT)}
+    with pytest.raises(PolicyError) as caught:
+        wanted.complete(manifests, key, request_id=REQUEST_ID, submitted_at=NOW)
+    assert caught.value.code == "policy.unknown_hospital"
+    assert "northgate, riverside" in caught.value.message
+
+
+def edited(tmp_path: Path, kind: str, old: str, new: str) -> Path:
+    text = (EXAMPLES / "tumour" / f"{kind}.yaml").read_text()
+    assert old in text
+    path = tmp_path / f"{kind}.yaml"
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+BAD_EDITS = [
+    ("manifest", "epsilon_budget: 3.0", "epsilon_budget: 0", "privacy_guardrails.epsilon_budget"),
+    ("manifest", "epsilon_budget: 3.0", "epsilon_budget: .nan", None),
+    ("manifest", "epsilon_budget: 3.0", "epsilon_budget: three", "privacy_guardrails.epsilon_budget"),
+    ("manifest", "epsilon_hard_stop: 5.0", "epsilon_hard_stop: 8.0", "privacy_guardrails.epsilon_hard_stop"),
+    ("manifest", "threshold: 0.85", "treshold: 0.85", "success_metrics.treshold"),
+    ("manifest", "id: riverside", "id: northgate", "names a hospital twice"),
+    ("manifest", "[insurance-pricing,", "[diagnostic-research,", "both allowed and prohibited"),
+    ("manifest", "installed-release", "whatever", "attestation.allowed_measurements"),
+    ("manifest", "not_after: 2027", "not_after: 2025", "validity"),
+    ("manifest", "start: 1980-01-01", "start: 1996-01-01", "dataset_scope.temporal_range"),
+    ("request", "epsilon: 2.0", "epsilon: 0", "privacy.epsilon"),
+    ("request", "delta: 1.0e-4", "delta: 1.0", "privacy.delta"),
+    ("request", "site: riverside", "site: northgate", "names a site twice"),
+    ("request", "[model-weights]", "[records]", "outputs"),
+    ("request", "rounds: 50", "rounds: 10001", "model_specification.training_config.rounds"),
+    ("request", "purpose: diagnostic-research", "colour: blue", "purpose"),
+]
+
+
+@pytest.mark.parametrize(("kind", "old", "new", "named"), BAD_EDITS)
+def test_a_wrong_file_is_refused_and_the_field_is_named(
+    tmp_path: Path, kind: str, old: str, new: str, named: str | None
+) -> None:
+    path = edited(tmp_path, kind, old, new)
+    load = load_manifest_draft if kind == "manifest" else load_request_draft
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert caught.value.exit_code == 2
+    if named is None:
+        assert caught.value.code == "input.not_json"
+    else:
+        assert any(named in line for line in caught.value.details)
+
+
+@pytest.mark.parametrize("load", [load_manifest_draft, load_request_draft])
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path, load: Callable[[Path], object]) -> None:
+    with pytest.raises(CloisterError) as caught:
+        load(tmp_path / "absent.yaml")
+    assert caught.value.code == "input.missing_file"
+
+
+def completed(path: Path, new_signer: NewSigner, **when: float) -> tuple[str, ...]:
+    terms, _ = drafts("tumour")
+    key = new_signer("key").public_key
+    manifests = {
+        site: terms.for_hospital(site, key, installed_measurement=MEASUREMENT) for site in terms.hospital_ids
+    }
+    request = load_request_draft(path).complete(
+        manifests, key, request_id=REQUEST_ID, submitted_at=NOW + timedelta(**when)
+    )
+    manifest = manifests["northgate"]
+    known = facts({"dataset_sha256": manifest.dataset_scope.sha256, "records": 190})
+    return tuple(reason.rule for reason in decide(manifest, request, known).reasons)
+
+
+def test_a_request_file_for_another_dataset_hash_is_refused(tmp_path: Path, new_signer: NewSigner) -> None:
+    _, wanted = drafts("tumour")
+    there = next(site.dataset_sha256 for site in wanted.sites if site.site == "northgate")
+    path = edited(tmp_path, "request", there, DATASET)
+    assert completed(path, new_signer) == ("dataset-requested",)
+
+
+def test_a_request_file_for_a_prohibited_purpose_is_refused(tmp_path: Path, new_signer: NewSigner) -> None:
+    path = edited(tmp_path, "request", "purpose: diagnostic-research", "purpose: marketing")
+    assert completed(path, new_signer) == ("purpose-allowed", "purpose-prohibited")
+
+
+def test_a_request_from_the_future_is_refused(new_signer: NewSigner) -> None:
+    assert completed(EXAMPLES / "tumour" / "request.yaml", new_signer, hours=1) == ("request-time",)

@@ -1,0 +1,115 @@
+"""Whether a job stays within the request that was approved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from policy_documents import DATASET, OTHER_DATASET, SITE, Changes, Document, changed, manifest, request
+
+from cloister.core.errors import InputError
+from cloister.policy import JobTerms, decide_job, job_terms
+from cloister.policy.job_decision import JOB_RULES
+
+JOB: Document = {
+    "job_id": "5b8e3c1a-7f24-4e0b-8f6d-2a9c4d1e7b61",
+    "clients": [SITE],
+    "min_clients": 1,
+    "rounds": 10,
+    "strategy": "FED_AVG",
+    "model": {
+        "architecture": "logistic-regression",
+        "parameters": {"bias": True, "width": 8, "slope": 0.5, "activation": "tanh"},
+    },
+    "training": {"local_steps": 5, "sampling_probability": 0.1, "learning_rate": 0.5},
+    "privacy": {
+        "mechanism": "DP_SGD",
+        "noise_multiplier": 1,
+        "max_grad_norm": 1,
+        "target_epsilon": 1,
+        "delta": 0.0001,
+    },
+    "seed": 7,
+}
+
+
+def terms(changes: Changes | None = None) -> JobTerms:
+    return job_terms(changed(JOB, changes or {}), datasets={SITE: DATASET}, test_set="wisconsin-holdout")
+
+
+def broken(asked: JobTerms) -> list[str]:
+    return [reason.rule for reason in decide_job(manifest(), request(), asked).reasons]
+
+
+def test_a_job_that_does_what_was_asked_is_approved() -> None:
+    assert decide_job(manifest(), request(), terms()).approved
+
+
+@pytest.mark.parametrize(
+    "less",
+    [{"rounds": 1}, {"training.local_steps": 1}, {"privacy.target_epsilon": 0.1}, {"privacy.delta": 1e-9}],
+)
+def test_a_job_may_do_less_than_was_asked(less: Changes) -> None:
+    assert broken(terms(less)) == []
+
+
+MORE: list[tuple[str, Changes]] = [
+    ("job-sites", {"clients": [SITE, "riverside"]}),
+    ("job-architecture", {"model.architecture": "mlp"}),
+    ("job-hyperparameters", {"model.parameters": {"bias": True}}),
+    ("job-hyperparameters", {"model.parameters.depth": 3}),
+    ("job-hyperparameters", {"model.parameters.width": 9}),
+    ("job-hyperparameters", {"model.parameters.bias": 1}),
+    ("job-strategy", {"strategy": "SCAFFOLD"}),
+    ("job-rounds", {"rounds": 11}),
+    ("job-local-steps", {"training.local_steps": 6}),
+    ("job-epsilon", {"privacy.target_epsilon": 1.01}),
+    ("job-delta", {"privacy.delta": 0.00011}),
+]
+
+
+@pytest.mark.parametrize(("rule", "more"), MORE)
+def test_a_job_that_asks_for_more_or_for_something_else_is_refused(rule: str, more: Changes) -> None:
+    assert set(broken(terms(more))) == {rule}
+
+
+def test_a_job_on_other_data_is_refused() -> None:
+    assert broken(replace(terms(), datasets={SITE: OTHER_DATASET})) == ["job-datasets"]
+
+
+def test_a_job_at_a_site_that_only_its_data_betrays_is_refused() -> None:
+    asked = job_terms(JOB, datasets={SITE: DATASET, "lakeview": DATASET}, test_set="wisconsin-holdout")
+    assert broken(asked) == ["job-sites"]
+
+
+def test_a_job_judged_by_another_test_set_is_refused() -> None:
+    assert broken(replace(terms(), test_set="easy-cases")) == ["job-test-set"]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, 0.0, -1.0])
+def test_a_privacy_loss_that_is_not_a_positive_number_is_refused(number: float) -> None:
+    assert broken(replace(terms(), epsilon=number, delta=number)) == ["job-epsilon", "job-delta"]
+
+
+def test_a_job_that_breaks_everything_gets_every_reason() -> None:
+    worst = {key: value for _, more in MORE for key, value in more.items() if key != "model.parameters"}
+    asked = replace(terms(worst), datasets={SITE: OTHER_DATASET}, test_set="easy-cases")
+    assert set(broken(asked)) == set(JOB_RULES)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"privacy.mechanism": "NONE"},
+        {"rounds": "10"},
+        {"rounds": None},
+        {"clients": SITE},
+        {"model": []},
+        {"privacy.delta": True},
+    ],
+)
+def test_a_job_that_policy_cannot_read_is_refused(nonsense: Changes) -> None:
+    with pytest.raises(InputError) as caught:
+        terms(nonsense)
+    assert caught.value.code == "input.schema"
