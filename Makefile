@@ -10,7 +10,7 @@ export TORCH_INDEX PYTHON
 BIN     := .venv/bin
 WORKERS ?= auto
 MINUTES ?= 60
-JOB     ?= examples/$(if $(DATA),heart,tumour)/job.yaml
+JOB     ?= examples/tumour/job.yaml
 PYTEST  := $(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not nightly"
 
 .PHONY: help install demo test test-pythons lint format types imports coverage verify bench nightly sbom audit lock clean
