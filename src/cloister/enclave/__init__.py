@@ -25,10 +25,11 @@ if TYPE_CHECKING:
         Verdict,
         Verifier,
         certificate_pem,
+        verdict_fields,
     )
     from cloister.enclave.measure import code_measurement
     from cloister.enclave.model_file import decode_model, encode_model
-    from cloister.enclave.receipt_check import register_attestation_check
+    from cloister.enclave.receipt_check import check_attestation, register_attestation_check
     from cloister.enclave.tensors import tensors_sha256, update_sha256
 
 _HOMES = {
@@ -48,6 +49,7 @@ _HOMES = {
     "Verdict": "attestation",
     "Verifier": "attestation",
     "certificate_pem": "attestation",
+    "check_attestation": "receipt_check",
     "code_measurement": "measure",
     "decode_model": "model_file",
     "encode_model": "model_file",
@@ -55,6 +57,7 @@ _HOMES = {
     "screen": "airlock",
     "tensors_sha256": "tensors",
     "update_sha256": "tensors",
+    "verdict_fields": "attestation",
 }
 
 __all__ = [
@@ -77,6 +80,7 @@ __all__ = [
     "Verdict",
     "Verifier",
     "certificate_pem",
+    "check_attestation",
     "code_measurement",
     "decode_model",
     "encode_model",
@@ -85,6 +89,7 @@ __all__ = [
     "screen",
     "tensors_sha256",
     "update_sha256",
+    "verdict_fields",
 ]
 
 

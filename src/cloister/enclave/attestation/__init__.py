@@ -15,6 +15,7 @@ from cloister.enclave.attestation.model import (
     Status,
     Verdict,
 )
+from cloister.enclave.attestation.record import VerdictFields, verdict_fields
 from cloister.enclave.attestation.simulator import GuestSettings, SimulatedPlatform, SimulatedVendor
 from cloister.enclave.attestation.snp import SnpReport, Tcb
 from cloister.enclave.attestation.trust import TrustStore, certificate_pem
@@ -37,8 +38,10 @@ __all__ = [
     "Tcb",
     "TrustStore",
     "Verdict",
+    "VerdictFields",
     "Verifier",
     "appraise",
     "authenticate",
     "certificate_pem",
+    "verdict_fields",
 ]

@@ -7,10 +7,11 @@ never states its own status.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,7 +25,9 @@ TEE = "amd-sev-snp"
 POLICY_SCHEMA = "urn:cloister:appraisal-policy:v1"
 BINDING_DOMAIN = b"urn:cloister:report-data:v1\x00"
 NONCE_BYTES = 32
+NO_MEASUREMENT = "0" * 96
 MAX_EVIDENCE_BYTES = 64 * 1024
+HardwareType: TypeAlias = Literal["AMD_SEV_SNP", "SIMULATED_AMD_SEV_SNP"]
 _KEY_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -160,6 +163,19 @@ class AppraisalPolicy(BaseModel):
     vmpl: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
     minimum_tcb: Tcb | None = None
 
+    @classmethod
+    def from_manifest_terms(
+        cls, allowed_measurements: Sequence[str], *, simulated_allowed: bool
+    ) -> "AppraisalPolicy":
+        """The policy that a hospital's manifest sets; both the hub and a receipt's verifier derive it so.
+
+        Args:
+            allowed_measurements: 96 hex digits each.
+            simulated_allowed: the manifest's explicit word on simulated platforms.
+        """
+        platforms = Platforms.HARDWARE_OR_SIMULATED if simulated_allowed else Platforms.HARDWARE_ONLY
+        return cls(measurements=tuple(sorted(set(allowed_measurements))), platforms=platforms)
+
     def as_json(self) -> dict[str, JSON]:
         """The policy as plain JSON values, measurements sorted and distinct."""
         minimum: JSON = None
@@ -204,7 +220,7 @@ class AttestationReport(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     node_id: Annotated[str, Field(min_length=1, max_length=200)]
-    hardware_type: Literal["AMD_SEV_SNP", "SIMULATED_AMD_SEV_SNP"]
+    hardware_type: HardwareType
     enclave_signature: str
     measurement_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     status: Status
@@ -234,8 +250,13 @@ class Verdict:
 
     @property
     def measurement(self) -> str:
-        """The launch measurement, 96 hex digits; "" where no report was authenticated."""
-        return self.report.measurement.hex() if self.report is not None else ""
+        """The launch measurement, 96 hex digits; all zero where no report was authenticated."""
+        return self.report.measurement.hex() if self.report is not None else NO_MEASUREMENT
+
+    @property
+    def hardware_type(self) -> HardwareType:
+        """The platform's kind, with its simulation named."""
+        return "SIMULATED_AMD_SEV_SNP" if self.simulated else "AMD_SEV_SNP"
 
     def require(self) -> "Verdict":
         """This verdict if it is TRUSTED.
@@ -261,7 +282,7 @@ class Verdict:
         """
         return AttestationReport(
             node_id=node_id,
-            hardware_type="SIMULATED_AMD_SEV_SNP" if self.simulated else "AMD_SEV_SNP",
+            hardware_type=self.hardware_type,
             enclave_signature=b64encode(self.evidence.encode()),
             measurement_hash=identity_hash(self.report),
             status=self.status,

@@ -1,0 +1,58 @@
+"""A verdict as a statement carries it: raw evidence and everything needed to judge it again.
+
+``verdict_fields`` writes what ``receipt_check`` reads; they change together.
+"""
+
+from typing import TypedDict
+
+from cloister.core.canonical import JSON, b64encode
+from cloister.core.clock import format_time
+from cloister.enclave.attestation.model import AppraisalPolicy, Binding, Verdict
+
+
+class VerdictFields(TypedDict):
+    """The fields of the statement ``AttestationVerdict`` that a verdict fills."""
+
+    site: str
+    site_key_id: str
+    nonce: str
+    evidence: dict[str, JSON]
+    policy_id: str
+    policy: dict[str, JSON]
+    status: str
+    simulated: bool
+    platform: str
+    checks: list[dict[str, str]]
+    evaluated_at: str
+    measurement: str
+
+
+def verdict_fields(site: str, verdict: Verdict, binding: Binding, policy: AppraisalPolicy) -> VerdictFields:
+    """The fields of a statement on a verdict.
+
+    Args:
+        site: who was challenged.
+        verdict: what was concluded.
+        binding: what was asked for.
+        policy: what was acceptable.
+
+    Returns:
+        Fields for ``StatementWriter.write(AttestationVerdict, subjects, **fields)``.
+    """
+    return VerdictFields(
+        site=site,
+        site_key_id=binding.site_key_id,
+        nonce=b64encode(binding.nonce),
+        evidence=verdict.evidence.as_json(),
+        policy_id=policy.sha256,
+        policy=policy.as_json(),
+        status=verdict.status.value,
+        simulated=verdict.simulated,
+        platform=verdict.hardware_type,
+        checks=[
+            {"name": check.name, "outcome": check.outcome.value, "detail": check.detail}
+            for check in verdict.checks
+        ],
+        evaluated_at=format_time(verdict.evaluated_at),
+        measurement=verdict.measurement,
+    )
