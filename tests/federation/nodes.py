@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from cloister.core.errors import CloisterError
+from cloister.enclave.tensors import tensors_sha256
 from cloister.federation.errors import FederationError
 from cloister.federation.job import FederationJob, ModelSpec, PrivacyConfig, TrainingConfig
 from cloister.federation.node import (
@@ -39,13 +39,6 @@ def a_job(**changes: object) -> FederationJob:
     return FederationJob.model_validate(fields | changes)
 
 
-def digest(tensors: Mapping[str, np.ndarray]) -> str:
-    running = hashlib.sha256()
-    for name in sorted(tensors):
-        running.update(name.encode() + np.ascontiguousarray(tensors[name]).tobytes())
-    return running.hexdigest()
-
-
 class ArithmeticSite:
     """Adds a constant of its own to each weight; `before_round` may misbehave first."""
 
@@ -71,7 +64,7 @@ class ArithmeticSite:
 
     def train_round(self, task: RoundTask, abort: Abort) -> Mapping[str, object]:
         self.rounds.append(task.round)
-        self.received.append(digest(task.weights))
+        self.received.append(tensors_sha256(task.weights))
         other = self._before_round(task, abort)
         if other is not None:
             return other
@@ -84,7 +77,7 @@ class ArithmeticSite:
             if name not in {"layer.weight", "layer.bias"} or not isinstance(value, np.ndarray):
                 raise FederationError("federation.update_refused", "something that is no weight")
             tensors[name] = np.array(value, dtype=np.float32, copy=True)
-        return ReleasedUpdate(tensors, digest(tensors))
+        return ReleasedUpdate(tensors, tensors_sha256(tensors))
 
     def epsilon_spent(self) -> float | None:
         return 0.25 * len(self.rounds)

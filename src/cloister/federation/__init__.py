@@ -1,1 +1,114 @@
-"""Federated jobs on NVIDIA FLARE."""
+"""Federated jobs: what the parties agree to, the nodes that keep their side of it, and the engine between them.
+
+`FederationJob` and the events are cheap to import; the rest loads NVFlare, torch and NumPy on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloister.federation.backends.base import Backend, FederationResult, RoundRecord
+    from cloister.federation.backends.local import LocalBackend
+    from cloister.federation.compile import JobFolder, compile_job
+    from cloister.federation.errors import AdmissionError, FederationError, JobError, RefusalError
+    from cloister.federation.events import (
+        EventSink,
+        FederationEvent,
+        RoundFinished,
+        RoundStarted,
+        SiteAdmitted,
+        SiteLeft,
+        SiteRefused,
+        SiteRoundFinished,
+    )
+    from cloister.federation.hub import HubRuntime, initial_weights
+    from cloister.federation.job import (
+        AggregationStrategy,
+        FederationJob,
+        ModelSpec,
+        PrivacyConfig,
+        TrainingConfig,
+    )
+    from cloister.federation.node import HubNode, SiteNode, Weights
+    from cloister.federation.site import SiteRuntime, os_randomness, plan_round, seeded_test_randomness
+
+_HOME = {
+    "AdmissionError": "errors",
+    "AggregationStrategy": "job",
+    "Backend": "backends.base",
+    "EventSink": "events",
+    "FederationError": "errors",
+    "FederationEvent": "events",
+    "FederationJob": "job",
+    "FederationResult": "backends.base",
+    "HubNode": "node",
+    "HubRuntime": "hub",
+    "JobError": "errors",
+    "JobFolder": "compile",
+    "LocalBackend": "backends.local",
+    "ModelSpec": "job",
+    "PrivacyConfig": "job",
+    "RefusalError": "errors",
+    "RoundFinished": "events",
+    "RoundRecord": "backends.base",
+    "RoundStarted": "events",
+    "SiteAdmitted": "events",
+    "SiteLeft": "events",
+    "SiteNode": "node",
+    "SiteRefused": "events",
+    "SiteRoundFinished": "events",
+    "SiteRuntime": "site",
+    "TrainingConfig": "job",
+    "Weights": "node",
+    "compile_job": "compile",
+    "initial_weights": "hub",
+    "os_randomness": "site",
+    "plan_round": "site",
+    "seeded_test_randomness": "site",
+}
+
+__all__ = [
+    "AdmissionError",
+    "AggregationStrategy",
+    "Backend",
+    "EventSink",
+    "FederationError",
+    "FederationEvent",
+    "FederationJob",
+    "FederationResult",
+    "HubNode",
+    "HubRuntime",
+    "JobError",
+    "JobFolder",
+    "LocalBackend",
+    "ModelSpec",
+    "PrivacyConfig",
+    "RefusalError",
+    "RoundFinished",
+    "RoundRecord",
+    "RoundStarted",
+    "SiteAdmitted",
+    "SiteLeft",
+    "SiteNode",
+    "SiteRefused",
+    "SiteRoundFinished",
+    "SiteRuntime",
+    "TrainingConfig",
+    "Weights",
+    "compile_job",
+    "initial_weights",
+    "os_randomness",
+    "plan_round",
+    "seeded_test_randomness",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value

@@ -29,6 +29,8 @@ Scalar = (
     | Annotated[str, Field(strict=True, max_length=200)]
 )
 
+Parameter = Scalar | Annotated[tuple[Scalar, ...], Field(max_length=50)]
+
 RESERVED_SITE_NAMES = frozenset({"server", "admin", "hub"})
 
 
@@ -93,7 +95,7 @@ class ModelSpec(BaseModel):
     model_config = _FROZEN
 
     architecture: Annotated[str, Field(min_length=1, max_length=100)]
-    parameters: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")], Scalar] = Field(
+    parameters: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")], Parameter] = Field(
         default_factory=dict, max_length=50
     )
 

@@ -16,12 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cloister.core.errors import CloisterError
+from cloister.enclave.tensors import FloatArray
 
-Weights = Mapping[str, NDArray[np.float32]]
+Weights = Mapping[str, FloatArray]
 """Named tensors of a model, in the order of their names."""
 
 Abort = Callable[[], bool]

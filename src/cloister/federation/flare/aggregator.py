@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 
+from cloister.enclave.tensors import update_sha256
 from cloister.federation.aggregation import require_same_form, weighted_mean
 from cloister.federation.errors import FederationError
 from cloister.federation.flare.messages import SCALARS, UPDATE_SHA256
@@ -36,17 +37,18 @@ class SiteOrderedAggregator(ModelAggregator):
         """Takes one site's update.
 
         Raises:
-            FederationError: `federation.bad_update` when it does not fit the model or the site has no share.
+            FederationError: `federation.bad_update` when it does not fit the model, is not what its site
+                stated, or the site has no share.
         """
         site = model.meta["client_name"]
         if not isinstance(model.params, dict) or site not in self.shares:
             raise FederationError("federation.bad_update", "an update is not a set of named tensors")
         require_same_form(model.params, self.model)
-        self.updates[site] = ReleasedUpdate(
-            tensors={name: model.params[name] for name in sorted(model.params)},
-            sha256=str(model.meta.get(UPDATE_SHA256, "")),
-            scalars=dict(model.meta.get(SCALARS, {})),
-        )
+        tensors = {name: model.params[name] for name in sorted(model.params)}
+        scalars = model.meta.get(SCALARS, {})
+        if update_sha256(tensors, scalars) != model.meta.get(UPDATE_SHA256):
+            raise FederationError("federation.bad_update", "an update is not the one its site stated")
+        self.updates[site] = ReleasedUpdate(tensors, model.meta[UPDATE_SHA256], scalars)
 
     def aggregate_model(self) -> FLModel:
         """The weighted mean of the updates taken since `start`."""

@@ -1,0 +1,286 @@
+"""A site's node: its data, budget, airlock, key and log, and what it does in a round.
+
+Rules, in the order of a round:
+1. Nothing happens out of turn: rounds only go forward, and only for the job this site agreed to.
+2. The round's cost is reserved in the dataset's ledger, durably, before the first gradient. A round over any
+   limit does not start; the refusal is stated.
+3. Noise and sampling come from this site's own source. Nothing in a job or a message can choose it.
+4. After training the ledger is settled with the steps that were executed, and the spend is stated, also when
+   the training failed or was stopped: a step that touched records is never forgotten.
+5. What leaves is what the airlock rebuilt, and the release is stated before it leaves. What the airlock
+   refuses is stated too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from cloister.core.errors import CloisterError
+from cloister.core.hashes import Sha256, sha256_hex
+from cloister.enclave.airlock import AirlockPolicy, screen
+from cloister.enclave.attestation.model import Binding, Evidence
+from cloister.enclave.errors import AirlockViolation
+from cloister.enclave.tensors import tensors_sha256
+from cloister.evidence.predicates import BudgetSpend, UpdateReleased, Violation
+from cloister.evidence.statement import Subject
+from cloister.evidence.transcript import RELATION, UNIT, Event, coalesce, event_to_json
+from cloister.evidence.writer import StatementWriter
+from cloister.federation.errors import FederationError, JobError
+from cloister.federation.job import FederationJob
+from cloister.federation.node import Abort, Challenge, ReleasedUpdate, RoundTask
+from cloister.health import SiteData
+from cloister.privacy.accountant import calibrate_noise, epsilon_of
+from cloister.privacy.budget import Limit, Scope, check_delta
+from cloister.privacy.errors import BudgetExceeded
+from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
+from cloister.privacy.models import build_model, load_arrays, state_arrays
+from cloister.privacy.randomness import OsRandom, RandomSource
+from cloister.privacy.testing import SeededTestRandom
+from cloister.privacy.trainer import DPTrainer, TrainingData, TrainingPlan
+
+RandomnessFor = Callable[[str], RandomSource]
+"""Gives the stream for a purpose ("noise", "sampling")."""
+
+
+class Platform(Protocol):
+    """The machine's attestation device."""
+
+    def quote(self, report_data: bytes) -> Evidence:
+        """Signs 64 bytes together with the measurement of the code that runs."""
+        ...
+
+
+def os_randomness(site: str, job_id: str) -> RandomnessFor:
+    """Streams keyed by the operating system's entropy: the only ones that protect anybody."""
+    return lambda purpose: OsRandom(site, job_id, purpose)
+
+
+def seeded_test_randomness(seed: int, site: str) -> RandomnessFor:
+    """Streams that repeat, for tests. Every spend states that they were used, and receipts fail for it."""
+    return lambda purpose: SeededTestRandom(seed, site, purpose)
+
+
+def plan_round(job: FederationJob, records: int, delta: float) -> TrainingPlan:
+    """What one round at a site with so many records is, in the terms of the trainer and the ledger.
+
+    Args:
+        job: the job; without a noise multiplier, the smallest is taken with which all its rounds stay within
+            the target epsilon.
+        records: the site's records, public.
+        delta: the delta its ledger counts with.
+
+    Raises:
+        PrivacyError: no noise reaches the target, or the job asks for none.
+    """
+    probability = job.training.sampling_probability_for(records)
+    steps = job.training.local_steps
+    noise = job.privacy.noise_multiplier
+    if noise is None:
+        noise = calibrate_noise(job.privacy.target_epsilon, delta, probability, job.rounds * steps)
+    return TrainingPlan(
+        sampling_probability=probability,
+        noise_multiplier=noise,
+        max_grad_norm=job.privacy.max_grad_norm,
+        steps=steps,
+        learning_rate=job.training.learning_rate,
+    )
+
+
+class SiteRuntime:
+    """The `SiteNode` of one hospital in one job.
+
+    Args:
+        job: the job this site agreed to.
+        data: its records.
+        classes: number of classes of the labels.
+        ledger: the budget ledger of these records.
+        statements: the writer of this site's statements in this job.
+        site_key_id: key id of the site's public key, to which its evidence is bound.
+        platform: its attestation device.
+        randomness: where its noise and batches come from.
+        limits: ceilings of the hospital's manifest; the job's target epsilon is added, over this job alone.
+
+    Raises:
+        JobError: `federation.wrong_delta`.
+        PrivacyError: the plan or the delta is impossible for this many records.
+        ModelError: the job's model cannot be built.
+    """
+
+    def __init__(
+        self,
+        job: FederationJob,
+        data: SiteData,
+        classes: int,
+        *,
+        ledger: BudgetLedger,
+        statements: StatementWriter,
+        site_key_id: str,
+        platform: Platform,
+        randomness: RandomnessFor,
+        limits: Sequence[Limit],
+    ) -> None:
+        check_delta(ledger.delta, data.records)
+        if ledger.delta > job.privacy.delta:
+            raise JobError(
+                "federation.wrong_delta",
+                f"the ledger of {data.name} counts with a larger delta than the job asks for",
+                "state the ledger's delta in the job",
+            )
+        self._job = job
+        self._data = data
+        self._ledger = ledger
+        self._statements = statements
+        self._site_key_id = site_key_id
+        self._platform = platform
+        self._limits = (*limits, Limit("job target", job.privacy.target_epsilon, Scope.JOB))
+        self._plan = plan_round(job, data.records, ledger.delta)
+        self._training = TrainingData(data.features, data.labels)
+        self._model = build_model(
+            job.model.architecture,
+            data.features.shape[1],
+            classes,
+            job.seed,
+            job.model.model_dump(mode="json")["parameters"],
+        )
+        self._airlock = AirlockPolicy.for_tensors(state_arrays(self._model))
+        self._trainer = DPTrainer(self._plan, noise=randomness("noise"), sampling=randomness("sampling"))
+        self._spent: list[Event] = list(ledger.events(job.job_id))
+        self._stated_prior = bool(self._spent)
+        self._last_round = -1
+        self._received_sha256 = ""
+        self.job_sha256 = job.sha256
+
+    @property
+    def site(self) -> str:
+        """The hospital's name."""
+        return self._data.name
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """What one round is here."""
+        return self._plan
+
+    @property
+    def airlock(self) -> AirlockPolicy:
+        """What may leave here."""
+        return self._airlock
+
+    def epsilon_spent(self) -> float:
+        """Epsilon of this job's spends at the ledger's delta."""
+        return epsilon_of(self._spent, self._ledger.delta)
+
+    def quote(self, challenge: Challenge) -> bytes:
+        """Evidence bound to the challenge, this site's key and the job this site agreed to.
+
+        Raises:
+            FederationError: `federation.bad_task` for a challenge that belongs to another job.
+        """
+        if challenge.job_id != self._job.job_id:
+            raise FederationError("federation.bad_task", "a challenge belongs to another job")
+        binding = Binding(challenge.nonce, self._site_key_id, challenge.job_id, challenge.policy_id)
+        return self._platform.quote(binding.report_data()).encode()
+
+    def train_round(self, task: RoundTask, abort: Abort) -> Mapping[str, object]:
+        """Reserves, trains, settles and states; see the module's rules.
+
+        Raises:
+            BudgetExceeded: the round does not fit the budget; nothing was done.
+            FederationError: `federation.bad_task` out of turn, `federation.aborted` when stopped.
+            ModelError: the weights are not the model's.
+        """
+        if not self._last_round < task.round < self._job.rounds:
+            raise FederationError("federation.bad_task", "a round comes out of turn")
+        if abort():
+            raise FederationError("federation.aborted", "the round was stopped before it began")
+        load_arrays(self._model, cast("Mapping[str, npt.NDArray[np.float32]]", task.weights))
+        reservation = self._reserve(task.round)
+        self._last_round = task.round
+        self._received_sha256 = tensors_sha256(task.weights)
+        executed = self._plan.steps
+        aborted = False
+        try:
+            fit = self._trainer.fit(self._model, self._training, abort=abort)
+            executed, aborted = fit.executed_steps, fit.aborted
+        finally:
+            self._settle(reservation, executed)
+        if aborted:
+            raise FederationError("federation.aborted", "the round was stopped between two batches")
+        return {"params": state_arrays(self._model)}
+
+    def release(self, round_number: int, update: Mapping[str, object]) -> ReleasedUpdate:
+        """Screens a raw result and states what leaves.
+
+        Raises:
+            AirlockViolation: something in it may not leave; nothing does, and that is stated.
+        """
+        try:
+            screened = screen(update, self._airlock)
+        except AirlockViolation as violation:
+            self._state_violation(violation)
+            raise
+        self._statements.write(
+            UpdateReleased,
+            [Subject(f"update/{self.site}/{round_number}", Sha256(screened.sha256))],
+            round=round_number,
+            model_sha256=self._received_sha256,
+            update_sha256=screened.sha256,
+            tensors=[
+                {"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype.name}
+                for name, tensor in screened.tensors.items()
+            ],
+            scalars=sorted(screened.scalars),
+            bytes=screened.bytes,
+            airlock_policy_sha256=self._airlock.sha256,
+        )
+        return ReleasedUpdate(screened.tensors, screened.sha256, screened.scalars)
+
+    def _reserve(self, round_number: int) -> Reservation:
+        try:
+            return self._ledger.reserve(
+                self._plan.event,
+                job_id=self._job.job_id,
+                round_number=round_number,
+                purpose=Purpose.TRAINING,
+                limits=self._limits,
+            )
+        except BudgetExceeded as refusal:
+            self._state_violation(refusal)
+            raise
+
+    def _settle(self, reservation: Reservation, executed: int) -> None:
+        event = self._ledger.settle(reservation, executed)
+        if event is None:
+            return
+        prior = [] if self._stated_prior else self._ledger.prior_events(self._job.job_id)
+        self._spent = list(coalesce([*self._spent, event]))
+        self._statements.write(
+            BudgetSpend,
+            [Subject(f"dataset/{self.site}", Sha256(self._data.dataset_sha256))],
+            round=reservation.round_number,
+            purpose="training",
+            event=event_to_json(event),
+            delta=self._ledger.delta,
+            unit=UNIT,
+            relation=RELATION,
+            reserved_steps=self._plan.steps,
+            executed_steps=executed,
+            dataset_sha256=self._data.dataset_sha256,
+            noise_generator=self._trainer.noise_generator,
+            ledger_head=self._ledger.head,
+            prior_events=[event_to_json(one) for one in prior],
+        )
+        self._stated_prior = True
+
+    def _state_violation(self, error: CloisterError) -> None:
+        detail = "; ".join([error.message, *error.details])
+        self._statements.write(
+            Violation,
+            [Subject(f"job {self._job.job_id}", sha256_hex(self._job.canonical()))],
+            rule=error.code,
+            detail=detail[:500],
+            artifact_sha256=None,
+        )
