@@ -1,7 +1,7 @@
 """What all tests share: data that may be absent, keys, clocks, and two guards.
 
-Profiles of hypothesis: ``dev`` tries 25 examples, ``ci`` 120. `HYPOTHESIS_PROFILE` chooses; without it, `CI=true`
-chooses ``ci``.
+Profiles of hypothesis: ``dev`` tries 25 examples, ``ci`` 120. `HYPOTHESIS_PROFILE` chooses; without it,
+`CI=true` chooses ``ci``.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         mode: its permission bits, independent of the process's umask.
 
     Raises:
-        StorageError: nothing was changed.
+        StorageError: nothing was changed; only where the folder itself cannot be synchronised is the new
+            content in place, whole.
     """
     _write(path, data, mode, os.replace)
 

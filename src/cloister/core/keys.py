@@ -272,7 +272,7 @@ class FileKeyStore:
             raise _missing(name) from None
         except OSError:
             raise KeyStoreError("key.permissions", f"The key file {path} cannot be opened.") from None
-        with os.fdopen(descriptor, "rb") as stream:
+        try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise KeyStoreError("key.permissions", f"The key file {path} is not a plain file.")
@@ -282,7 +282,9 @@ class FileKeyStore:
                     f"Others could read the key file {path}.",
                     f"Treat the key as lost, or own it and run: chmod 600 {path}",
                 )
-            pem = stream.read(_MAX_PEM)
+            pem = os.read(descriptor, _MAX_PEM)
+        finally:
+            os.close(descriptor)
         try:
             private = serialization.load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):

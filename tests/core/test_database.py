@@ -1,0 +1,215 @@
+"""SQLite files: durable, exclusive for writers, their owner's alone, and typed when they fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
+
+from cloister.core.database import check_integrity, open_database, snapshot, transaction
+from cloister.core.errors import StorageError
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_database(tmp_path / "file.db", busy_timeout=0.1)
+    with transaction(engine) as connection:
+        connection.exec_driver_sql("CREATE TABLE item (id INTEGER PRIMARY KEY, content BLOB)")
+    yield engine
+    engine.dispose()
+
+
+def add(engine: Engine, number: int) -> None:
+    with transaction(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO item (id) VALUES (?)", (number,))
+
+
+def items(engine: Engine) -> list[int]:
+    with snapshot(engine) as connection:
+        return [row[0] for row in connection.exec_driver_sql("SELECT id FROM item ORDER BY id")]
+
+
+def test_a_file_is_its_owners_alone_with_its_log_beside_it(engine: Engine, tmp_path: Path) -> None:
+    add(engine, 1)
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert {path.name for path in tmp_path.iterdir()} >= {"file.db", "file.db-wal"}
+
+
+def test_an_existing_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "file.db"
+    sqlite3.connect(path).close()
+    path.touch()
+    path.chmod(0o644)
+    open_database(path).dispose()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_every_connection_is_set_up_to_keep_what_it_is_given(engine: Engine) -> None:
+    def work() -> None:
+        with snapshot(engine) as connection:
+            for pragma, value in [
+                ("journal_mode", "wal"),
+                ("synchronous", 2),
+                ("foreign_keys", 1),
+                ("trusted_schema", 0),
+            ]:
+                assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() == value
+
+    work()
+    with snapshot(engine):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+
+def test_a_transaction_that_raises_leaves_nothing(engine: Engine) -> None:
+    add(engine, 1)
+
+    def insert_and_fail() -> None:
+        with transaction(engine) as connection:
+            connection.exec_driver_sql("INSERT INTO item (id) VALUES (2)")
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        insert_and_fail()
+    assert items(engine) == [1]
+
+
+def test_a_writer_holds_the_lock_from_its_first_read(engine: Engine, tmp_path: Path) -> None:
+    other = open_database(tmp_path / "file.db", busy_timeout=0.05)
+    with transaction(engine) as connection:
+        connection.exec_driver_sql("SELECT * FROM item").all()
+        with pytest.raises(StorageError) as refused, transaction(other):
+            pytest.fail("two writers at once")
+        assert refused.value.code == "storage.in_use"
+        assert items(other) == []
+    add(other, 1)
+    assert items(engine) == [1]
+    other.dispose()
+
+
+def test_a_reader_sees_one_state_while_a_writer_goes_on(engine: Engine) -> None:
+    add(engine, 1)
+    with snapshot(engine) as connection:
+        count = "SELECT count(*) FROM item"
+        assert connection.exec_driver_sql(count).scalar_one() == 1
+        add(engine, 2)
+        assert connection.exec_driver_sql(count).scalar_one() == 1
+    assert items(engine) == [1, 2]
+
+
+def test_writers_of_many_threads_lose_no_increment(tmp_path: Path) -> None:
+    engine = open_database(tmp_path / "file.db")
+    with transaction(engine) as connection:
+        connection.exec_driver_sql("CREATE TABLE counter (value INTEGER)")
+        connection.exec_driver_sql("INSERT INTO counter VALUES (0)")
+
+    def work() -> None:
+        for _ in range(20):
+            with transaction(engine) as connection:
+                value = connection.exec_driver_sql("SELECT value FROM counter").scalar_one()
+                connection.exec_driver_sql("UPDATE counter SET value = ?", (value + 1,))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with snapshot(engine) as connection:
+        assert connection.exec_driver_sql("SELECT value FROM counter").scalar_one() == 80
+    engine.dispose()
+
+
+def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from cloister.core.database import open_database, transaction\n"
+        "engine = open_database(Path(sys.argv[1]))\n"
+        "with transaction(engine) as c: c.exec_driver_sql('CREATE TABLE item (id INTEGER PRIMARY KEY)')\n"
+        "with transaction(engine) as c: c.exec_driver_sql('INSERT INTO item VALUES (1)')\n"
+        "with transaction(engine) as c:\n"
+        "    c.exec_driver_sql('INSERT INTO item VALUES (2)')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "file.db"
+    ended = subprocess.run([sys.executable, "-c", program, str(path)], check=False, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    engine = open_database(path)
+    assert items(engine) == [1]
+    check_integrity(engine)
+    engine.dispose()
+
+
+def test_a_broken_constraint_is_left_to_the_room_that_wrote_it(engine: Engine) -> None:
+    add(engine, 1)
+    with pytest.raises(IntegrityError):
+        add(engine, 1)
+    assert items(engine) == [1]
+
+
+def test_a_full_disk_keeps_what_was_there(engine: Engine) -> None:
+    add(engine, 1)
+    with transaction(engine) as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(StorageError) as refused, transaction(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO item VALUES (2, zeroblob(100000))")
+    assert refused.value.code == "storage.no_space"
+    assert items(engine) == [1]
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
+def test_a_file_that_is_no_database_is_refused_and_kept(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file.db"
+    path.write_bytes(content)
+    with pytest.raises(StorageError) as refused:
+        open_database(path)
+    assert refused.value.code == "storage.corrupt"
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_page_is_found(engine: Engine, tmp_path: Path) -> None:
+    with transaction(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO item VALUES (1, zeroblob(20000))")
+    check_integrity(engine)
+    engine.dispose()
+    path = tmp_path / "file.db"
+    with path.open("r+b") as stream:
+        stream.seek(4096)
+        stream.write(b"\xff" * 4096)
+    with pytest.raises(StorageError) as refused:
+        check_integrity(open_database(path))
+    assert refused.value.code == "storage.corrupt"
+
+
+def test_a_folder_that_is_missing_or_in_the_way_is_said(tmp_path: Path) -> None:
+    for path, code in [(tmp_path / "absent" / "file.db", "storage.failed"), (tmp_path, "storage.exists")]:
+        with pytest.raises(StorageError) as refused:
+            open_database(path)
+        assert refused.value.code == code
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_said(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StorageError) as refused:
+        open_database(tmp_path / "file.db")
+    assert refused.value.code == "storage.permission"
+
+
+def test_no_error_shows_a_statement_or_its_values(engine: Engine) -> None:
+    with pytest.raises(StorageError) as refused, transaction(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO absent VALUES ('secret')")
+    assert refused.value.code == "storage.failed"
+    assert "secret" not in str(refused.value.as_json())
