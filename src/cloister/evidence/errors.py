@@ -28,6 +28,7 @@ class EvidenceError(CloisterError):
         "evidence.log_exists": "There is already a log at this path.",
         "evidence.log_mismatch": "A log's entries, tree and signed head don't agree, or it is another log.",
         "evidence.job_closed": "The party has closed this job and may add nothing to it.",
+        "evidence.receipt_refused": "A receipt can't be issued over what the statements say.",
         "evidence.receipt_malformed": "A receipt is not canonical or not of the known schema.",
         "evidence.trust_malformed": "A trust directory can't be read as roles and keys.",
         "evidence.trust_conflict": "One key appears twice in a trust directory.",

@@ -5,6 +5,7 @@ Rules kept here:
 1. The writer fills in job, party, sequence, predecessor and time; a caller can't get them wrong.
 2. A party makes only statements its role may make, with its own key, into its own log.
 3. A writer made anew continues the chain found in the log; after `close` nothing more is written.
+4. Times in a chain never run backwards, even where the machine's clock is set back.
 """
 
 from __future__ import annotations
@@ -74,12 +75,15 @@ class StatementWriter:
         self._sequence = 0
         self._previous: Sha256 | None = None
         self._closed = False
+        self._recorded_at = ""
         earlier = log.extract(job_id).entries
         if earlier:
             last = earlier[-1].envelope
             self._sequence = len(earlier)
             self._previous = last.payload_sha256
-            self._closed = isinstance(open_statement(last).predicate, JobClosed)
+            newest = open_statement(last).predicate
+            self._closed = isinstance(newest, JobClosed)
+            self._recorded_at = newest.recorded_at
 
     @property
     def party(self) -> str:
@@ -144,7 +148,7 @@ class StatementWriter:
             "party": self._party,
             "sequence": self._sequence,
             "previous": self._previous,
-            "recorded_at": format_time(self._clock()),
+            "recorded_at": max(format_time(self._clock()), self._recorded_at),
         }
         try:
             predicate = predicate_class.model_validate({**fields, **chain})
@@ -162,4 +166,5 @@ class StatementWriter:
         written = WrittenStatement(statement, envelope, entry, envelope.payload_sha256)
         self._sequence += 1
         self._previous = written.sha256
+        self._recorded_at = predicate.recorded_at
         return written

@@ -1,0 +1,49 @@
+"""What a check is given: the receipt, its parsed record, the pinned keys, and the model file's hash and size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cloister.core.canonical import JSON
+from cloister.core.hashes import Sha256
+from cloister.evidence.receipt import Receipt, ReceiptBody
+from cloister.evidence.record import JobRecord
+from cloister.evidence.trust import Trust
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArtifact:
+    """The model file the verifying party holds.
+
+    Attributes:
+        sha256: SHA-256 of its bytes.
+        bytes: its size.
+    """
+
+    sha256: Sha256
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ReceiptContext:
+    """Everything a check may look at. Nothing in it is judged; a check judges one aspect of it.
+
+    Attributes:
+        receipt: the parsed receipt.
+        body_json: its body as parsed JSON, for the signature.
+        record: the job's documents and statements.
+        trust: the pinned keys.
+        model: the model file at hand.
+    """
+
+    receipt: Receipt
+    body_json: Mapping[str, JSON]
+    record: JobRecord
+    trust: Trust
+    model: ModelArtifact
+
+    @property
+    def body(self) -> ReceiptBody:
+        """The receipt's body."""
+        return self.receipt.body

@@ -1,0 +1,256 @@
+"""The receipt: one canonical JSON document that carries a job's documents, statements and proofs.
+
+Rules kept here:
+
+1. A receipt is composed from statements only. If a required one is missing, there is no receipt, and the error
+   lists what is missing.
+2. The hub signs the whole body; every figure in the summary is recomputed from the statements by whoever verifies.
+3. A receipt has one spelling: the canonical encoding of its own parse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+from pydantic import Field, JsonValue, ValidationError
+
+from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize
+from cloister.core.clock import Clock, format_time
+from cloister.core.errors import InputError
+from cloister.core.hashes import Sha256, Sha256Field
+from cloister.core.keys import Signer
+from cloister.evidence.checkpoint import parse_checkpoint
+from cloister.evidence.compliance import CLAIMS_NOT_MADE, COMPLIANCE_STATEMENTS
+from cloister.evidence.envelope import Envelope, envelope_from_json, pae
+from cloister.evidence.epsilon import EpsilonFigures, epsilon_figures
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.extract import LogExtract, ProvenEntry, decode_proof, log_origin
+from cloister.evidence.predicates import BudgetSpend, Role
+from cloister.evidence.predicates.base import CountField, NameField, Part, PartyField, TimeField, UuidField
+from cloister.evidence.record import JobRecord, build_record
+from cloister.evidence.requirements import missing_statements
+from cloister.evidence.summary import Summary, spending_sites, summarise
+
+RECEIPT_SCHEMA: Final = "urn:cloister:receipt:v1"
+RECEIPT_TYPE: Final = "application/vnd.cloister.receipt+json"
+MAX_RECEIPT_BYTES: Final = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """The model file a receipt is about.
+
+    Attributes:
+        name: its file name, without a folder.
+        sha256: SHA-256 of its bytes.
+        bytes: its size.
+    """
+
+    name: str
+    sha256: Sha256
+    bytes: int
+
+
+class ModelSection(Part):
+    """The model file, in the receipt."""
+
+    name: NameField
+    sha256: Sha256Field
+    bytes: CountField
+
+
+class StatementSection(Part):
+    """One statement with its place in a log and the proof of it."""
+
+    log: NameField
+    index: CountField
+    envelope: JsonValue
+    inclusion: tuple[str, ...] = Field(max_length=62)
+
+
+class ReceiptBody(Part):
+    """All of a receipt but the signature over it."""
+
+    schema_: Literal["urn:cloister:receipt:v1"] = Field(alias="schema")
+    receipt_id: UuidField
+    job_id: UuidField
+    issued_at: TimeField
+    issuer: PartyField
+    model: ModelSection
+    manifests: dict[PartyField, JsonValue]
+    request: JsonValue
+    job: dict[str, JsonValue]
+    statements: tuple[StatementSection, ...]
+    checkpoints: dict[NameField, str]
+    summary: Summary
+    compliance: tuple[str, ...]
+    claims_not_made: tuple[str, ...]
+
+
+class ReceiptSignature(Part):
+    """The issuing hub's signature."""
+
+    key_id: NameField
+    sig: str
+
+
+class Receipt(Part):
+    """A parsed receipt."""
+
+    body: ReceiptBody
+    signature: ReceiptSignature
+
+
+def signed_bytes(body: JSON) -> bytes:
+    """The bytes a hub signs: the pre-authentication encoding of the canonical body."""
+    return pae(RECEIPT_TYPE, canonicalize(body))
+
+
+def receipt_from_json(value: JSON, data: bytes) -> Receipt:
+    """Read a receipt, without judging it.
+
+    Args:
+        value: the parsed document.
+        data: the bytes it was parsed from, which must be what the receipt encodes to.
+
+    Returns:
+        The receipt.
+
+    Raises:
+        EvidenceError: ``evidence.receipt_malformed`` for an unknown schema, or missing, unknown or wrong fields.
+    """
+    try:
+        receipt = Receipt.model_validate(value)
+    except ValidationError as error:
+        fields = sorted({".".join(map(str, one["loc"])) for one in error.errors(include_input=False)})
+        raise EvidenceError(
+            "evidence.receipt_malformed", f"The receipt's fields are wrong: {fields[:5]}."
+        ) from None
+    if canonicalize(cast(JSON, receipt.model_dump(mode="json", by_alias=True))) != data:
+        raise EvidenceError("evidence.receipt_malformed", "The receipt holds values of the wrong type.")
+    return receipt
+
+
+def signature_of(receipt: Receipt) -> bytes:
+    """The raw signature of a receipt.
+
+    Raises:
+        EvidenceError: ``evidence.receipt_malformed`` if it isn't canonical base64.
+    """
+    try:
+        return b64decode(receipt.signature.sig)
+    except InputError:
+        raise EvidenceError("evidence.receipt_malformed", "The receipt's signature is not base64.") from None
+
+
+def record_of(body: ReceiptBody) -> JobRecord:
+    """Read the documents and statements a receipt carries, without judging them.
+
+    Statements keep the order they have in the receipt.
+
+    Raises:
+        EvidenceError: if any of them can't be read.
+    """
+    by_log: dict[str, list[ProvenEntry]] = {origin: [] for origin in body.checkpoints}
+    for one in body.statements:
+        if one.log not in by_log:
+            raise EvidenceError("evidence.receipt_malformed", "A statement is of a log without a checkpoint.")
+        envelope = envelope_from_json(one.envelope)
+        by_log[one.log].append(ProvenEntry(one.index, envelope, decode_proof(list(one.inclusion))))
+    extracts = [
+        LogExtract(origin, parse_checkpoint(note), tuple(by_log[origin]))
+        for origin, note in body.checkpoints.items()
+    ]
+    return build_record(
+        issuer=body.issuer,
+        job=body.job,
+        manifests={site: envelope_from_json(one) for site, one in body.manifests.items()},
+        request=envelope_from_json(body.request),
+        extracts=extracts,
+    )
+
+
+def compose_receipt(
+    *,
+    receipt_id: str,
+    issuer: str,
+    signer: Signer,
+    clock: Clock,
+    job: dict[str, JSON],
+    manifests: Mapping[str, Envelope],
+    request: Envelope,
+    model: ModelFile,
+    extracts: Sequence[LogExtract],
+) -> bytes:
+    """Compose and sign the receipt of a finished job.
+
+    Args:
+        receipt_id: a fresh UUID.
+        issuer: the hub's name.
+        signer: the hub's key.
+        clock: gives the time of issue.
+        job: the job as the JSON object every site consented to.
+        manifests: the signed manifest of each site.
+        request: the signed request.
+        model: the released model file.
+        extracts: for the hub and each site, what its log holds about the job.
+
+    Returns:
+        The receipt's canonical bytes.
+
+    Raises:
+        EvidenceError: ``evidence.statement_missing``, with every missing statement in ``details``;
+            ``evidence.receipt_refused`` if a site's epsilon isn't finite.
+        ImportError: if dp-accounting is not installed.
+    """
+    ordered = sorted(extracts, key=lambda one: one.origin)
+    record = build_record(issuer=issuer, job=job, manifests=manifests, request=request, extracts=ordered)
+    missing = missing_statements(record)
+    if log_origin(Role.HUB, issuer) not in record.checkpoints:
+        missing = (f"{issuer}: no extract of the hub's own log", *missing)
+    if missing:
+        raise EvidenceError(
+            "evidence.statement_missing",
+            "The receipt can't be issued: required statements are missing.",
+            "A step that left no statement has to be repeated, or the job ends without a receipt.",
+            details=missing,
+        )
+    summary = summarise(record, {site: _figures(record, site) for site in spending_sites(record)})
+    body: dict[str, JSON] = {
+        "schema": RECEIPT_SCHEMA,
+        "receipt_id": receipt_id,
+        "job_id": record.job.job_id,
+        "issued_at": format_time(clock()),
+        "issuer": issuer,
+        "model": {"name": model.name, "sha256": model.sha256, "bytes": model.bytes},
+        "manifests": {site: one.as_json() for site, one in manifests.items()},
+        "request": request.as_json(),
+        "job": job,
+        "statements": [_statement(extract.origin, entry) for extract in ordered for entry in extract.entries],
+        "checkpoints": {one.origin: one.checkpoint.encode() for one in ordered},
+        "summary": cast(JSON, summary.model_dump(mode="json")),
+        "compliance": list(COMPLIANCE_STATEMENTS),
+        "claims_not_made": list(CLAIMS_NOT_MADE),
+    }
+    signature = signer.sign(signed_bytes(body))
+    key_id = signer.public_key.key_id
+    return canonicalize({"body": body, "signature": {"key_id": key_id, "sig": b64encode(signature)}})
+
+
+def _statement(origin: str, entry: ProvenEntry) -> JSON:
+    return {
+        "log": origin,
+        "index": entry.index,
+        "envelope": entry.envelope.as_json(),
+        "inclusion": [b64encode(one) for one in entry.proof],
+    }
+
+
+def _figures(record: JobRecord, site: str) -> EpsilonFigures:
+    figures = epsilon_figures(record.by(site, BudgetSpend))
+    if not math.isfinite(figures.dataset_total):
+        raise EvidenceError("evidence.receipt_refused", f"The epsilon of {site} is not finite.")
+    return figures

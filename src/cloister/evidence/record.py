@@ -1,0 +1,159 @@
+"""The record of one job: its documents and every statement made about it, parsed but not yet judged.
+
+The composer of a receipt and its verifier both reason about this record, with the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from cloister.core.canonical import JSON, canonicalize
+from cloister.core.hashes import Sha256, sha256_hex
+from cloister.evidence.checkpoint import Checkpoint
+from cloister.evidence.envelope import Envelope
+from cloister.evidence.extract import LogExtract, ProvenEntry, log_owner
+from cloister.evidence.predicates import Predicate, Role, RoundAggregated
+from cloister.evidence.statement import Statement, open_statement
+from cloister.evidence.terms import JobTerms, ManifestTerms, RequestTerms, read_document, read_terms
+
+PredicateT = TypeVar("PredicateT", bound=Predicate)
+
+
+@dataclass(frozen=True)
+class LoggedStatement:
+    """A statement and where it is logged.
+
+    Attributes:
+        log: origin of the log.
+        role: the role of the log's owner.
+        owner: the party whose log it is.
+        entry: envelope, index and proof.
+        statement: what the envelope holds.
+    """
+
+    log: str
+    role: Role
+    owner: str
+    entry: ProvenEntry
+    statement: Statement
+
+    @property
+    def predicate(self) -> Predicate:
+        """What is stated."""
+        return self.statement.predicate
+
+
+@dataclass(frozen=True)
+class SignedManifest:
+    """A site's manifest: the envelope and what the verifier reads of it."""
+
+    envelope: Envelope
+    terms: ManifestTerms
+
+
+@dataclass(frozen=True)
+class SignedRequest:
+    """The developer's request: the envelope and what the verifier reads of it."""
+
+    envelope: Envelope
+    terms: RequestTerms
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """Everything a receipt is composed from.
+
+    Attributes:
+        issuer: the hub that issues the receipt.
+        job_json: the job as the JSON object that was consented to.
+        job: what the verifier reads of it.
+        manifests: each site's signed manifest.
+        request: the developer's signed request.
+        logged: every statement, in the order given.
+        checkpoints: each log's signed head.
+    """
+
+    issuer: str
+    job_json: dict[str, JSON]
+    job: JobTerms
+    manifests: Mapping[str, SignedManifest]
+    request: SignedRequest
+    logged: tuple[LoggedStatement, ...]
+    checkpoints: Mapping[str, Checkpoint]
+
+    @cached_property
+    def job_sha256(self) -> Sha256:
+        """SHA-256 of the job in canonical JSON."""
+        return sha256_hex(canonicalize(self.job_json))
+
+    @cached_property
+    def participants(self) -> tuple[str, ...]:
+        """The sites whose updates went into the model, sorted."""
+        return tuple(sorted({site for one in self.of(RoundAggregated) for site in one.updates}))
+
+    @cached_property
+    def _by_class(self) -> Mapping[type[Predicate], tuple[Predicate, ...]]:
+        found: dict[type[Predicate], list[Predicate]] = {}
+        for one in self.logged:
+            found.setdefault(type(one.predicate), []).append(one.predicate)
+        return {
+            kind: tuple(sorted(group, key=lambda one: (one.party, one.sequence)))
+            for kind, group in found.items()
+        }
+
+    def of(self, kind: type[PredicateT]) -> tuple[PredicateT, ...]:
+        """All predicates of a kind, by party and sequence."""
+        return tuple(one for one in self._by_class.get(kind, ()) if isinstance(one, kind))
+
+    def by(self, party: str, kind: type[PredicateT]) -> tuple[PredicateT, ...]:
+        """All predicates of a kind that a party made, by sequence."""
+        return tuple(one for one in self.of(kind) if one.party == party)
+
+
+def build_record(
+    *,
+    issuer: str,
+    job: dict[str, JSON],
+    manifests: Mapping[str, Envelope],
+    request: Envelope,
+    extracts: Sequence[LogExtract],
+) -> JobRecord:
+    """Parse a job's documents and statements into a record.
+
+    Args:
+        issuer: the hub.
+        job: the job as a JSON object.
+        manifests: each site's signed manifest.
+        request: the developer's signed request.
+        extracts: what each log holds about the job.
+
+    Returns:
+        The record; nothing in it has been judged.
+
+    Raises:
+        EvidenceError: if any part can't be read.
+    """
+    return JobRecord(
+        issuer=issuer,
+        job_json=job,
+        job=read_terms(JobTerms, job, "job"),
+        manifests={
+            site: SignedManifest(
+                envelope, read_document(ManifestTerms, envelope.payload, f"manifest of {site}")
+            )
+            for site, envelope in manifests.items()
+        },
+        request=SignedRequest(request, read_document(RequestTerms, request.payload, "request")),
+        logged=tuple(_logged(extracts)),
+        checkpoints={one.origin: one.checkpoint for one in extracts},
+    )
+
+
+def _logged(extracts: Sequence[LogExtract]) -> Iterable[LoggedStatement]:
+    for extract in extracts:
+        role, owner = log_owner(extract.origin)
+        for entry in extract.entries:
+            yield LoggedStatement(extract.origin, role, owner, entry, open_statement(entry.envelope))

@@ -1,0 +1,97 @@
+"""Which statements a job needs before a receipt may speak of it.
+
+One pure function, used by the composer to refuse and by the verifier to refuse: what is missing can't be left out
+by either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from cloister.evidence.predicates import (
+    AttestationVerdict,
+    BudgetSpend,
+    DataCommitment,
+    Evaluation,
+    JobClosed,
+    JobOpened,
+    ManifestAccepted,
+    Predicate,
+    Release,
+    RequestDecided,
+    RoundAggregated,
+    UpdateReleased,
+)
+from cloister.evidence.record import JobRecord
+
+_HUB_ONCE: tuple[type[Predicate], ...] = (JobOpened, Evaluation, Release)
+_SITE_ONCE: tuple[type[Predicate], ...] = (ManifestAccepted, RequestDecided, DataCommitment)
+
+
+def missing_statements(record: JobRecord) -> tuple[str, ...]:
+    """Name every statement that is missing, or made more than once where once is meant.
+
+    Required: the hub's opening, one aggregate per round, one attestation verdict per participating site, the
+    evaluation and the release; of each participating site its manifest, decision and data, and for each round
+    it took part in the budget spent and the update released; and of every party a closing statement that counts
+    as many statements as there are.
+
+    Args:
+        record: the job's record.
+
+    Returns:
+        One line per problem; none if the record is complete.
+    """
+    return tuple(_problems(record))
+
+
+def _problems(record: JobRecord) -> Iterator[str]:
+    hub = record.issuer
+    for kind in _HUB_ONCE:
+        yield from _once(record, hub, kind)
+    rounds = Counter(one.round for one in record.by(hub, RoundAggregated))
+    for number in range(record.job.rounds):
+        if rounds[number] != 1:
+            yield f"{hub}: {rounds[number]} aggregates of round {number}"
+    if extra := sorted(number for number in rounds if number >= record.job.rounds):
+        yield f"{hub}: aggregates of rounds the job doesn't have: {extra}"
+    if not record.participants:
+        yield "no site took part in any round"
+    for site in record.participants:
+        yield from _site(record, site)
+    yield from _closings(record)
+
+
+def _site(record: JobRecord, site: str) -> Iterator[str]:
+    for kind in _SITE_ONCE:
+        yield from _once(record, site, kind)
+    verdicts = sum(one.site == site for one in record.by(record.issuer, AttestationVerdict))
+    if verdicts != 1:
+        yield f"{record.issuer}: {verdicts} attestation verdicts on {site}"
+    spends = Counter(one.round for one in record.by(site, BudgetSpend) if one.purpose == "training")
+    updates = Counter(one.round for one in record.by(site, UpdateReleased))
+    for one in record.by(record.issuer, RoundAggregated):
+        if site in one.updates:
+            if spends[one.round] != 1:
+                yield f"{site}: {spends[one.round]} training spends in round {one.round}"
+            if updates[one.round] != 1:
+                yield f"{site}: {updates[one.round]} released updates in round {one.round}"
+
+
+def _closings(record: JobRecord) -> Iterator[str]:
+    made = Counter(one.owner for one in record.logged)
+    for party in sorted({record.issuer, *made}):
+        closings = record.by(party, JobClosed)
+        if len(closings) != 1:
+            yield f"{party}: {len(closings)} closing statements"
+        elif closings[0].statements != made[party]:
+            yield f"{party}: closed after {closings[0].statements} statements, but {made[party]} are here"
+        elif closings[0].outcome != "completed" and party in (record.issuer, *record.participants):
+            yield f"{party}: the job was not completed"
+
+
+def _once(record: JobRecord, party: str, kind: type[Predicate]) -> Iterator[str]:
+    found = len(record.by(party, kind))
+    if found != 1:
+        yield f"{party}: {found} statements of {kind.TYPE}"

@@ -1,0 +1,249 @@
+"""The summary in a receipt: what a person reads first, every figure of it recomputed from statements.
+
+The fields are those a receipt must have for execution, policy, privacy and performance; what can't be evidenced
+(destruction, for now) isn't in it but in the receipt's list of claims not made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import Field
+
+from cloister.core.canonical import b64encode
+from cloister.core.hashes import Sha256Field
+from cloister.evidence.epsilon import EpsilonFigures, epsilon_limits, within
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.predicates import (
+    AttestationVerdict,
+    BudgetSpend,
+    DataCommitment,
+    Evaluation,
+    JobClosed,
+    JobOpened,
+    RequestDecided,
+)
+from cloister.evidence.predicates.base import (
+    CountField,
+    MeasurementField,
+    NameField,
+    Part,
+    PartyField,
+    TextField,
+    TimeField,
+    UuidField,
+)
+from cloister.evidence.record import JobRecord
+from cloister.evidence.transcript import ORDERS, RELATION, UNIT
+
+ACCOUNTANT: Final = "RDP"
+
+
+class EnclaveSummary(Part):
+    """What a site's platform attested."""
+
+    platform: NameField
+    measurement: MeasurementField
+    status: NameField
+    simulated: bool
+
+
+class ExecutionSummary(Part):
+    """When and where the job ran; ``simulated`` if any platform was."""
+
+    start_time: TimeField
+    end_time: TimeField
+    code_measurement: MeasurementField
+    enclaves: dict[PartyField, EnclaveSummary]
+    simulated: bool
+
+
+class PolicySummary(Part):
+    """Whether purpose, data and privacy stayed within the manifests."""
+
+    purpose: NameField
+    purpose_compliance: bool
+    dataset_compliance: bool
+    privacy_compliance: bool
+
+
+class DataSummary(Part):
+    """The records a site trained on, by hash and count."""
+
+    dataset_name: NameField
+    dataset_sha256: Sha256Field
+    records: CountField
+    single_class: bool
+    normalisation: TextField
+
+
+class PrivacySummary(Part):
+    """What a site spent, and how it is counted."""
+
+    epsilon: float = Field(ge=0)
+    epsilon_dataset_total: float = Field(ge=0)
+    delta: float
+    unit: NameField
+    relation: NameField
+    accountant: NameField
+    orders: tuple[int, ...]
+    noise_generators: tuple[NameField, ...]
+
+
+class PerformanceSummary(Part):
+    """How good the model is on the named test set."""
+
+    test_set: NameField
+    records: CountField
+    metric: NameField
+    value: float
+    baseline_name: NameField
+    baseline_value: float
+    improvement_score: float
+    threshold: float
+    passed: bool
+
+
+class LogSummary(Part):
+    """A log's head at the time of the receipt: what a later check of the log starts from."""
+
+    size: CountField
+    root: NameField
+    statements: CountField
+
+
+class Summary(Part):
+    """The whole summary."""
+
+    request_id: UuidField
+    manifest_ids: dict[PartyField, UuidField]
+    rounds: CountField
+    participants: tuple[PartyField, ...]
+    execution: ExecutionSummary
+    policy: PolicySummary
+    data: dict[PartyField, DataSummary]
+    privacy: dict[PartyField, PrivacySummary]
+    performance: PerformanceSummary
+    logs: dict[NameField, LogSummary]
+
+
+def spending_sites(record: JobRecord) -> tuple[str, ...]:
+    """The sites that spent any budget in this job, sorted, whether or not their updates were used."""
+    return tuple(sorted({one.party for one in record.of(BudgetSpend)}))
+
+
+def summarise(record: JobRecord, figures: Mapping[str, EpsilonFigures]) -> Summary:
+    """Recompute the summary from statements.
+
+    Args:
+        record: the job's record, complete.
+        figures: epsilon per spending site, recomputed by whoever composes, or as stated by what is verified.
+
+    Returns:
+        The summary.
+
+    Raises:
+        EvidenceError: ``evidence.statement_missing`` if the record lacks what a summary needs.
+    """
+    try:
+        return Summary(
+            request_id=record.request.terms.request_id,
+            manifest_ids={site: one.terms.manifest_id for site, one in record.manifests.items()},
+            rounds=record.job.rounds,
+            participants=record.participants,
+            execution=_execution(record),
+            policy=_policy(record, figures),
+            data={one.party: _data(one) for one in record.of(DataCommitment)},
+            privacy={site: _privacy(record, site, figures[site]) for site in spending_sites(record)},
+            performance=_performance(record),
+            logs=_logs(record),
+        )
+    except (IndexError, KeyError) as error:
+        raise EvidenceError(
+            "evidence.statement_missing", "The statements don't suffice for the summary of a receipt."
+        ) from error
+
+
+def _execution(record: JobRecord) -> ExecutionSummary:
+    opened = record.by(record.issuer, JobOpened)[0]
+    verdicts = record.by(record.issuer, AttestationVerdict)
+    return ExecutionSummary(
+        start_time=opened.recorded_at,
+        end_time=record.by(record.issuer, JobClosed)[-1].recorded_at,
+        code_measurement=opened.code_measurement,
+        enclaves={
+            one.site: EnclaveSummary(
+                platform=one.platform, measurement=one.measurement, status=one.status, simulated=one.simulated
+            )
+            for one in verdicts
+        },
+        simulated=any(one.simulated for one in verdicts),
+    )
+
+
+def _policy(record: JobRecord, figures: Mapping[str, EpsilonFigures]) -> PolicySummary:
+    sites = record.participants
+    datasets = [
+        one.dataset_sha256 == record.manifests[site].terms.dataset_scope.sha256
+        for site in sites
+        for one in record.by(site, DataCommitment)
+    ]
+    return PolicySummary(
+        purpose=record.request.terms.purpose,
+        purpose_compliance=all(one.approved for site in sites for one in record.by(site, RequestDecided)),
+        dataset_compliance=all(datasets),
+        privacy_compliance=all(
+            within(figures[site], epsilon_limits(record, site)) for site in spending_sites(record)
+        ),
+    )
+
+
+def _data(one: DataCommitment) -> DataSummary:
+    return DataSummary(
+        dataset_name=one.dataset_name,
+        dataset_sha256=one.dataset_sha256,
+        records=one.records,
+        single_class=one.single_class,
+        normalisation=one.normalisation,
+    )
+
+
+def _privacy(record: JobRecord, site: str, figures: EpsilonFigures) -> PrivacySummary:
+    spends = record.by(site, BudgetSpend)
+    return PrivacySummary(
+        epsilon=figures.epsilon,
+        epsilon_dataset_total=figures.dataset_total,
+        delta=max(one.delta for one in spends),
+        unit=UNIT,
+        relation=RELATION,
+        accountant=ACCOUNTANT,
+        orders=ORDERS,
+        noise_generators=tuple(sorted({one.noise_generator for one in spends})),
+    )
+
+
+def _performance(record: JobRecord) -> PerformanceSummary:
+    one = record.by(record.issuer, Evaluation)[0]
+    return PerformanceSummary(
+        test_set=one.test_set,
+        records=one.records,
+        metric=one.metric,
+        value=one.value,
+        baseline_name=one.baseline_name,
+        baseline_value=one.baseline_value,
+        improvement_score=one.improvement_score,
+        threshold=one.threshold,
+        passed=one.passed,
+    )
+
+
+def _logs(record: JobRecord) -> dict[str, LogSummary]:
+    return {
+        origin: LogSummary(
+            size=checkpoint.size,
+            root=b64encode(checkpoint.root),
+            statements=sum(one.log == origin for one in record.logged),
+        )
+        for origin, checkpoint in record.checkpoints.items()
+    }

@@ -1,0 +1,205 @@
+"""What the verifier reads of documents that rooms above define: the job, the manifests, the request.
+
+These are views: they read the fields a receipt is checked by, and leave the rest to the room that owns the
+document. The documents themselves are compared by hash of their signed bytes, so nothing is lost by not reading it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from cloister.core.canonical import JSON, parse_canonical
+from cloister.core.errors import CloisterError
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.predicates.base import PartyField, UuidField
+
+MANIFEST_TYPE: Final = "application/vnd.cloister.manifest+json"
+REQUEST_TYPE: Final = "application/vnd.cloister.request+json"
+HARD_STOP_EPSILON: Final = 5.0
+MAX_DOCUMENT_BYTES: Final = 1024 * 1024
+
+
+class View(BaseModel):
+    """A partial, frozen reading of a document."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class JobPrivacy(View):
+    """The privacy a job asks for; ``noise_multiplier`` is None where each site calibrates its own."""
+
+    noise_multiplier: float | None
+    target_epsilon: float
+    delta: float
+
+
+class JobTraining(View):
+    """How much a site trains per round."""
+
+    sampling_probability: float | None = None
+    batch_size: int | None = None
+    local_steps: int
+
+
+class JobTerms(View):
+    """A federated job."""
+
+    job_id: UuidField
+    clients: tuple[PartyField, ...] = Field(min_length=1, max_length=10_000)
+    min_clients: int
+    rounds: int = Field(ge=1, le=10_000)
+    strategy: str
+    privacy: JobPrivacy
+    training: JobTraining
+
+
+class ManifestHospital(View):
+    """Who signs the manifest; its id is the site's name."""
+
+    id: str
+    public_key: str
+
+
+class ManifestScope(View):
+    """Which dataset the manifest is about."""
+
+    name: str
+    sha256: str
+
+
+class ManifestGuardrails(View):
+    """The limits the manifest sets over every job on the dataset."""
+
+    epsilon_budget: float
+    delta_budget: float
+    epsilon_hard_stop: float
+    minimum_group_size: int
+
+
+class ManifestEvaluation(View):
+    """How the metric is measured."""
+
+    test_set: str
+
+
+class ManifestSuccess(View):
+    """What the model has to reach."""
+
+    primary_metric: str
+    threshold: float
+    evaluation_method: ManifestEvaluation
+
+
+class ManifestOutputs(View):
+    """What may leave."""
+
+    max_model_bytes: int
+
+
+class ManifestAttestation(View):
+    """Which code may touch the data."""
+
+    allow_simulated: bool
+    allowed_measurements: tuple[str, ...]
+
+
+class ManifestValidity(View):
+    """From when to when the manifest holds; the end is excluded."""
+
+    not_before: AwareDatetime
+    not_after: AwareDatetime
+
+    def holds_at(self, moment: datetime) -> bool:
+        """Whether the moment lies within the validity."""
+        return self.not_before <= moment < self.not_after
+
+
+class ManifestTerms(View):
+    """A hospital's manifest."""
+
+    manifest_id: UuidField
+    version: str
+    hospital: ManifestHospital
+    dataset_scope: ManifestScope
+    privacy_guardrails: ManifestGuardrails
+    success_metrics: ManifestSuccess
+    output_constraints: ManifestOutputs
+    attestation: ManifestAttestation
+    validity: ManifestValidity
+
+
+class RequestDeveloper(View):
+    """Who asks."""
+
+    id: str
+    public_key: str
+
+
+class RequestPrivacy(View):
+    """The privacy loss asked for."""
+
+    epsilon: float
+    delta: float
+
+
+class RequestSite(View):
+    """What is asked of one site."""
+
+    site: str
+    manifest_sha256: str
+    dataset_sha256: str
+
+
+class RequestTerms(View):
+    """A developer's request."""
+
+    request_id: UuidField
+    ai_developer: RequestDeveloper
+    purpose: str
+    privacy: RequestPrivacy
+    sites: tuple[RequestSite, ...]
+
+    def of_site(self, site: str) -> RequestSite | None:
+        """What is asked of this site, or None."""
+        return next((one for one in self.sites if one.site == site), None)
+
+
+V = TypeVar("V", bound=View)
+
+
+def read_terms(view: type[V], value: JSON, what: str) -> V:
+    """Read a view of a parsed document.
+
+    Args:
+        view: which one.
+        value: the parsed document.
+        what: the document's name, for the error.
+
+    Raises:
+        EvidenceError: ``evidence.receipt_malformed`` if a field the verifier needs is missing or wrong.
+    """
+    try:
+        return view.model_validate(value)
+    except ValidationError as error:
+        fields = sorted({".".join(map(str, one["loc"])) for one in error.errors(include_input=False)})
+        raise EvidenceError(
+            "evidence.receipt_malformed", f"The {what} in the receipt lacks or garbles: {', '.join(fields)}."
+        ) from None
+
+
+def read_document(view: type[V], payload: bytes, what: str) -> V:
+    """Read a view of a signed document's payload, which must be canonical JSON.
+
+    Raises:
+        EvidenceError: ``evidence.receipt_malformed``.
+    """
+    try:
+        value = parse_canonical(payload, max_bytes=MAX_DOCUMENT_BYTES)
+    except CloisterError as error:
+        raise EvidenceError(
+            "evidence.receipt_malformed", f"The {what} can't be read: {error.message}"
+        ) from error
+    return read_terms(view, value, what)

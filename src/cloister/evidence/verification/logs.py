@@ -1,0 +1,152 @@
+"""Checks on the receipt itself and its logs: who signed, what is logged, in which order, with nothing missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from cloister.core.canonical import JSON
+from cloister.core.errors import CloisterError
+from cloister.evidence.checkpoint import verify_checkpoint
+from cloister.evidence.checks import Check, judged
+from cloister.evidence.context import ReceiptContext
+from cloister.evidence.envelope import verify_envelope
+from cloister.evidence.extract import log_origin, log_owner, verify_entry
+from cloister.evidence.predicates import JobClosed, Role
+from cloister.evidence.receipt import signature_of, signed_bytes
+from cloister.evidence.record import LoggedStatement
+from cloister.evidence.requirements import missing_statements
+
+
+def check_receipt_signature(context: ReceiptContext) -> Check:
+    """The issuing hub, as pinned, signed every byte of the body."""
+    problems: list[str] = []
+    try:
+        key = context.trust.key(Role.HUB, context.body.issuer)
+        if context.receipt.signature.key_id != key.key_id:
+            problems.append("the receipt is signed by another key than the hub's")
+        else:
+            message = signed_bytes(cast(JSON, dict(context.body_json)))
+            key.verify(signature_of(context.receipt), message)
+    except CloisterError as error:
+        problems.append(error.message)
+    return judged("receipt-signature", problems, f"signed by hub {context.body.issuer}")
+
+
+def check_trust(context: ReceiptContext) -> Check:
+    """Every party the receipt speaks of is pinned in its role, and every log belongs to one of them."""
+    record, trust = context.record, context.trust
+    sites = sorted({one.owner for one in record.logged if one.role is Role.SITE} | set(record.participants))
+    needed = [(Role.HUB, record.issuer), (Role.DEVELOPER, record.request.terms.ai_developer.id)]
+    needed += [(role, site) for site in sites for role in (Role.SITE, Role.HOSPITAL)]
+    problems = [
+        f"no key is pinned for {role.value}/{party}"
+        for role, party in needed
+        if party not in trust.parties(role)
+    ]
+    allowed = {
+        log_origin(Role.HUB, record.issuer),
+        *(log_origin(Role.SITE, one) for one in record.job.clients),
+    }
+    problems += [f"{origin} is no log of this job" for origin in sorted(record.checkpoints.keys() - allowed)]
+    return judged("trust", problems, f"{len(needed)} keys pinned")
+
+
+def check_checkpoint_signatures(context: ReceiptContext) -> Check:
+    """Each log's head is signed by the key pinned for the log's owner."""
+    problems: list[str] = []
+    for origin, checkpoint in context.record.checkpoints.items():
+        try:
+            verify_checkpoint(checkpoint, origin, context.trust.key(*log_owner(origin)))
+        except CloisterError as error:
+            problems.append(f"{origin}: {error.message}")
+    return judged("checkpoint-signature", problems, f"{len(context.record.checkpoints)} signed log heads")
+
+
+def check_log_inclusion(context: ReceiptContext) -> Check:
+    """Each statement is proven to be in its log, at its index, under the log's signed head."""
+    problems: list[str] = []
+    for one in context.record.logged:
+        try:
+            verify_entry(one.entry, context.record.checkpoints[one.log])
+        except CloisterError as error:
+            problems.append(f"{one.log} entry {one.entry.index}: {error.message}")
+    return judged("log-inclusion", problems, f"{len(context.record.logged)} statements proven in their logs")
+
+
+def check_statement_signatures(context: ReceiptContext) -> Check:
+    """Each statement is signed by its log's owner, who names itself in it and may make such a statement."""
+    problems = [problem for one in context.record.logged for problem in _signature_problems(context, one)]
+    return judged(
+        "statement-signature", problems, f"{len(context.record.logged)} statements signed by their party"
+    )
+
+
+def _signature_problems(context: ReceiptContext, one: LoggedStatement) -> Iterator[str]:
+    where = f"{one.log} entry {one.entry.index}"
+    if one.predicate.party != one.owner:
+        yield f"{where}: it names {one.predicate.party} as its party"
+    if one.role not in one.predicate.ROLES:
+        yield f"{where}: a {one.role.value} may not state {one.predicate.TYPE}"
+    try:
+        verify_envelope(one.entry.envelope, context.trust.key(one.role, one.owner))
+    except CloisterError as error:
+        yield f"{where}: {error.message}"
+
+
+def check_statement_order(context: ReceiptContext) -> Check:
+    """Statements stand in the order of their logs, and each log's order is that of its party's chain and clock."""
+    problems: list[str] = []
+    places = [(one.log, one.index) for one in context.body.statements]
+    for earlier, later in zip(places, places[1:], strict=False):
+        if earlier >= later:
+            problems.append(f"{later[0]} entry {later[1]} stands after {earlier[0]} entry {earlier[1]}")
+    for chain in _chains(context).values():
+        for before, after in zip(chain, chain[1:], strict=False):
+            if before.predicate.sequence >= after.predicate.sequence:
+                problems.append(f"{after.log} entry {after.entry.index} was stated before the one it follows")
+            elif before.predicate.recorded_at > after.predicate.recorded_at:
+                problems.append(f"{after.log} entry {after.entry.index} is dated before the one it follows")
+    hub = _chains(context).get(log_origin(Role.HUB, context.body.issuer), [])
+    if hub and context.body.issued_at < hub[-1].predicate.recorded_at:
+        problems.append("the receipt is dated before the hub's last statement")
+    return judged("statement-order", problems, "in the order of the logs")
+
+
+def check_statement_chain(context: ReceiptContext) -> Check:
+    """Each party's statements are of this job and form one unbroken chain that ends with its closing."""
+    problems: list[str] = []
+    job_id = context.record.job.job_id
+    if context.body.job_id != job_id:
+        problems.append("the receipt names another job than the one it holds")
+    chains = _chains(context)
+    for origin, chain in chains.items():
+        previous: str | None = None
+        for position, one in enumerate(chain):
+            where = f"{origin} entry {one.entry.index}"
+            if one.predicate.job_id != job_id:
+                problems.append(f"{where}: it is of another job")
+            if one.predicate.sequence != position:
+                problems.append(f"{where}: statement {position} of its party is missing")
+                break
+            if one.predicate.previous != previous:
+                problems.append(f"{where}: it follows another statement than the one before it")
+            previous = one.entry.envelope.payload_sha256
+        if any(isinstance(one.predicate, JobClosed) for one in chain[:-1]):
+            problems.append(f"{origin}: there are statements after the closing one")
+    return judged("statement-chain", problems, f"{len(chains)} unbroken chains")
+
+
+def check_statements_complete(context: ReceiptContext) -> Check:
+    """Every statement such a job needs is there, and as many of each party as it says it made."""
+    problems = list(missing_statements(context.record))
+    silent = [origin for origin in context.record.checkpoints if origin not in _chains(context)]
+    problems += [f"{origin}: a log without a statement" for origin in sorted(silent)]
+    return judged("statements-complete", problems, f"{len(context.record.logged)} statements, none missing")
+
+
+def _chains(context: ReceiptContext) -> dict[str, list[LoggedStatement]]:
+    chains: dict[str, list[LoggedStatement]] = {}
+    for one in sorted(context.record.logged, key=lambda one: (one.log, one.entry.index)):
+        chains.setdefault(one.log, []).append(one)
+    return chains

@@ -1,0 +1,210 @@
+"""Checks on training: the data committed to, the budget spent, what left each site, and what was made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import cast
+
+from cloister.core.canonical import JSON
+from cloister.core.errors import CloisterError
+from cloister.evidence.checks import Check, judged, not_run
+from cloister.evidence.context import ReceiptContext
+from cloister.evidence.epsilon import TOLERANCE, epsilon_figures, epsilon_limits
+from cloister.evidence.predicates import (
+    BudgetSpend,
+    DataCommitment,
+    Release,
+    RoundAggregated,
+    UpdateReleased,
+)
+from cloister.evidence.record import JobRecord
+from cloister.evidence.summary import spending_sites
+from cloister.evidence.transcript import Gaussian, SampledGaussian, event_from_json
+
+WEIGHTED_BY_RECORDS = "FED_AVG"
+
+
+def check_data(context: ReceiptContext) -> Check:
+    """Each participant trained on the dataset its manifest and the request name, and it was large enough."""
+    record = context.record
+    problems: list[str] = []
+    for site in record.participants:
+        manifest, asked = record.manifests.get(site), record.request.terms.of_site(site)
+        for one in record.by(site, DataCommitment):
+            if manifest is None or one.dataset_sha256 != manifest.terms.dataset_scope.sha256:
+                problems.append(f"{site}: the dataset is not the manifest's")
+            elif one.records < manifest.terms.privacy_guardrails.minimum_group_size:
+                problems.append(f"{site}: the dataset is below the minimum group size")
+            if asked is None or one.dataset_sha256 != asked.dataset_sha256:
+                problems.append(f"{site}: the dataset is not the one asked for")
+            if any(spend.dataset_sha256 != one.dataset_sha256 for spend in record.by(site, BudgetSpend)):
+                problems.append(f"{site}: the budget of another dataset was charged")
+    return judged("data", problems, f"{len(record.participants)} datasets as agreed")
+
+
+def check_budget_ledger(context: ReceiptContext) -> Check:
+    """Each site charged its ledger for what the job's plan says, once per round and no less."""
+    record = context.record
+    problems = [
+        f"{site}: {problem}" for site in spending_sites(record) for problem in _ledger_problems(record, site)
+    ]
+    count = len(record.of(BudgetSpend))
+    return judged("budget-ledger", problems, f"{count} charges follow the job's plan")
+
+
+def _ledger_problems(record: JobRecord, site: str) -> Iterator[str]:
+    spends = record.by(site, BudgetSpend)
+    manifest = record.manifests.get(site)
+    if manifest is None:
+        yield "it spent without a manifest"
+    elif any(one.delta > manifest.terms.privacy_guardrails.delta_budget for one in spends):
+        yield "delta is above the manifest's"
+    if any(one.delta != record.job.privacy.delta for one in spends):
+        yield "delta is not the job's"
+    if len({one.ledger_head for one in spends}) != len(spends):
+        yield "two charges end in the same ledger head"
+    if any(one.prior_events for one in spends[1:]):
+        yield "earlier charges are stated after the first spend"
+    training = [one for one in spends if one.purpose == "training"]
+    rounds = [one.round for one in training]
+    if rounds != sorted(set(rounds)) or any(number >= record.job.rounds for number in rounds):
+        yield "its rounds don't follow one another"
+    noises: set[float] = set()
+    for one in spends:
+        yield from (f"round {one.round}: {problem}" for problem in _event_problems(record, one, noises))
+    if len(noises) > 1:
+        yield "the noise multiplier changed between rounds"
+
+
+def _event_problems(record: JobRecord, one: BudgetSpend, noises: set[float]) -> Iterator[str]:
+    try:
+        event = event_from_json(cast(JSON, one.event))
+    except CloisterError as error:
+        yield error.message
+        return
+    steps = event.count if isinstance(event, Gaussian) else event.steps
+    if not steps == one.executed_steps <= one.reserved_steps:
+        yield "the steps charged, executed and reserved don't agree"
+    if one.purpose != "training":
+        return
+    if not isinstance(event, SampledGaussian):
+        yield "training was charged as another mechanism"
+        return
+    noises.add(event.noise_multiplier)
+    planned = record.job.privacy.noise_multiplier
+    if planned is not None and event.noise_multiplier != planned:
+        yield "the noise multiplier is not the job's"
+    if one.reserved_steps != record.job.training.local_steps:
+        yield "the steps reserved are not the job's"
+    if not math.isclose(event.sampling_probability, _sampling_probability(record, one.party), rel_tol=1e-12):
+        yield "the sampling probability is not the job's"
+
+
+def _sampling_probability(record: JobRecord, site: str) -> float:
+    training = record.job.training
+    if training.sampling_probability is not None:
+        return training.sampling_probability
+    records = max((one.records for one in record.by(site, DataCommitment)), default=0)
+    return min(1.0, training.batch_size / records) if training.batch_size and records else math.nan
+
+
+def check_epsilon(context: ReceiptContext) -> Check:
+    """Epsilon, recomputed from each site's transcript, is what the summary says and within every limit."""
+    record, stated = context.record, context.body.summary.privacy
+    problems: list[str] = []
+    largest = 0.0
+    if not record.participants or any(site not in stated for site in record.participants):
+        problems.append("the summary lacks a participant's epsilon")
+    for site in spending_sites(record):
+        if site not in record.manifests or site not in stated:
+            problems.append(f"{site}: it spent without a manifest or a figure")
+            continue
+        try:
+            spent = epsilon_figures(record.by(site, BudgetSpend))
+        except ImportError:
+            return not_run("epsilon", "dp-accounting is not installed: pip install 'cloister[verify]'")
+        except CloisterError as error:
+            problems.append(f"{site}: {error.message}")
+            continue
+        limits = epsilon_limits(record, site)
+        largest = max(largest, spent.epsilon)
+        pairs = (
+            ("epsilon", spent.epsilon, stated[site].epsilon, limits.job),
+            (
+                "the dataset's epsilon",
+                spent.dataset_total,
+                stated[site].epsilon_dataset_total,
+                limits.dataset,
+            ),
+        )
+        for name, recomputed, claimed, limit in pairs:
+            if not abs(recomputed - claimed) <= TOLERANCE:
+                problems.append(f"{site}: {name} is {recomputed:.6f}, not {claimed:.6f}")
+            if not recomputed <= limit + TOLERANCE:
+                problems.append(f"{site}: {name} is {recomputed:.6f}, above the limit {limit:g}")
+    return judged("epsilon", problems, f"recomputed; {largest:.4f} at most in this job, within every limit")
+
+
+def check_airlock(context: ReceiptContext) -> Check:
+    """What the hub used is what each site released: the same updates, of the same shape, none left out unsaid."""
+    record = context.record
+    released = {(one.party, one.round): one for one in record.of(UpdateReleased)}
+    problems: list[str] = []
+    for round_ in record.by(record.issuer, RoundAggregated):
+        for site, digest in round_.updates.items():
+            one = released.pop((site, round_.round), None)
+            if one is None or one.update_sha256 != digest:
+                problems.append(f"round {round_.round}: the hub used an update {site} did not release")
+            elif one.model_sha256 != round_.model_sha256_before:
+                problems.append(f"round {round_.round}: {site} was sent other weights than the hub says")
+        for site in round_.absent:
+            released.pop((site, round_.round), None)
+    problems += [f"round {number}: the hub ignored what {site} released" for site, number in sorted(released)]
+    everything = record.of(UpdateReleased)
+    if len({one.tensors for one in everything}) > 1:
+        problems.append("updates of different shapes left the sites")
+    if any(
+        len({one.airlock_policy_sha256 for one in record.by(site, UpdateReleased)}) > 1
+        for site in record.participants
+    ):
+        problems.append("a site changed its airlock policy within the job")
+    return judged("airlock", problems, f"{len(everything)} updates used as released")
+
+
+def check_aggregation(context: ReceiptContext) -> Check:
+    """The rounds form one chain of models from the first to the released one, each from enough sites."""
+    record = context.record
+    rounds = sorted(record.by(record.issuer, RoundAggregated), key=lambda one: one.round)
+    problems = [f"round {one.round}: {text}" for one in rounds for text in _round_problems(record, one)]
+    for before, after in zip(rounds, rounds[1:], strict=False):
+        if before.model_sha256_after != after.model_sha256_before:
+            problems.append(f"round {after.round}: it did not begin with the model round {before.round} made")
+    for release in record.by(record.issuer, Release):
+        if not rounds or release.weights_sha256 != rounds[-1].model_sha256_after:
+            problems.append("the released weights are not those of the last round")
+    return judged("aggregation", problems, f"{len(rounds)} rounds in one chain")
+
+
+def _round_problems(record: JobRecord, one: RoundAggregated) -> Iterator[str]:
+    job = record.job
+    used, absent = set(one.updates), set(one.absent)
+    if used & absent or used | absent != set(job.clients):
+        yield "a site of the job is neither used nor absent, or both"
+    if len(used) < job.min_clients:
+        yield f"{len(used)} sites took part, fewer than {job.min_clients}"
+    if one.strategy != job.strategy:
+        yield "the strategy is not the job's"
+    if set(one.weights) != used or not all(weight > 0 for weight in one.weights.values()):
+        yield "the weights don't fit the updates"
+    elif job.strategy == WEIGHTED_BY_RECORDS and not _weights_follow_records(record, one):
+        yield "the weights don't follow the sites' record counts"
+
+
+def _weights_follow_records(record: JobRecord, one: RoundAggregated) -> bool:
+    records = {site: sum(data.records for data in record.by(site, DataCommitment)) for site in one.updates}
+    total_records, total_weight = sum(records.values()), math.fsum(one.weights.values())
+    return total_records > 0 and all(
+        math.isclose(one.weights[site] / total_weight, records[site] / total_records, rel_tol=1e-9)
+        for site in one.updates
+    )

@@ -1,0 +1,236 @@
+"""The verifier: it decides, from a receipt, pinned keys and a model file's hash, whether to accept.
+
+Rules kept here:
+
+1. Pure: no file, no network, no clock, no database. What isn't in the receipt or pinned isn't looked up.
+2. It always answers. A receipt that can't be read gets a verdict with the check that failed; the checks behind it
+   are not run, and that counts as failed.
+3. Every check is made, so that a verdict names all that is wrong and not only the first thing.
+4. A verdict is recomputed from statements; nothing the issuer concludes is taken over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from cloister.core.canonical import JSON, parse_canonical
+from cloister.core.errors import CloisterError
+from cloister.evidence.checks import (
+    PLUGGED_CHECKS,
+    Check,
+    CheckRegistry,
+    Outcome,
+    failed,
+    judged,
+    not_run,
+    passed,
+)
+from cloister.evidence.context import ModelArtifact, ReceiptContext
+from cloister.evidence.predicates import SEEDED_TEST, AttestationVerdict, BudgetSpend
+from cloister.evidence.receipt import MAX_RECEIPT_BYTES, RECEIPT_SCHEMA, receipt_from_json, record_of
+from cloister.evidence.trust import Trust
+from cloister.evidence.verification.documents import check_manifests, check_request
+from cloister.evidence.verification.logs import (
+    check_checkpoint_signatures,
+    check_log_inclusion,
+    check_receipt_signature,
+    check_statement_chain,
+    check_statement_order,
+    check_statement_signatures,
+    check_statements_complete,
+    check_trust,
+)
+from cloister.evidence.verification.outcome import (
+    check_compliance,
+    check_evaluation,
+    check_model_hash,
+    check_summary,
+)
+from cloister.evidence.verification.training import (
+    check_aggregation,
+    check_airlock,
+    check_budget_ledger,
+    check_data,
+    check_epsilon,
+)
+
+__all__ = ["CHECK_IDS", "ModelArtifact", "TestRandomness", "Verdict", "Verifier"]
+
+ReceiptCheck: TypeAlias = Callable[[ReceiptContext], Check]
+
+CHECK_IDS: Final = (
+    "canonical-form",
+    "schema",
+    "receipt-signature",
+    "trust",
+    "checkpoint-signature",
+    "log-inclusion",
+    "statement-signature",
+    "statement-order",
+    "statement-chain",
+    "statements-complete",
+    "manifest",
+    "request",
+    "policy",
+    "attestation",
+    "data",
+    "budget-ledger",
+    "epsilon",
+    "randomness",
+    "airlock",
+    "aggregation",
+    "evaluation",
+    "model-hash",
+    "summary",
+    "compliance",
+)
+"""Every check of a verdict, in the order in which it lists them."""
+
+_CHECKS: Final[Mapping[str, ReceiptCheck]] = MappingProxyType(
+    {
+        "receipt-signature": check_receipt_signature,
+        "trust": check_trust,
+        "checkpoint-signature": check_checkpoint_signatures,
+        "log-inclusion": check_log_inclusion,
+        "statement-signature": check_statement_signatures,
+        "statement-order": check_statement_order,
+        "statement-chain": check_statement_chain,
+        "statements-complete": check_statements_complete,
+        "manifest": check_manifests,
+        "request": check_request,
+        "data": check_data,
+        "budget-ledger": check_budget_ledger,
+        "epsilon": check_epsilon,
+        "airlock": check_airlock,
+        "aggregation": check_aggregation,
+        "evaluation": check_evaluation,
+        "model-hash": check_model_hash,
+        "summary": check_summary,
+        "compliance": check_compliance,
+    }
+)
+
+
+class TestRandomness(Enum):
+    """Whether noise from a seeded test generator is accepted. It protects nobody: tests only."""
+
+    __test__ = False
+
+    REFUSE = "refuse"
+    ACCEPT = "accept"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the verifier found.
+
+    Attributes:
+        checks: every check, in the order of ``CHECK_IDS``.
+        simulated: whether any attestation in the receipt was of a simulated platform.
+        test_randomness: whether any noise came from a seeded test generator.
+    """
+
+    checks: tuple[Check, ...]
+    simulated: bool
+    test_randomness: bool
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every check passed."""
+        return all(one.outcome is Outcome.PASSED for one in self.checks)
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that failed or were not run."""
+        return tuple(one for one in self.checks if one.outcome is not Outcome.PASSED)
+
+
+class Verifier:
+    """Verifies receipts against pinned keys.
+
+    Args:
+        trust: the pinned keys.
+        registry: the checks that rooms above plugged in.
+        accept: whether noise from a seeded test generator will do.
+    """
+
+    def __init__(
+        self, trust: Trust, registry: CheckRegistry, accept: TestRandomness = TestRandomness.REFUSE
+    ) -> None:
+        self._trust = trust
+        self._registry = registry
+        self._accept = accept
+
+    def verify(self, receipt: bytes, model: ModelArtifact) -> Verdict:
+        """Judge a receipt.
+
+        Args:
+            receipt: the receipt file's bytes.
+            model: hash and size of the model file that came with it.
+
+        Returns:
+            The verdict; this never raises for a bad receipt.
+        """
+        done: dict[str, Check] = {}
+        context = self._read(receipt, model, done)
+        if context is None:
+            return Verdict(tuple(_completed(done)), simulated=False, test_randomness=False)
+        for check_id in CHECK_IDS:
+            if check_id not in done:
+                done[check_id] = self._run(check_id, context)
+        record = context.record
+        return Verdict(
+            tuple(_completed(done)),
+            simulated=any(one.simulated for one in record.of(AttestationVerdict)),
+            test_randomness=any(one.noise_generator == SEEDED_TEST for one in record.of(BudgetSpend)),
+        )
+
+    def _read(self, receipt: bytes, model: ModelArtifact, done: dict[str, Check]) -> ReceiptContext | None:
+        try:
+            value = parse_canonical(receipt, max_bytes=MAX_RECEIPT_BYTES)
+        except CloisterError as error:
+            done["canonical-form"] = failed("canonical-form", error.message)
+            return None
+        done["canonical-form"] = passed("canonical-form", f"{len(receipt)} bytes, the only spelling")
+        try:
+            parsed = receipt_from_json(value, receipt)
+            record = record_of(parsed.body)
+        except CloisterError as error:
+            done["schema"] = failed("schema", error.message)
+            return None
+        done["schema"] = passed("schema", RECEIPT_SCHEMA)
+        return ReceiptContext(parsed, _body(value), record, self._trust, model)
+
+    def _run(self, check_id: str, context: ReceiptContext) -> Check:
+        if check_id in PLUGGED_CHECKS:
+            return self._registry.run(check_id, context)
+        if check_id == "randomness":
+            return self._check_randomness(context)
+        try:
+            return _CHECKS[check_id](context)
+        except CloisterError as error:
+            return failed(check_id, error.message)
+
+    def _check_randomness(self, context: ReceiptContext) -> Check:
+        """Noise and sampling came from the operating system's entropy, or tests are explicitly accepted."""
+        spends = context.record.of(BudgetSpend)
+        generators = sorted({one.noise_generator for one in spends})
+        if self._accept is TestRandomness.ACCEPT or SEEDED_TEST not in generators:
+            return judged(
+                "randomness", [] if generators else ["no noise generator is stated"], ", ".join(generators)
+            )
+        return failed("randomness", "noise came from a seeded test generator and protects nobody")
+
+
+def _body(value: JSON) -> Mapping[str, JSON]:
+    body = value.get("body") if isinstance(value, dict) else None
+    return body if isinstance(body, dict) else {}
+
+
+def _completed(done: Mapping[str, Check]) -> Iterator[Check]:
+    for check_id in CHECK_IDS:
+        yield done.get(check_id) or not_run(check_id, "the receipt can't be read this far")
