@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics as reference
 
 from cloister.core.errors import InputError
+from cloister.evidence.scoring import improvement_score
 from cloister.policy import PrimaryMetric
 from cloister.workflow.metrics import (
     Labels,
@@ -20,7 +21,6 @@ from cloister.workflow.metrics import (
     best_constant,
     evaluate,
     f1,
-    improvement_score,
     measure,
     wilson_interval,
 )

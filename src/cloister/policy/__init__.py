@@ -3,7 +3,8 @@
 A hospital signs a :class:`ProtocolManifest`, a developer signs a :class:`TrainingRequest`, and
 :func:`decide` says whether the one allows the other, with every reason if it doesn't.
 
-Drafts and schemas are loaded on first use: they read YAML, which a verifier does without.
+Drafts, schemas and the receipt check are loaded on first use: the first two read YAML, which a verifier
+does without.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from cloister.evidence.terms import MANIFEST_TYPE, REQUEST_TYPE
 from cloister.policy.decision import Decision, DecisionFacts, Reason, decide
 from cloister.policy.errors import PolicyError
 from cloister.policy.job_decision import JobTerms, decide_job, job_terms
 from cloister.policy.lifecycle import RequestEvent, RequestState, transition
 from cloister.policy.manifest import (
-    MANIFEST_TYPE,
     OutputKind,
     PrimaryMetric,
     ProtocolManifest,
@@ -25,7 +26,6 @@ from cloister.policy.manifest import (
     sign_manifest,
 )
 from cloister.policy.request import (
-    REQUEST_TYPE,
     TrainingRequest,
     decode_request,
     open_request,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         load_request_draft,
     )
     from cloister.policy.json_schemas import schemas
+    from cloister.policy.receipt_check import POLICY_CHECK_ID, check_policy
 
 _LAZY = {
     "ManifestDraft": "draft",
@@ -47,10 +48,13 @@ _LAZY = {
     "load_manifest_draft": "draft",
     "load_request_draft": "draft",
     "schemas": "json_schemas",
+    "POLICY_CHECK_ID": "receipt_check",
+    "check_policy": "receipt_check",
 }
 
 __all__ = [
     "MANIFEST_TYPE",
+    "POLICY_CHECK_ID",
     "REQUEST_TYPE",
     "Decision",
     "DecisionFacts",
@@ -65,6 +69,7 @@ __all__ = [
     "RequestEvent",
     "RequestState",
     "TrainingRequest",
+    "check_policy",
     "decide",
     "decide_job",
     "decode_manifest",

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field, model_validator
 from cloister.core.hashes import Sha256Field
 from cloister.core.keys import PublicKey, Signer
 from cloister.evidence.envelope import Envelope
+from cloister.evidence.terms import HARD_STOP_EPSILON, MANIFEST_TYPE
 from cloister.policy.fields import (
     LONGEST_LIST,
     Count,
@@ -41,9 +42,6 @@ from cloister.policy.fields import (
     unique,
 )
 from cloister.policy.signing import SignedDocument, decode_document, open_document, sign_document
-
-MANIFEST_TYPE = "application/vnd.cloister.manifest+json"
-HIGHEST_EPSILON = 5.0
 
 
 class PrimaryMetric(StrEnum):
@@ -139,7 +137,7 @@ class PrivacyGuardrails(Section):
     unit: Literal["record"]
     epsilon_budget: Epsilon
     delta_budget: Delta
-    epsilon_hard_stop: Annotated[float, Field(gt=0, le=HIGHEST_EPSILON)]
+    epsilon_hard_stop: Annotated[float, Field(gt=0, le=HARD_STOP_EPSILON)]
     minimum_group_size: Count
     suppression_threshold: Count
 

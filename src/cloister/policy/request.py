@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from cloister.core.hashes import Sha256Field
 from cloister.core.keys import PublicKey, Signer
 from cloister.evidence.envelope import Envelope
+from cloister.evidence.terms import REQUEST_TYPE
 from cloister.policy.fields import (
     LARGEST_INTEGER,
     LONGEST_LIST,
@@ -34,8 +35,6 @@ from cloister.policy.fields import (
 )
 from cloister.policy.manifest import Outputs
 from cloister.policy.signing import SignedDocument, decode_document, open_document, sign_document
-
-REQUEST_TYPE = "application/vnd.cloister.request+json"
 
 Integer = Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
 Hyperparameter = bool | Integer | float | Text

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister.core.errors import InputError
+from cloister.evidence.scoring import improvement_score
 from cloister.policy.manifest import PrimaryMetric
 
 Labels: TypeAlias = npt.NDArray[np.int64]
@@ -168,22 +169,6 @@ def best_constant(metric: PrimaryMetric, labels: Labels) -> float | Undefined:
     ]
     numbers = [value for value in values if isinstance(value, float)]
     return max(numbers) if numbers else values[0]
-
-
-def improvement_score(value: float, baseline: float) -> float:
-    """Return the share of the baseline's shortfall that a value makes up.
-
-    That is ``(value - baseline) / (1 - baseline)``. A perfect baseline leaves nothing to
-    improve, so the score is 0 there (PR-X12).
-
-    Args:
-        value: The model's value, 0 to 1.
-        baseline: The baseline's value, 0 to 1.
-
-    Returns:
-        1 for a perfect model, 0 for one that equals the baseline, less for a worse one.
-    """
-    return (value - baseline) / (1 - baseline) if baseline < 1 else 0.0
 
 
 def wilson_interval(correct: int, records: int) -> Interval:
