@@ -1,0 +1,137 @@
+"""The commands and their options; each hands over to the module that does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
+Workspace = Annotated[
+    Path,
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="CLOISTER_WORKSPACE",
+        help="Folder for keys, logs, budgets and finished jobs.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", envvar="CLOISTER_JOB_DATA", help="Folder with the data files, if the job needs any."
+    ),
+]
+JobPath = Annotated[
+    Path, typer.Argument(metavar="JOB", help="The job file, such as examples/tumour/job.yaml.")
+]
+
+
+def attach(app: typer.Typer) -> None:
+    """Attach every command to the application."""
+    app.command(
+        "run",
+        help="Run a job: admit, attest, train, evaluate, release, and write model, receipt and report.",
+        epilog="Examples:  cloister run examples/tumour/job.yaml   ·   cloister run JOB --data DIR --json",
+    )(_run)
+    app.command(
+        "verify",
+        help="Check a receipt offline, with public keys alone.",
+        epilog="Example:  cloister verify receipt.json --trust trust/   (the model beside it is checked too)",
+    )(_verify)
+    app.command(
+        "compare",
+        help="Compute pooled, local-only and non-private baselines on public demonstration data.",
+        epilog="Example:  cloister compare examples/tumour/job.yaml",
+    )(_compare)
+    app.command(
+        "data",
+        help="Check the sites' data against its schema and print what a manifest needs: sizes and hashes.",
+        epilog="Example:  cloister data examples/heart/job.yaml --data DIR",
+    )(_data)
+    app.callback()(_version)
+
+
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        from cloister import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _run(
+    job: JobPath,
+    workspace: Workspace = Path("cloister-work"),
+    data: Data = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    test_seed: Annotated[
+        int | None,
+        typer.Option(
+            help="TEST ONLY: seeded noise, repeatable and not private. The receipt says so and fails."
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    from cloister.cli.run import run_command
+
+    return run_command(job, workspace, data, test_seed, as_json=as_json, quiet=quiet)
+
+
+def _verify(
+    receipt: Annotated[Path, typer.Argument(help="The receipt file.")],
+    trust: Annotated[
+        Path, typer.Option("--trust", help="Folder of pinned public keys, one folder per role.")
+    ],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="The model file; by default the one beside the receipt.")
+    ] = None,
+    production: Annotated[
+        bool, typer.Option("--production", help="Accept no simulated attestation.")
+    ] = False,
+    accept_test_randomness: Annotated[
+        bool, typer.Option("--accept-test-randomness", help="Accept a run whose noise was seeded for a test.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.cli.verify import verify_command
+
+    return verify_command(
+        receipt,
+        trust,
+        model,
+        production=production,
+        accept_test_randomness=accept_test_randomness,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def _compare(
+    job: JobPath,
+    data: Data = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.cli.compare import compare_command
+
+    return compare_command(job, data, as_json=as_json)
+
+
+def _data(
+    job: JobPath,
+    data: Data = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.cli.data import data_command
+
+    return data_command(job, data, as_json=as_json)

@@ -1,0 +1,47 @@
+"""``cloister compare``: show the unprotected baselines, marked as such."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+
+def compare_command(job: Path, data_dir: Path | None, *, as_json: bool) -> int:
+    """Compute and show the baselines of a job.
+
+    Args:
+        job: The job file.
+        data_dir: Folder with the data files, if the source needs one.
+        as_json: Print JSON.
+
+    Returns:
+        0.
+    """
+    from cloister.workflow.compare import compare
+    from cloister.workflow.jobfile import load_job
+
+    comparison = compare(load_job(job, data_dir=data_dir), data_dir)
+    if as_json:
+        print(json.dumps(asdict(comparison), indent=2))
+        return 0
+    from rich.table import Table
+
+    from cloister.cli.console import console
+
+    table = Table(
+        title=f"{comparison.architecture} on {comparison.test_set} ({comparison.test_records} records)",
+        caption=f"[bold yellow]{comparison.mark}[/]: trained without noise on public data",
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        header_style="dim",
+    )
+    table.add_column("baseline")
+    for name in ("records", "accuracy", "AUROC"):
+        table.add_column(name, justify="right")
+    for baseline in comparison.baselines:
+        area = "undefined" if baseline.auroc is None else f"{baseline.auroc:.3f}"
+        table.add_row(baseline.name, str(baseline.records), f"{baseline.accuracy:.3f}", area)
+    console().print(table)
+    return 0

@@ -1,0 +1,123 @@
+"""``cloister run``: live progress while a job runs, a summary when it is done."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloister.cli.failure import EXIT_REFUTED
+
+if TYPE_CHECKING:
+    from cloister.workflow.outcome import JobOutcome
+
+
+def run_command(
+    job: Path,
+    workspace: Path,
+    data_dir: Path | None,
+    test_seed: int | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run a job and return the exit code.
+
+    Args:
+        job: The job file.
+        workspace: Folder for keys, logs, budgets and finished jobs.
+        data_dir: Folder with the data files, if the source needs one.
+        test_seed: Seed of the test-only generator, or None for the operating system's entropy.
+        as_json: Print JSON.
+        quiet: Print nothing.
+
+    Returns:
+        0 if the model reached its threshold and the receipt verified, else 1.
+    """
+    from cloister.cli.progress import JobProgress, silent
+    from cloister.workflow.jobfile import load_job
+    from cloister.workflow.run import run_job
+    from cloister.workflow.workspace import open_workspace
+
+    spec = load_job(job, data_dir=data_dir)
+    view: AbstractContextManager[object] = nullcontext()
+    watch = silent
+    if not (quiet or as_json):
+        progress = JobProgress(spec)
+        view, watch = progress, progress.show
+    with open_workspace(workspace) as opened, view:
+        outcome = run_job(spec, opened, data_dir=data_dir, test_seed=test_seed, watch=watch)
+    if as_json:
+        print(json.dumps(outcome.as_json(), indent=2))
+    elif not quiet:
+        _summarise(outcome)
+    return 0 if outcome.accepted else EXIT_REFUTED
+
+
+def _summarise(outcome: JobOutcome) -> None:
+    from rich.table import Table
+
+    from cloister.cli.console import console, simulated_banner, test_randomness_banner
+
+    out = console()
+    table = Table(title="Hospitals", title_justify="left", box=None, pad_edge=False, header_style="dim")
+    table.add_column("site")
+    for name in (
+        "patients",
+        "steps",
+        "noise",
+        "epsilon",
+        "of limit",
+        f"accuracy on {outcome.test_set}",
+        "AUROC",
+    ):
+        table.add_column(name, justify="right")
+    for site in outcome.sites:
+        table.add_row(
+            site.site,
+            str(site.records),
+            str(site.steps),
+            f"{site.noise_multiplier:.3f}",
+            f"{site.epsilon:.4f}",
+            f"{site.epsilon_limit:g}",
+            "n/a" if site.accuracy is None else f"{site.accuracy:.3f}",
+            "undefined" if site.auroc is None else f"{site.auroc:.3f}",
+        )
+    out.print(table)
+    for site in outcome.sites:
+        if site.note:
+            out.print(f"  {site.site}: {site.note}", style="dim")
+    for site_name, reason in outcome.refused_sites.items():
+        out.print(f"  [bold red]{site_name} took no part[/]: {reason}")
+
+    passed = "[bold green]reached[/]" if outcome.passed else "[bold red]missed[/]"
+    spread = (
+        f", 95 % interval {outcome.interval[0]:.3f} to {outcome.interval[1]:.3f}" if outcome.interval else ""
+    )
+    out.print(
+        f"\n{outcome.metric} [bold]{outcome.value:.3f}[/] on {outcome.test_set}"
+        f" ({outcome.test_records} patients{spread}): threshold {outcome.threshold:g} {passed}"
+    )
+    out.print(
+        f"improvement score {outcome.improvement:.3f} over {outcome.baseline_name} ({outcome.baseline:.3f});"
+        f" {len(outcome.rounds)} rounds in {outcome.training_seconds:.1f} s"
+    )
+    if outcome.simulated:
+        out.print(simulated_banner())
+    if outcome.randomness == "seeded-test":
+        out.print(test_randomness_banner())
+    failed = [check.id for check in outcome.verdict.checks if check.outcome.value != "passed"]
+    if failed:
+        out.print(f"[bold red]receipt refused[/]: {', '.join(failed)}")
+    else:
+        out.print(f"receipt: all {len(outcome.verdict.checks)} checks passed")
+    for label, path in (
+        ("model", outcome.model),
+        ("receipt", outcome.receipt),
+        ("report", outcome.report),
+    ):
+        out.print(f"  {label:8}{path}", soft_wrap=True)
+    out.print(
+        f"check it: cloister verify {outcome.receipt} --trust {outcome.trust}", soft_wrap=True, style="dim"
+    )

@@ -1,0 +1,206 @@
+"""Before anything runs: load the data, sign the manifests and the request, and let every hospital decide.
+
+Rules kept here:
+
+- Each hospital completes and signs its own manifest and decides with its own facts; one hospital's
+  no is a no, and every reason of every hospital is listed.
+- The decision is written into the site's log before it takes effect, a refusal too.
+- The dataset's hash is computed from the records that will be trained on, at the time of the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from cloister.core.clock import Clock, format_time
+from cloister.core.hashes import Sha256
+from cloister.enclave.measure import code_measurement
+from cloister.evidence import Envelope, StatementWriter, Subject
+from cloister.evidence.predicates import DataCommitment, ManifestAccepted, RequestDecided
+from cloister.federation.job import FederationJob
+from cloister.health import FederatedData, load_source
+from cloister.policy import (
+    DecisionFacts,
+    JobTerms,
+    PolicyError,
+    ProtocolManifest,
+    TrainingRequest,
+    decide,
+    decide_job,
+    load_manifest_draft,
+    load_request_draft,
+    sign_manifest,
+    sign_request,
+)
+from cloister.workflow.jobfile import JobSpec
+from cloister.workflow.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The signed documents under which a job runs."""
+
+    manifests: Mapping[str, ProtocolManifest]
+    manifest_envelopes: Mapping[str, Envelope]
+    request: TrainingRequest
+    request_envelope: Envelope
+
+
+def load_data(spec: JobSpec, data_dir: Path | None) -> FederatedData:
+    """Load and validate the data a job names.
+
+    Args:
+        spec: The job.
+        data_dir: Folder with the data files, for sources that need one.
+
+    Raises:
+        InputError: A file is missing or can't be read.
+        HealthError: The records don't fit their schema; no value of a record is told.
+    """
+    section = spec.file.data
+    return load_source(section.source, data_dir=data_dir, sites=section.sites, seed=section.split_seed)
+
+
+def sign_agreement(spec: JobSpec, workspace: Workspace, *, clock: Clock) -> Agreement:
+    """Let each hospital complete and sign its manifest, and the developer sign the request.
+
+    Args:
+        spec: The job.
+        workspace: Holds the parties' keys.
+        clock: The time of submission.
+
+    Raises:
+        InputError: A document is missing or has wrong fields.
+        PolicyError: A hospital of the job isn't in the manifest.
+    """
+    draft = load_manifest_draft(spec.manifest_path)
+    request_draft = load_request_draft(spec.request_path)
+    measurement = code_measurement().hex()
+    manifests: dict[str, ProtocolManifest] = {}
+    envelopes: dict[str, Envelope] = {}
+    for site in sorted(spec.file.data.sites):
+        hospital = workspace.party("hospital", site)
+        manifest = draft.for_hospital(site, hospital.signer.public_key, installed_measurement=measurement)
+        manifests[site] = manifest
+        envelopes[site] = sign_manifest(manifest, hospital.signer)
+    developer = workspace.party("developer", request_draft.ai_developer.id)
+    request = request_draft.complete(
+        manifests, developer.signer.public_key, request_id=uuid4(), submitted_at=clock()
+    )
+    return Agreement(manifests, envelopes, request, sign_request(request, developer.signer))
+
+
+def admit(
+    agreement: Agreement,
+    job: FederationJob,
+    data: FederatedData,
+    writers: Mapping[str, StatementWriter],
+    *,
+    clock: Clock,
+) -> None:
+    """Let every hospital decide on the request and the job, and write each decision down.
+
+    Args:
+        agreement: The signed documents.
+        job: The job that is asked for.
+        data: Each site's records.
+        writers: Each site's statement writer.
+        clock: The time of the decision.
+
+    Raises:
+        PolicyError: A hospital refused; ``details`` holds every reason of every hospital.
+    """
+    terms = JobTerms(
+        sites=job.clients,
+        datasets={site: data.sites[site].dataset_sha256 for site in job.clients},
+        architecture=job.model.architecture,
+        hyperparameters=dict(job.model.parameters),
+        strategy=job.strategy.value,
+        rounds=job.rounds,
+        local_steps=job.training.local_steps,
+        epsilon=job.privacy.target_epsilon,
+        delta=job.privacy.delta,
+        test_set=data.test.name,
+    )
+    refusals: list[str] = []
+    for site in job.clients:
+        reasons = _decide_at(site, agreement, job, terms, data, writers[site], clock)
+        refusals += [f"{site}: {reason}" for reason in reasons]
+    if refusals:
+        raise PolicyError(
+            "policy.refused",
+            "the request was refused",
+            "Ask for what the manifest allows; each reason names the rule it breaks.",
+            details=refusals,
+        )
+
+
+def commit_data(data: FederatedData, agreement: Agreement, writers: Mapping[str, StatementWriter]) -> None:
+    """Let every site state which records it will train on, by hash.
+
+    Args:
+        data: Each site's records.
+        agreement: The signed documents.
+        writers: Each site's statement writer.
+    """
+    for site, writer in writers.items():
+        table = data.sites[site]
+        writer.write(
+            DataCommitment,
+            (Subject(name=f"dataset/{site}", sha256=table.dataset_sha256),),
+            dataset_name=f"{data.source}/{site}",
+            dataset_sha256=table.dataset_sha256,
+            records=table.records,
+            features=len(table.feature_names),
+            single_class=table.single_class,
+            normalisation=data.normalisation,
+            bounds_sha256=data.bounds_sha256,
+        )
+
+
+def _decide_at(
+    site: str,
+    agreement: Agreement,
+    job: FederationJob,
+    terms: JobTerms,
+    data: FederatedData,
+    writer: StatementWriter,
+    clock: Clock,
+) -> tuple[str, ...]:
+    manifest, request = agreement.manifests[site], agreement.request
+    subjects = (
+        Subject(name=f"manifest/{site}", sha256=manifest.sha256),
+        Subject(name="request", sha256=request.sha256),
+    )
+    writer.write(
+        ManifestAccepted,
+        subjects[:1],
+        manifest_sha256=manifest.sha256,
+        hospital_id=manifest.hospital.id,
+        manifest_id=str(manifest.manifest_id),
+        version=str(manifest.version),
+        epsilon_budget=manifest.privacy_guardrails.epsilon_budget,
+        delta_budget=manifest.privacy_guardrails.delta_budget,
+    )
+    facts = DecisionFacts(
+        site=site,
+        dataset_sha256=Sha256(data.sites[site].dataset_sha256),
+        records=data.sites[site].records,
+        decided_at=format_time(clock()),
+    )
+    decision = decide(manifest, request, facts)
+    reasons = (*decision.reason_lines, *decide_job(manifest, request, terms).reason_lines)
+    writer.write(
+        RequestDecided,
+        subjects,
+        request_sha256=request.sha256,
+        manifest_sha256=manifest.sha256,
+        job_sha256=job.sha256,
+        approved=not reasons,
+        reasons=list(reasons),
+        facts=facts.as_json(),
+    )
+    return reasons

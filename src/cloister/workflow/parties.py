@@ -1,0 +1,90 @@
+"""The parties of one job on this machine, each with its opened log and its statement writer.
+
+Whatever way the job ends, each party that has stated something closes its chain: completed, refused or
+failed. Then a log alone tells what became of the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from cloister.core.clock import Clock
+from cloister.core.errors import CloisterError
+from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter
+from cloister.federation import FederationJob
+from cloister.policy import PolicyError
+from cloister.workflow.workspace import Party, Workspace
+
+HUB = "hub"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One party with what it writes with."""
+
+    party: Party
+    log: EvidenceLog
+    writer: StatementWriter
+
+
+@dataclass(frozen=True)
+class Parties:
+    """The hub and the sites of one job."""
+
+    hub: Seat
+    sites: Mapping[str, Seat]
+
+    @property
+    def writers(self) -> Mapping[str, StatementWriter]:
+        """The sites' statement writers by name."""
+        return {name: seat.writer for name, seat in self.sites.items()}
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        """The hub, then the sites by name."""
+        return (self.hub, *(self.sites[name] for name in sorted(self.sites)))
+
+    def close(self, outcome: Literal["completed", "refused", "failed"]) -> None:
+        """Let every party state how the job ended for it, if it hasn't."""
+        for seat in self.seats:
+            if not seat.log.extract(seat.writer.job_id).entries:
+                continue
+            try:
+                seat.writer.close(outcome)
+            except EvidenceError as error:
+                if error.code != "evidence.job_closed":
+                    raise
+
+
+@contextmanager
+def open_parties(workspace: Workspace, job: FederationJob, *, clock: Clock) -> Iterator[Parties]:
+    """Open the logs of a job's parties, and close their chains if the job doesn't complete.
+
+    Args:
+        workspace: Holds keys and logs.
+        job: Names the sites.
+        clock: Gives the statements' time.
+
+    Yields:
+        The parties. Whoever completes the job calls ``close("completed")``.
+    """
+    with ExitStack() as opened:
+
+        def seat(role: str, name: str) -> Seat:
+            party = workspace.party(role, name)
+            log = party.open_log()
+            opened.callback(log.close)
+            return Seat(party, log, StatementWriter(log, party.signer, name, job.job_id, clock))
+
+        parties = Parties(hub=seat("hub", HUB), sites={site: seat("site", site) for site in job.clients})
+        try:
+            yield parties
+        except PolicyError:
+            parties.close("refused")
+            raise
+        except BaseException:
+            parties.close("failed")
+            raise

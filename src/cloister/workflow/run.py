@@ -1,0 +1,406 @@
+"""One job from its file to its receipt: admit, attest, train, evaluate, release, prove.
+
+On one machine this module plays every party, each with its own key, log and ledger. It composes; the
+rooms below decide and act. Rules kept here:
+
+- Nothing is trained before every hospital has agreed in its own log and every site was attested.
+- Whatever ends a job, each party that wrote about it closes its chain, so that a log tells how it ended.
+- The job's folder appears whole, with a receipt that this module has verified like a stranger would,
+  or it doesn't appear.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import numpy as np
+
+from cloister.core.clock import Clock, system_clock
+from cloister.core.errors import CloisterError
+from cloister.core.files import write_new
+from cloister.core.hashes import sha256_hex
+from cloister.core.logging import LogLevel, bind_correlation, configure_logging, get_logger, stop_logging
+from cloister.enclave.attestation import (
+    AppraisalPolicy,
+    NonceBook,
+    Platforms,
+    TrustStore,
+    certificate_pem,
+)
+from cloister.enclave.attestation import Verifier as AttestationVerifier
+from cloister.enclave.measure import code_measurement
+from cloister.enclave.model_file import encode_model
+from cloister.evidence import Role, Subject, Trust, TrustEntry, write_trust
+from cloister.evidence.predicates import JobOpened
+from cloister.evidence.receipt import ModelFile, compose_receipt
+from cloister.evidence.verifier import ModelArtifact, TestRandomness, Verdict, Verifier
+from cloister.federation import (
+    FederationJob,
+    FederationResult,
+    HubRuntime,
+    LocalBackend,
+    SiteRuntime,
+    compile_job,
+)
+from cloister.federation.compile import JobFolder
+from cloister.federation.events import FederationEvent, RoundFinished, SiteRoundFinished
+from cloister.federation.hub import initial_weights
+from cloister.federation.site import os_randomness, seeded_test_randomness
+from cloister.health import FederatedData
+from cloister.policy import PolicyError
+from cloister.privacy import BudgetLedger, Limit, Scope
+from cloister.workflow.admission import Agreement, admit, commit_data, load_data, sign_agreement
+from cloister.workflow.checks import full_registry
+from cloister.workflow.jobfile import JobSpec
+from cloister.workflow.outcome import (
+    MODEL_FILE,
+    RECEIPT_FILE,
+    REPORT_FILE,
+    TRUST_FOLDER,
+    JobOutcome,
+    RoundRecord,
+)
+from cloister.workflow.parties import HUB, Parties, open_parties
+from cloister.workflow.release import (
+    Goal,
+    Measured,
+    common_goal,
+    measure_model,
+    state_evaluation,
+    state_release,
+)
+from cloister.workflow.report import render_report
+from cloister.workflow.scoring import CLASSES
+from cloister.workflow.summary import summarise_outcome
+from cloister.workflow.workspace import Workspace
+
+_READABLE: Final = 0o644
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the job has begun; the sentence is for people."""
+
+    sentence: str
+
+
+RunEvent = Stage | FederationEvent
+Watcher = Callable[[RunEvent], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the federation left: the final weights, its rounds, and how long they took."""
+
+    result: FederationResult
+    sites: Mapping[str, SiteRuntime]
+    rounds: tuple[RoundRecord, ...]
+    seconds: float
+
+
+def run_job(
+    spec: JobSpec,
+    workspace: Workspace,
+    *,
+    watch: Watcher,
+    data_dir: Path | None = None,
+    test_seed: int | None = None,
+    log_level: LogLevel = LogLevel.INFO,
+    log_file: Path | None = None,
+    clock: Clock = system_clock,
+) -> JobOutcome:
+    """Run one job to its end.
+
+    Args:
+        spec: The job.
+        workspace: Holds keys, logs, ledgers and finished jobs.
+        watch: Called with each event, one at a time.
+        data_dir: Folder with the data files, for sources that need one.
+        test_seed: None takes noise from the operating system's entropy; a number makes the run repeatable
+            and worthless as protection, which every artifact then says.
+        log_level: The lowest level of the run's log.
+        log_file: Where that log goes; None for the workspace's ``logs`` folder.
+        clock: Gives the time.
+
+    Returns:
+        The finished job with its artifacts on disk. The model may have missed its threshold.
+
+    Raises:
+        CloisterError: Whatever stopped the job; nothing of it is left in ``jobs``.
+    """
+    job = spec.federation_job()
+    path = log_file if log_file is not None else workspace.log_path(job.job_id)
+    configure_logging(path=path, level=log_level, experiment_id=job.job_id, clock=clock)
+    log = get_logger("workflow")
+    try:
+        with bind_correlation(job.job_id):
+            log.info("job_started", name=spec.file.name, source=spec.file.data.source, sites=len(job.clients))
+            outcome = _run(spec, job, workspace, watch, data_dir, test_seed, clock)
+            log.info("job_finished", passed=outcome.passed, receipt_accepted=outcome.verdict.accepted)
+            return outcome
+    except CloisterError as error:
+        log.error("job_stopped", code=error.code)
+        raise
+    finally:
+        stop_logging()
+
+
+def _run(
+    spec: JobSpec,
+    job: FederationJob,
+    workspace: Workspace,
+    watch: Watcher,
+    data_dir: Path | None,
+    test_seed: int | None,
+    clock: Clock,
+) -> JobOutcome:
+    folder_name = f"{spec.file.name}-{job.job_id}"
+    with workspace.job_folder(folder_name) as (staging, final), ExitStack() as opened:
+        watch(Stage(f"reading {spec.file.data.source}"))
+        data = load_data(spec, data_dir)
+        agreement = sign_agreement(spec, workspace, clock=clock)
+        goal = common_goal(agreement.manifests)
+        compiled = compile_job(job)
+        parties = opened.enter_context(open_parties(workspace, job, clock=clock))
+
+        watch(Stage("asking each hospital"))
+        admit(agreement, job, data, parties.writers, clock=clock)
+        commit_data(data, agreement, parties.writers)
+        _open_job(job, compiled, data, parties)
+
+        ledgers = {
+            site: opened.enter_context(
+                workspace.ledger(
+                    parties.sites[site].party,
+                    data.sites[site].dataset_sha256,
+                    delta=agreement.manifests[site].privacy_guardrails.delta_budget,
+                )
+            )
+            for site in job.clients
+        }
+        watch(Stage("attesting each site (SIMULATED), then training"))
+        compiled.write(staging / "job")
+        trained = _train(
+            spec,
+            job,
+            compiled,
+            data,
+            agreement,
+            goal,
+            parties,
+            ledgers,
+            workspace,
+            staging,
+            watch,
+            test_seed,
+            clock,
+        )
+
+        watch(Stage(f"measuring on {data.test.name}"))
+        weights = trained.result.weights
+        measured = measure_model(job, weights, data.test, goal)
+        state_evaluation(measured, data.test, parties.hub.writer)
+        model_file = encode_model(weights)
+        unmet = state_release(model_file, weights, goal, parties.hub.writer)
+        if unmet:
+            raise PolicyError(
+                "policy.refused",
+                "the model isn't released",
+                "The manifests' output constraints don't allow it.",
+                details=[f"{constraint.name}: {constraint.detail}" for constraint in unmet],
+            )
+        parties.close("completed")
+
+        watch(Stage("composing and checking the receipt"))
+        write_new(staging / MODEL_FILE, model_file)
+        verdict = _prove(job, agreement, parties, model_file, workspace, staging, test_seed, clock)
+        outcome = summarise_outcome(
+            spec,
+            job,
+            final,
+            data,
+            agreement,
+            measured,
+            trained.sites,
+            _absent(trained.result),
+            trained.rounds,
+            trained.seconds,
+            ledgers,
+            verdict,
+        )
+        write_new(staging / REPORT_FILE, render_report(outcome).encode(), mode=_READABLE)
+    return outcome
+
+
+def _open_job(job: FederationJob, compiled: JobFolder, data: FederatedData, parties: Parties) -> None:
+    parties.hub.writer.write(
+        JobOpened,
+        (Subject(name="job", sha256=sha256_hex(job.canonical())),),
+        job_sha256=sha256_hex(job.canonical()),
+        job_folder_sha256=compiled.sha256,
+        code_measurement=code_measurement().hex(),
+        sites=sorted(job.clients),
+        rounds=job.rounds,
+        strategy=job.strategy.value,
+        test_set=data.test.name,
+    )
+
+
+def _train(
+    spec: JobSpec,
+    job: FederationJob,
+    compiled: JobFolder,
+    data: FederatedData,
+    agreement: Agreement,
+    goal: Goal,
+    parties: Parties,
+    ledgers: Mapping[str, BudgetLedger],
+    workspace: Workspace,
+    staging: Path,
+    watch: Watcher,
+    test_seed: int | None,
+    clock: Clock,
+) -> Trained:
+    vendor = workspace.simulated_vendor(clock)
+    measurement = code_measurement()
+    sites = {
+        site: SiteRuntime(
+            job,
+            data.sites[site],
+            CLASSES,
+            ledger=ledgers[site],
+            statements=seat.writer,
+            site_key_id=seat.party.signer.public_key.key_id,
+            platform=vendor.platform(site, measurement),
+            randomness=(
+                os_randomness(site, job.job_id)
+                if test_seed is None
+                else seeded_test_randomness(test_seed, site)
+            ),
+            limits=_limits(agreement, site),
+        )
+        for site, seat in parties.sites.items()
+    }
+    hub = HubRuntime(
+        job,
+        initial_weights(job, data.test.features.shape[1], CLASSES),
+        statements=parties.hub.writer,
+        verifier=AttestationVerifier(TrustStore.simulated(vendor.root_der), clock),
+        nonces=NonceBook(clock),
+        policy=_appraisal_policy(agreement),
+        site_key_ids={site: seat.party.signer.public_key.key_id for site, seat in parties.sites.items()},
+        records={site: agreement.manifests[site].dataset_scope.sample_size for site in job.clients},
+        evaluate=lambda weights: {
+            goal.metric.value: measure_model(job, weights, data.test, goal).result.value
+        },
+    )
+    history = _History(watch)
+    began = time.perf_counter()
+    result = LocalBackend(staging).run(job, compiled, hub, sites, history.take)
+    seconds = time.perf_counter() - began
+    return Trained(result, sites, history.rounds(goal), seconds)
+
+
+def _absent(result: FederationResult) -> dict[str, str]:
+    refused = {one.site: one.reason for one in result.admissions if not one.admitted}
+    return refused | {one.site: f"{one.code} in round {one.round + 1}" for one in result.failures}
+
+
+def _limits(agreement: Agreement, site: str) -> tuple[Limit, ...]:
+    guardrails = agreement.manifests[site].privacy_guardrails
+    return (
+        Limit("manifest budget", guardrails.epsilon_budget, Scope.DATASET),
+        Limit("manifest hard stop", guardrails.epsilon_hard_stop, Scope.DATASET),
+    )
+
+
+def _appraisal_policy(agreement: Agreement) -> AppraisalPolicy:
+    terms = [manifest.attestation for manifest in agreement.manifests.values()]
+    simulated = all(one.allow_simulated for one in terms)
+    return AppraisalPolicy(
+        measurements=frozenset.intersection(*(frozenset(one.allowed_measurements) for one in terms)),
+        platforms=Platforms.HARDWARE_OR_SIMULATED if simulated else Platforms.HARDWARE_ONLY,
+    )
+
+
+class _History:
+    """Collects what the rounds told, and passes every event on."""
+
+    def __init__(self, watch: Watcher) -> None:
+        self._watch = watch
+        self._spent: dict[str, float] = {}
+        self._rounds: list[tuple[Mapping[str, float], dict[str, float], float]] = []
+        self._since = time.perf_counter()
+
+    def take(self, event: FederationEvent) -> None:
+        match event:
+            case SiteRoundFinished(site, _, epsilon) if epsilon is not None:
+                self._spent[site] = epsilon
+            case RoundFinished(_, _, metrics):
+                now = time.perf_counter()
+                self._rounds.append((metrics, dict(self._spent), now - self._since))
+                self._since = now
+            case _:
+                pass
+        self._watch(event)
+
+    def rounds(self, goal: Goal) -> tuple[RoundRecord, ...]:
+        return tuple(
+            RoundRecord(number=number, metric=metrics[goal.metric.value], epsilon=spent, seconds=seconds)
+            for number, (metrics, spent, seconds) in enumerate(self._rounds, start=1)
+        )
+
+
+def _prove(
+    job: FederationJob,
+    agreement: Agreement,
+    parties: Parties,
+    model_file: bytes,
+    workspace: Workspace,
+    staging: Path,
+    test_seed: int | None,
+    clock: Clock,
+) -> Verdict:
+    model = ModelFile(name=MODEL_FILE, sha256=sha256_hex(model_file), bytes=len(model_file))
+    receipt = compose_receipt(
+        receipt_id=str(uuid4()),
+        issuer=HUB,
+        signer=parties.hub.party.signer,
+        clock=clock,
+        job=job.model_dump(mode="json"),
+        manifests=agreement.manifest_envelopes,
+        request=agreement.request_envelope,
+        model=model,
+        extracts=[seat.log.extract(job.job_id) for seat in parties.seats],
+    )
+    write_new(staging / RECEIPT_FILE, receipt, mode=_READABLE)
+    write_trust(staging / TRUST_FOLDER, _trust_entries(agreement, parties, workspace, clock))
+    accept = TestRandomness.REFUSE if test_seed is None else TestRandomness.ACCEPT
+    trust = Trust.load(staging / TRUST_FOLDER)
+    return Verifier(trust, full_registry(), accept=accept).verify(
+        receipt, ModelArtifact(model.sha256, model.bytes)
+    )
+
+
+def _trust_entries(
+    agreement: Agreement, parties: Parties, workspace: Workspace, clock: Clock
+) -> list[TrustEntry]:
+    entries = [
+        TrustEntry(Role(seat.party.role), seat.party.name, seat.party.signer.public_key.pem.encode())
+        for seat in parties.seats
+    ]
+    entries += [
+        TrustEntry(Role.HOSPITAL, site, manifest.hospital.public_key.encode())
+        for site, manifest in agreement.manifests.items()
+    ]
+    developer = agreement.request.ai_developer
+    entries.append(TrustEntry(Role.DEVELOPER, developer.id, developer.public_key.encode()))
+    root = certificate_pem(workspace.simulated_vendor(clock).root_der)
+    entries.append(TrustEntry(Role.TEE_ROOT, "SIMULATED", root))
+    return entries

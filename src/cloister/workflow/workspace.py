@@ -1,0 +1,204 @@
+"""The folder in which one machine keeps the parties it plays: keys, logs, budgets and finished jobs.
+
+::
+
+    <root>/parties/<role>/<name>/keys/      signing key, 0600
+    <root>/parties/<role>/<name>/log.sqlite the party's evidence log
+    <root>/parties/site/<name>/budget/      one ledger per dataset, outside every job's folder
+    <root>/simulated-vendor/                the maker of the sites' simulated chips
+    <root>/jobs/<job>/                      what a finished job leaves: model, receipt, trust, report
+    <root>/logs/<job>.jsonl                 the machine's own log of the run
+
+Rules kept here:
+
+- One process at a time: a second one is refused, it doesn't wait and it doesn't share.
+- A job's folder appears complete or not at all: it is built under a hidden name and renamed.
+- A ledger that is gone while the site's log shows spending on its dataset is not made anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from cloister.core.clock import Clock
+from cloister.core.errors import StorageError
+from cloister.core.files import sync_directory, write_new
+from cloister.core.hashes import Sha256
+from cloister.core.keys import FileKeyStore, Signer
+from cloister.enclave.attestation.simulator import SimulatedVendor
+from cloister.evidence import EvidenceError, EvidenceLog, Role, log_origin, open_statement
+from cloister.evidence.predicates import BudgetSpend
+from cloister.privacy.errors import LedgerError
+from cloister.privacy.ledger import BudgetLedger
+
+_STAGING = ".unfinished-"
+
+
+@dataclass(frozen=True)
+class Party:
+    """One signer and, where it acts in a job, its log."""
+
+    name: str
+    role: str
+    signer: Signer
+    folder: Path
+
+    def open_log(self) -> EvidenceLog:
+        """Open the party's evidence log, beginning it with the party's first use.
+
+        Raises:
+            EvidenceError: The log is gone although the party has used it, or it doesn't hold together.
+        """
+        path, begun = self.folder / "log.sqlite", self.folder / "log.begun"
+        origin = log_origin(Role(self.role), self.name)
+        if path.exists() or begun.exists():
+            return EvidenceLog.open(path, origin=origin, signer=self.signer)
+        log = EvidenceLog.create(path, origin=origin, signer=self.signer)
+        write_new(begun, b"")
+        return log
+
+
+class Workspace:
+    """An opened workspace; use :func:`open_workspace`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def party(self, role: str, name: str) -> Party:
+        """Return a party, making its key on first use."""
+        folder = self.root / "parties" / role / name
+        store = FileKeyStore(folder / "keys")
+        signer = store.load(role) if role in store.names() else store.generate(role)
+        return Party(name=name, role=role, signer=signer, folder=folder)
+
+    def simulated_vendor(self, clock: Clock) -> SimulatedVendor:
+        """Return the workspace's own maker of simulated chips; its root says what it is."""
+        folder = self.root / "simulated-vendor"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        return SimulatedVendor.open(folder, clock)
+
+    def ledger(self, site: Party, dataset: Sha256, *, delta: float) -> BudgetLedger:
+        """Open a site's budget ledger for one dataset, creating it if the dataset is new to the site.
+
+        Args:
+            site: The site that owns the dataset.
+            dataset: The dataset's hash.
+            delta: Delta at which the dataset's epsilon is stated, as its manifest says.
+
+        Raises:
+            LedgerError: The ledger is missing although the site has spent on this dataset, or it
+                can't be trusted.
+        """
+        path = site.folder / "budget" / f"{dataset}.sqlite"
+        if path.exists():
+            return BudgetLedger.open(path, dataset)
+        if _has_spent(site, dataset):
+            raise LedgerError(
+                "ledger.missing",
+                f"the budget ledger of {site.name} is gone, but its log shows spending on this dataset",
+                "Restore the ledger from a backup; starting at zero would overspend the patients' budget.",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return BudgetLedger.create(path, dataset, delta=delta)
+
+    def log_path(self, job_id: str) -> Path:
+        """Return where the machine's own log of a run goes."""
+        logs = self.root / "logs"
+        logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return logs / f"{job_id}.jsonl"
+
+    @contextmanager
+    def job_folder(self, name: str) -> Iterator[tuple[Path, Path]]:
+        """Give a hidden folder to build in, and rename it to its final name if nothing went wrong.
+
+        Args:
+            name: The job's folder name.
+
+        Yields:
+            The folder to write to, and the name it will have.
+
+        Raises:
+            StorageError: A job of that name is already there.
+        """
+        jobs = self.root / "jobs"
+        jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        final, staging = jobs / name, jobs / f"{_STAGING}{name}"
+        if final.exists():
+            raise StorageError(
+                "storage.exists",
+                f"a finished job named {name} is already in {jobs}",
+                "Give the job another job_id, or use another workspace.",
+            )
+        staging.mkdir(mode=0o700)
+        try:
+            yield staging, final
+            sync_directory(staging)
+            staging.rename(final)
+            sync_directory(jobs)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+    def clear_unfinished(self) -> None:
+        """Remove what a killed run left half-built; the lock says that nobody is building it."""
+        for folder in (self.root / "jobs").glob(f"{_STAGING}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def open_workspace(root: Path) -> Iterator[Workspace]:
+    """Open a workspace for one process.
+
+    Args:
+        root: The folder; made if it isn't there.
+
+    Raises:
+        StorageError: It can't be made or written, or another process works in it.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = (root / ".lock").open("w")
+    except OSError as error:
+        raise StorageError(
+            "storage.permission",
+            f"the workspace {root} can't be written: {os.strerror(error.errno or 0).lower()}",
+            "Name a folder you may write to with --workspace.",
+        ) from error
+    with handle:
+        _lock(handle, root)
+        workspace = Workspace(root)
+        workspace.clear_unfinished()
+        yield workspace
+
+
+def _lock(handle: IO[str], root: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise StorageError(
+            "storage.in_use",
+            f"another process works in the workspace {root}",
+            "Wait for it to end, or name another folder with --workspace.",
+        ) from error
+
+
+def _has_spent(site: Party, dataset: Sha256) -> bool:
+    log = site.open_log()
+    try:
+        for index in range(log.size):
+            try:
+                predicate = open_statement(log.entry(index)).predicate
+            except EvidenceError:
+                continue
+            if isinstance(predicate, BudgetSpend) and predicate.dataset_sha256 == dataset:
+                return True
+        return False
+    finally:
+        log.close()
