@@ -103,8 +103,8 @@ def load(*, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> Fe
         ),
         schema=schema,
         normalisation=(
-            f"declared public bounds ({schema.basis}), mapped linearly to [-1, 1]; no statistic of the training "
-            "records is used"
+            f"declared public bounds ({schema.basis}), mapped linearly to [-1, 1]; no statistic of the "
+            "training records is used"
         ),
         citation=declaration.citation,
     )
