@@ -6,7 +6,8 @@ Importing the package loads none of its rooms; users import from the room they n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+# Type checkers know this name; importing `typing` would cost more than the whole package.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from cloister.workflow.orchestrate import orchestrate as orchestrate

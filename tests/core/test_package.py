@@ -27,7 +27,7 @@ def test_the_version_is_the_distributions() -> None:
 
 def test_importing_the_package_takes_under_50_ms_and_loads_no_room() -> None:
     program = (
-        "import sys, time; start = time.perf_counter(); import cloister; took = time.perf_counter() - start\n"
+        "import sys, time; start = time.process_time(); import cloister; took = time.process_time() - start\n"
         "print(took, *[name for name in sys.modules if name.startswith('cloister.')])"
     )
     runs = [run(program).split() for _ in range(3)]
