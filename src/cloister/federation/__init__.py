@@ -1,4 +1,4 @@
-"""Federated jobs: what the parties agree to, the nodes that keep their side of it, and the engine between them.
+"""Federated jobs: what the parties agree to, the nodes that keep their side, and the engine between them.
 
 `FederationJob` and the events are cheap to import; the rest loads NVFlare, torch and NumPy on first use.
 """

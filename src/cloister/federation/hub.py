@@ -14,13 +14,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
-from cloister.core.canonical import b64encode
-from cloister.core.clock import format_time
 from cloister.core.errors import CloisterError
 from cloister.core.hashes import Sha256
-from cloister.enclave.attestation.model import AppraisalPolicy, Binding, Evidence, Status, Verdict
+from cloister.enclave.attestation import (
+    AppraisalPolicy,
+    Binding,
+    CheckOutcome,
+    Evidence,
+    NonceBook,
+    Status,
+    Verdict,
+    Verifier,
+    verdict_fields,
+)
 from cloister.enclave.errors import AttestationError
 from cloister.enclave.tensors import tensors_sha256
 from cloister.evidence.predicates import AttestationVerdict, RoundAggregated, Violation
@@ -32,26 +39,6 @@ from cloister.privacy.models import build_model, state_arrays
 
 Evaluate = Callable[[Weights], Mapping[str, float]]
 """Measures global weights on named public data; gives metrics by name."""
-
-
-class EvidenceVerifier(Protocol):
-    """Judges evidence; never raises for bad evidence."""
-
-    def verify(self, evidence: Evidence, *, expected: Binding, policy: AppraisalPolicy) -> Verdict:
-        """The verdict on one answer."""
-        ...
-
-
-class Nonces(Protocol):
-    """Issues nonces and takes each back once."""
-
-    def issue(self, subject: str) -> bytes:
-        """32 fresh bytes for one subject."""
-        ...
-
-    def redeem(self, nonce: bytes, subject: str) -> None:
-        """Takes a nonce back; raises AttestationError when it is unknown, old, used or another's."""
-        ...
 
 
 def initial_weights(job: FederationJob, features: int, classes: int) -> Weights:
@@ -81,8 +68,8 @@ class HubRuntime:
         start: Weights,
         *,
         statements: StatementWriter,
-        verifier: EvidenceVerifier,
-        nonces: Nonces,
+        verifier: Verifier,
+        nonces: NonceBook,
         policy: AppraisalPolicy,
         site_key_ids: Mapping[str, str],
         records: Mapping[str, int],
@@ -126,7 +113,9 @@ class HubRuntime:
         verdict = self._verifier.verify(answer, expected=binding, policy=self._policy)
         self.verdicts[site] = verdict
         if verdict.report is None:
-            failed = "; ".join(check.detail for check in verdict.checks if check.outcome == "failed")
+            failed = "; ".join(
+                check.detail for check in verdict.checks if check.outcome is CheckOutcome.FAILED
+            )
             return self._refuse(site, verdict.code or "attestation.malformed", failed)
         self._state_verdict(site, binding, verdict)
         if verdict.status is Status.TRUSTED:
@@ -180,24 +169,7 @@ class HubRuntime:
         self._statements.write(
             AttestationVerdict,
             [Subject(f"site/{site}", Sha256(self._site_key_ids[site].removeprefix("sha256:")))],
-            site=site,
-            site_key_id=binding.site_key_id,
-            nonce=b64encode(binding.nonce),
-            evidence={
-                "report": b64encode(verdict.evidence.report),
-                "chain": [b64encode(certificate) for certificate in verdict.evidence.chain],
-            },
-            policy_id=binding.policy_id,
-            policy=self._policy.as_json(),
-            status=verdict.status.value,
-            simulated=verdict.simulated,
-            platform="SIMULATED amd-sev-snp" if verdict.simulated else "amd-sev-snp",
-            checks=[
-                {"name": check.name, "outcome": check.outcome.value, "detail": check.detail}
-                for check in verdict.checks
-            ],
-            evaluated_at=format_time(verdict.evaluated_at),
-            measurement=verdict.measurement,
+            **verdict_fields(site, verdict, binding, self._policy),
         )
 
     def _state_violation(self, rule: str, detail: str) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from cloister.core.errors import CloisterError
 from cloister.core.hashes import Sha256, sha256_hex
 from cloister.enclave.airlock import AirlockPolicy, screen
-from cloister.enclave.attestation.model import Binding, Evidence
+from cloister.enclave.attestation import Binding, Evidence
 from cloister.enclave.errors import AirlockViolation
 from cloister.enclave.tensors import tensors_sha256
 from cloister.evidence.predicates import BudgetSpend, UpdateReleased, Violation

@@ -162,10 +162,11 @@ class _LocalRun:
     def _site(self, engine: LocalClientEngine) -> None:
         runner = engine.runner
         while not runner.run_abort_signal.triggered:
+            postings = self._server.postings
             with engine.new_context() as fl_ctx:
                 _, worked = runner.fetch_and_run_one_task(fl_ctx)
             if not worked:
-                self._server.wait_for_tasks(_IDLE_SECONDS)
+                self._server.wait_for_tasks(postings, _IDLE_SECONDS)
         runner.end_run_events_sequence()
 
 

@@ -147,6 +147,7 @@ class LocalServerEngine(_Participant, ServerEngineSpec):
         super().__init__("server", job_id, workspace, config, properties)
         self._clients: dict[str, LocalClientEngine] = {}
         self._tasks_posted = threading.Condition()
+        self._postings = 0
         self.runner = ServerRunner(config, job_id, self)
         self.handlers.append(self.runner)
 
@@ -159,12 +160,18 @@ class LocalServerEngine(_Participant, ServerEngineSpec):
         super().fire_event(event_type, fl_ctx)
         if event_type in {TASKS_POSTED, EventType.END_RUN}:
             with self._tasks_posted:
+                self._postings += 1
                 self._tasks_posted.notify_all()
 
-    def wait_for_tasks(self, seconds: float) -> None:
-        """Sleeps until tasks are posted, at most `seconds`."""
+    @property
+    def postings(self) -> int:
+        """How often tasks were posted; read before asking for a task, to miss none while going to sleep."""
+        return self._postings
+
+    def wait_for_tasks(self, after: int, seconds: float) -> None:
+        """Sleeps until tasks were posted more than `after` times, at most `seconds`."""
         with self._tasks_posted:
-            self._tasks_posted.wait(seconds)
+            self._tasks_posted.wait_for(lambda: self._postings > after, seconds)
 
     def get_clients(self) -> list[Client]:
         """NVFlare's records of the sites that are connected."""
