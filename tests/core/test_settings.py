@@ -37,11 +37,11 @@ def test_one_key_in_all_four_places_is_taken_from_the_first_that_has_it(
 def test_each_key_is_looked_up_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('log_level = "debug"\ndata = "/from/file"\n')
-    monkeypatch.setenv("CLOISTER_DATA", "/from/environment")
+    monkeypatch.setenv("CLOISTER_DATA_DIR", "/from/environment")
     monkeypatch.setenv("CLOISTER_LOG_FILE", "")
     found = load_settings({"workspace": "/from/cli"}, file=file)
     assert found == Settings.model_construct(
-        workspace=Path("/from/cli"), data=Path("/from/environment"), log_level=LogLevel.DEBUG, log_file=None
+        workspace=Path("/from/cli"), data_dir=Path("/from/environment"), log_level=LogLevel.DEBUG, log_file=None
     )
     assert type(found) is Settings
 

@@ -11,18 +11,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
 Workspace = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         "--workspace",
         "-w",
-        envvar="CLOISTER_WORKSPACE",
+        show_default="cloister-work, or CLOISTER_WORKSPACE, or cloister.toml",
         help="Folder for keys, logs, budgets and finished jobs.",
     ),
 ]
 Data = Annotated[
     Path | None,
     typer.Option(
-        "--data", envvar="CLOISTER_JOB_DATA", help="Folder with the data files, if the job needs any."
+        "--data",
+        show_default="CLOISTER_DATA_DIR, or cloister.toml",
+        help="Folder with the data files, if the job needs any.",
     ),
 ]
 JobPath = Annotated[
@@ -67,7 +69,7 @@ def _version(
 
 def _run(
     job: JobPath,
-    workspace: Workspace = Path("cloister-work"),
+    workspace: Workspace = None,
     data: Data = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -7,20 +7,22 @@ from dataclasses import asdict
 from pathlib import Path
 
 
-def compare_command(job: Path, data_dir: Path | None, *, as_json: bool) -> int:
+def compare_command(job: Path, data: Path | None, *, as_json: bool) -> int:
     """Compute and show the baselines of a job.
 
     Args:
         job: The job file.
-        data_dir: Folder with the data files, if the source needs one.
+        data: Folder with the data files; None for the settings' one.
         as_json: Print JSON.
 
     Returns:
         0.
     """
+    from cloister.core.settings import load_settings
     from cloister.workflow.compare import compare
     from cloister.workflow.jobfile import load_job
 
+    data_dir = load_settings({"data_dir": data}).data_dir
     comparison = compare(load_job(job, data_dir=data_dir), data_dir)
     if as_json:
         print(json.dumps(asdict(comparison), indent=2))

@@ -6,21 +6,23 @@ import json
 from pathlib import Path
 
 
-def data_command(job: Path, data_dir: Path | None, *, as_json: bool) -> int:
+def data_command(job: Path, data: Path | None, *, as_json: bool) -> int:
     """Load and validate a job's data and print sizes and hashes.
 
     Args:
         job: The job file.
-        data_dir: Folder with the data files, if the source needs one.
+        data: Folder with the data files; None for the settings' one.
         as_json: Print JSON.
 
     Returns:
         0.
     """
+    from cloister.core.settings import load_settings
     from cloister.health import describe
     from cloister.workflow.admission import load_data
     from cloister.workflow.jobfile import load_job
 
+    data_dir = load_settings({"data_dir": data}).data_dir
     description = describe(load_data(load_job(job, data_dir=data_dir), data_dir))
     if as_json:
         print(json.dumps(description.model_dump(mode="json"), indent=2))

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def run_command(
     job: Path,
-    workspace: Path,
-    data_dir: Path | None,
+    workspace: Path | None,
+    data: Path | None,
     test_seed: int | None,
     *,
     as_json: bool,
@@ -26,8 +26,8 @@ def run_command(
 
     Args:
         job: The job file.
-        workspace: Folder for keys, logs, budgets and finished jobs.
-        data_dir: Folder with the data files, if the source needs one.
+        workspace: Folder for keys, logs, budgets and finished jobs; None for the settings' one.
+        data: Folder with the data files; None for the settings' one.
         test_seed: Seed of the test-only generator, or None for the operating system's entropy.
         as_json: Print JSON.
         quiet: Print nothing.
@@ -36,18 +36,28 @@ def run_command(
         0 if the model reached its threshold and the receipt verified, else 1.
     """
     from cloister.cli.progress import JobProgress, silent
+    from cloister.core.settings import load_settings
     from cloister.workflow.jobfile import load_job
     from cloister.workflow.run import run_job
     from cloister.workflow.workspace import open_workspace
 
-    spec = load_job(job, data_dir=data_dir)
+    settings = load_settings({"workspace": workspace, "data_dir": data})
+    spec = load_job(job, data_dir=settings.data_dir)
     view: AbstractContextManager[object] = nullcontext()
     watch = silent
     if not (quiet or as_json):
         progress = JobProgress(spec)
         view, watch = progress, progress.show
-    with open_workspace(workspace) as opened, view:
-        outcome = run_job(spec, opened, data_dir=data_dir, test_seed=test_seed, watch=watch)
+    with open_workspace(settings.workspace) as opened, view:
+        outcome = run_job(
+            spec,
+            opened,
+            watch=watch,
+            data_dir=settings.data_dir,
+            test_seed=test_seed,
+            log_level=settings.log_level,
+            log_file=settings.log_file,
+        )
     if as_json:
         print(json.dumps(outcome.as_json(), indent=2))
     elif not quiet:

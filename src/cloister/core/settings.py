@@ -35,7 +35,7 @@ class Settings(BaseSettings):
 
     Attributes:
         workspace: where runs, keys, budget ledgers and logs are kept.
-        data: a folder with data sets of your own; none means the data that comes with the libraries.
+        data_dir: a folder with data files of your own; none means the data that comes with the libraries.
         log_level: the lowest level that is logged.
         log_file: where the log goes; none means the run's own folder.
     """
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     )
 
     workspace: Path = Path("cloister-work")
-    data: Path | None = None
+    data_dir: Path | None = None
     log_level: LogLevel = LogLevel.INFO
     log_file: Path | None = None
 

@@ -117,7 +117,7 @@ def admit(
         sites=job.clients,
         datasets={site: data.sites[site].dataset_sha256 for site in job.clients},
         architecture=job.model.architecture,
-        hyperparameters=dict(job.model.parameters),
+        hyperparameters=job.model.model_dump(mode="json")["parameters"],
         strategy=job.strategy.value,
         rounds=job.rounds,
         local_steps=job.training.local_steps,
@@ -150,7 +150,7 @@ def commit_data(data: FederatedData, agreement: Agreement, writers: Mapping[str,
         table = data.sites[site]
         writer.write(
             DataCommitment,
-            (Subject(name=f"dataset/{site}", sha256=table.dataset_sha256),),
+            (Subject(name=f"dataset/{site}", sha256=Sha256(table.dataset_sha256)),),
             dataset_name=f"{data.source}/{site}",
             dataset_sha256=table.dataset_sha256,
             records=table.records,

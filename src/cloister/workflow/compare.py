@@ -15,6 +15,7 @@ import numpy as np
 from cloister.core.errors import InputError
 from cloister.health import FederatedData
 from cloister.workflow.admission import load_data
+from cloister.workflow.compute import one_thread_per_site
 from cloister.workflow.jobfile import JobSpec
 from cloister.workflow.metrics import Undefined, accuracy, auroc
 from cloister.workflow.scoring import scores
@@ -63,7 +64,11 @@ def compare(spec: JobSpec, data_dir: Path | None) -> Comparison:
             f"the source {spec.file.data.source} isn't a public demonstration set",
             "Baselines pool records; they are computed on public data only.",
         )
-    data = load_data(spec, data_dir)
+    with one_thread_per_site():
+        return _compare(spec, load_data(spec, data_dir))
+
+
+def _compare(spec: JobSpec, data: FederatedData) -> Comparison:
     tables = {name: (table.features, table.labels) for name, table in sorted(data.sites.items())}
     features = np.concatenate([table[0] for table in tables.values()])
     labels = np.concatenate([table[1] for table in tables.values()])
@@ -113,8 +118,8 @@ def _train(
     model = model_of(spec.file.model, spec.file.federation.seed, features.shape[1])
     if start is not None:
         load_arrays(model, start)
-    parameters = list(model.parameters())
-    inputs, targets = torch.from_numpy(features), torch.from_numpy(labels)
+    parameters: list[torch.Tensor] = list(model.parameters())
+    inputs, targets = torch.tensor(features), torch.tensor(labels)
     for _ in range(steps):
         loss = torch.nn.functional.cross_entropy(model(inputs), targets)
         gradients = torch.autograd.grad(loss, parameters)

@@ -99,7 +99,7 @@ class JobSpec:
             FederationJob,
             {
                 "job_id": str(file.job_id or uuid4()),
-                "clients": sorted(file.data.sites),
+                "clients": [*sorted(file.data.sites)],
                 "min_clients": file.federation.min_clients,
                 "rounds": file.federation.rounds,
                 "strategy": file.federation.strategy.value,

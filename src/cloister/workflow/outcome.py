@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cloister.evidence.verifier import Verdict
-
-RandomnessName = Literal["aes-256-ctr/os-entropy", "seeded-test"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ class JobOutcome:
     threshold: float
     passed: bool
     normalisation: str
-    randomness: RandomnessName
+    randomness: str
     simulated: bool
     sites: tuple[SiteOutcome, ...]
     refused_sites: Mapping[str, str]

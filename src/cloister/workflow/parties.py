@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cloister.core.clock import Clock
-from cloister.core.errors import CloisterError
 from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter
 from cloister.federation import FederationJob
 from cloister.policy import PolicyError

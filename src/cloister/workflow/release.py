@@ -29,7 +29,7 @@ from cloister.workflow.scoring import scores
 
 @dataclass(frozen=True)
 class SiteScore:
-    """Accuracy and AUROC on one site's rows of the test set; None where there is no value, with the reason."""
+    """Accuracy and AUROC on one site's rows of the test set; None has a reason."""
 
     accuracy: float | None
     auroc: float | None

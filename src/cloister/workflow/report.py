@@ -64,13 +64,14 @@ def _epsilon_plot(outcome: JobOutcome) -> str:
 
 def _axes(title: str, outcome: JobOutcome):  # type: ignore[no-untyped-def]  # matplotlib ships no types here
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel("round", fontsize=9)
     axes.set_xlim(0, max(record.number for record in outcome.rounds))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=8)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

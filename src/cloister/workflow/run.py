@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-import numpy as np
-
 from cloister.core.clock import Clock, system_clock
 from cloister.core.errors import CloisterError
 from cloister.core.files import write_new
-from cloister.core.hashes import sha256_hex
+from cloister.core.hashes import Sha256, sha256_hex
 from cloister.core.logging import LogLevel, bind_correlation, configure_logging, get_logger, stop_logging
 from cloister.enclave.attestation import (
     AppraisalPolicy,
@@ -51,12 +49,14 @@ from cloister.federation import (
 from cloister.federation.compile import JobFolder
 from cloister.federation.events import FederationEvent, RoundFinished, SiteRoundFinished
 from cloister.federation.hub import initial_weights
-from cloister.federation.site import os_randomness, seeded_test_randomness
+from cloister.federation.node import Weights
+from cloister.federation.site import RandomnessFor, os_randomness, seeded_test_randomness
 from cloister.health import FederatedData
 from cloister.policy import PolicyError
 from cloister.privacy import BudgetLedger, Limit, Scope
 from cloister.workflow.admission import Agreement, admit, commit_data, load_data, sign_agreement
 from cloister.workflow.checks import full_registry
+from cloister.workflow.compute import one_thread_per_site
 from cloister.workflow.jobfile import JobSpec
 from cloister.workflow.outcome import (
     MODEL_FILE,
@@ -139,16 +139,34 @@ def run_job(
     configure_logging(path=path, level=log_level, experiment_id=job.job_id, clock=clock)
     log = get_logger("workflow")
     try:
-        with bind_correlation(job.job_id):
+        with bind_correlation(job.job_id), one_thread_per_site():
             log.info("job_started", name=spec.file.name, source=spec.file.data.source, sites=len(job.clients))
             outcome = _run(spec, job, workspace, watch, data_dir, test_seed, clock)
             log.info("job_finished", passed=outcome.passed, receipt_accepted=outcome.verdict.accepted)
             return outcome
     except CloisterError as error:
-        log.error("job_stopped", code=error.code)
+        log.warning("job_stopped", code=error.code)
         raise
     finally:
         stop_logging()
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What one run works with, from the first step to the last."""
+
+    spec: JobSpec
+    job: FederationJob
+    workspace: Workspace
+    watch: Watcher
+    test_seed: int | None
+    clock: Clock
+    staging: Path
+    data: FederatedData
+    agreement: Agreement
+    goal: Goal
+    parties: Parties
+    ledgers: Mapping[str, BudgetLedger]
 
 
 def _run(
@@ -160,66 +178,35 @@ def _run(
     test_seed: int | None,
     clock: Clock,
 ) -> JobOutcome:
-    folder_name = f"{spec.file.name}-{job.job_id}"
-    with workspace.job_folder(folder_name) as (staging, final), ExitStack() as opened:
+    with (
+        workspace.job_folder(f"{spec.file.name}-{job.job_id}") as (staging, final),
+        ExitStack() as opened,
+    ):
         watch(Stage(f"reading {spec.file.data.source}"))
         data = load_data(spec, data_dir)
         agreement = sign_agreement(spec, workspace, clock=clock)
-        goal = common_goal(agreement.manifests)
-        compiled = compile_job(job)
         parties = opened.enter_context(open_parties(workspace, job, clock=clock))
-
         watch(Stage("asking each hospital"))
         admit(agreement, job, data, parties.writers, clock=clock)
         commit_data(data, agreement, parties.writers)
-        _open_job(job, compiled, data, parties)
-
         ledgers = {
             site: opened.enter_context(
                 workspace.ledger(
                     parties.sites[site].party,
-                    data.sites[site].dataset_sha256,
+                    Sha256(data.sites[site].dataset_sha256),
                     delta=agreement.manifests[site].privacy_guardrails.delta_budget,
                 )
             )
             for site in job.clients
         }
-        watch(Stage("attesting each site (SIMULATED), then training"))
-        compiled.write(staging / "job")
-        trained = _train(
-            spec,
-            job,
-            compiled,
-            data,
-            agreement,
-            goal,
-            parties,
-            ledgers,
-            workspace,
-            staging,
-            watch,
-            test_seed,
-            clock,
+        goal = common_goal(agreement.manifests)
+        case = _Case(
+            spec, job, workspace, watch, test_seed, clock, staging, data, agreement, goal, parties, ledgers
         )
-
-        watch(Stage(f"measuring on {data.test.name}"))
-        weights = trained.result.weights
-        measured = measure_model(job, weights, data.test, goal)
-        state_evaluation(measured, data.test, parties.hub.writer)
-        model_file = encode_model(weights)
-        unmet = state_release(model_file, weights, goal, parties.hub.writer)
-        if unmet:
-            raise PolicyError(
-                "policy.refused",
-                "the model isn't released",
-                "The manifests' output constraints don't allow it.",
-                details=[f"{constraint.name}: {constraint.detail}" for constraint in unmet],
-            )
+        trained = _train(case)
+        measured, model_file = _measure_and_release(case, trained)
         parties.close("completed")
-
-        watch(Stage("composing and checking the receipt"))
-        write_new(staging / MODEL_FILE, model_file)
-        verdict = _prove(job, agreement, parties, model_file, workspace, staging, test_seed, clock)
+        verdict = _prove(case, model_file)
         outcome = summarise_outcome(
             spec,
             job,
@@ -238,73 +225,71 @@ def _run(
     return outcome
 
 
-def _open_job(job: FederationJob, compiled: JobFolder, data: FederatedData, parties: Parties) -> None:
-    parties.hub.writer.write(
-        JobOpened,
-        (Subject(name="job", sha256=sha256_hex(job.canonical())),),
-        job_sha256=sha256_hex(job.canonical()),
-        job_folder_sha256=compiled.sha256,
-        code_measurement=code_measurement().hex(),
-        sites=sorted(job.clients),
-        rounds=job.rounds,
-        strategy=job.strategy.value,
-        test_set=data.test.name,
-    )
-
-
-def _train(
-    spec: JobSpec,
-    job: FederationJob,
-    compiled: JobFolder,
-    data: FederatedData,
-    agreement: Agreement,
-    goal: Goal,
-    parties: Parties,
-    ledgers: Mapping[str, BudgetLedger],
-    workspace: Workspace,
-    staging: Path,
-    watch: Watcher,
-    test_seed: int | None,
-    clock: Clock,
-) -> Trained:
-    vendor = workspace.simulated_vendor(clock)
+def _train(case: _Case) -> Trained:
+    case.watch(Stage("attesting each site (SIMULATED), then training"))
+    job, data, agreement = case.job, case.data, case.agreement
+    compiled = compile_job(job)
+    compiled.write(case.staging / "job")
+    _open_job(case, compiled)
+    vendor = case.workspace.simulated_vendor(case.clock)
     measurement = code_measurement()
+    key_ids = {site: seat.party.signer.public_key.key_id for site, seat in case.parties.sites.items()}
     sites = {
         site: SiteRuntime(
             job,
             data.sites[site],
             CLASSES,
-            ledger=ledgers[site],
+            ledger=case.ledgers[site],
             statements=seat.writer,
-            site_key_id=seat.party.signer.public_key.key_id,
+            site_key_id=key_ids[site],
             platform=vendor.platform(site, measurement),
-            randomness=(
-                os_randomness(site, job.job_id)
-                if test_seed is None
-                else seeded_test_randomness(test_seed, site)
-            ),
+            randomness=_randomness(case, site),
             limits=_limits(agreement, site),
         )
-        for site, seat in parties.sites.items()
+        for site, seat in case.parties.sites.items()
     }
+
+    def evaluate(weights: Weights) -> dict[str, float]:
+        measured = measure_model(job, weights, data.test, case.goal)
+        return {case.goal.metric.value: measured.result.value}
+
     hub = HubRuntime(
         job,
         initial_weights(job, data.test.features.shape[1], CLASSES),
-        statements=parties.hub.writer,
-        verifier=AttestationVerifier(TrustStore.simulated(vendor.root_der), clock),
-        nonces=NonceBook(clock),
+        statements=case.parties.hub.writer,
+        verifier=AttestationVerifier(TrustStore.simulated(vendor.root_der), case.clock),
+        nonces=NonceBook(case.clock),
         policy=_appraisal_policy(agreement),
-        site_key_ids={site: seat.party.signer.public_key.key_id for site, seat in parties.sites.items()},
+        site_key_ids=key_ids,
         records={site: agreement.manifests[site].dataset_scope.sample_size for site in job.clients},
-        evaluate=lambda weights: {
-            goal.metric.value: measure_model(job, weights, data.test, goal).result.value
-        },
+        evaluate=evaluate,
     )
-    history = _History(watch)
+    history = _History(case.watch)
     began = time.perf_counter()
-    result = LocalBackend(staging).run(job, compiled, hub, sites, history.take)
+    result = LocalBackend(case.staging).run(job, compiled, hub, sites, history.take)
     seconds = time.perf_counter() - began
-    return Trained(result, sites, history.rounds(goal), seconds)
+    return Trained(result, sites, history.rounds(case.goal), seconds)
+
+
+def _open_job(case: _Case, compiled: JobFolder) -> None:
+    digest = sha256_hex(case.job.canonical())
+    case.parties.hub.writer.write(
+        JobOpened,
+        (Subject(name="job", sha256=digest),),
+        job_sha256=digest,
+        job_folder_sha256=compiled.sha256,
+        code_measurement=code_measurement().hex(),
+        sites=sorted(case.job.clients),
+        rounds=case.job.rounds,
+        strategy=case.job.strategy.value,
+        test_set=case.data.test.name,
+    )
+
+
+def _randomness(case: _Case, site: str) -> RandomnessFor:
+    if case.test_seed is None:
+        return os_randomness(site, case.job.job_id)
+    return seeded_test_randomness(case.test_seed, site)
 
 
 def _absent(result: FederationResult) -> dict[str, str]:
@@ -357,50 +342,56 @@ class _History:
         )
 
 
-def _prove(
-    job: FederationJob,
-    agreement: Agreement,
-    parties: Parties,
-    model_file: bytes,
-    workspace: Workspace,
-    staging: Path,
-    test_seed: int | None,
-    clock: Clock,
-) -> Verdict:
+def _measure_and_release(case: _Case, trained: Trained) -> tuple[Measured, bytes]:
+    case.watch(Stage(f"measuring on {case.data.test.name}"))
+    weights, hub = trained.result.weights, case.parties.hub.writer
+    measured = measure_model(case.job, weights, case.data.test, case.goal)
+    state_evaluation(measured, case.data.test, hub)
+    model_file = encode_model(weights)
+    unmet = state_release(model_file, weights, case.goal, hub)
+    if unmet:
+        raise PolicyError(
+            "policy.refused",
+            "the model isn't released",
+            "The manifests' output constraints don't allow it.",
+            details=[f"{constraint.name}: {constraint.detail}" for constraint in unmet],
+        )
+    write_new(case.staging / MODEL_FILE, model_file)
+    return measured, model_file
+
+
+def _prove(case: _Case, model_file: bytes) -> Verdict:
+    case.watch(Stage("composing and checking the receipt"))
     model = ModelFile(name=MODEL_FILE, sha256=sha256_hex(model_file), bytes=len(model_file))
     receipt = compose_receipt(
         receipt_id=str(uuid4()),
         issuer=HUB,
-        signer=parties.hub.party.signer,
-        clock=clock,
-        job=job.model_dump(mode="json"),
-        manifests=agreement.manifest_envelopes,
-        request=agreement.request_envelope,
+        signer=case.parties.hub.party.signer,
+        clock=case.clock,
+        job=case.job.model_dump(mode="json"),
+        manifests=case.agreement.manifest_envelopes,
+        request=case.agreement.request_envelope,
         model=model,
-        extracts=[seat.log.extract(job.job_id) for seat in parties.seats],
+        extracts=[seat.log.extract(case.job.job_id) for seat in case.parties.seats],
     )
-    write_new(staging / RECEIPT_FILE, receipt, mode=_READABLE)
-    write_trust(staging / TRUST_FOLDER, _trust_entries(agreement, parties, workspace, clock))
-    accept = TestRandomness.REFUSE if test_seed is None else TestRandomness.ACCEPT
-    trust = Trust.load(staging / TRUST_FOLDER)
-    return Verifier(trust, full_registry(), accept=accept).verify(
-        receipt, ModelArtifact(model.sha256, model.bytes)
-    )
+    write_new(case.staging / RECEIPT_FILE, receipt, mode=_READABLE)
+    write_trust(case.staging / TRUST_FOLDER, _trust_entries(case))
+    accept = TestRandomness.REFUSE if case.test_seed is None else TestRandomness.ACCEPT
+    verifier = Verifier(Trust.load(case.staging / TRUST_FOLDER), full_registry(), accept=accept)
+    return verifier.verify(receipt, ModelArtifact(model.sha256, model.bytes))
 
 
-def _trust_entries(
-    agreement: Agreement, parties: Parties, workspace: Workspace, clock: Clock
-) -> list[TrustEntry]:
+def _trust_entries(case: _Case) -> list[TrustEntry]:
     entries = [
         TrustEntry(Role(seat.party.role), seat.party.name, seat.party.signer.public_key.pem.encode())
-        for seat in parties.seats
+        for seat in case.parties.seats
     ]
     entries += [
         TrustEntry(Role.HOSPITAL, site, manifest.hospital.public_key.encode())
-        for site, manifest in agreement.manifests.items()
+        for site, manifest in case.agreement.manifests.items()
     ]
-    developer = agreement.request.ai_developer
+    developer = case.agreement.request.ai_developer
     entries.append(TrustEntry(Role.DEVELOPER, developer.id, developer.public_key.encode()))
-    root = certificate_pem(workspace.simulated_vendor(clock).root_der)
+    root = certificate_pem(case.workspace.simulated_vendor(case.clock).root_der)
     entries.append(TrustEntry(Role.TEE_ROOT, "SIMULATED", root))
     return entries

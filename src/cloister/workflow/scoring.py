@@ -45,5 +45,5 @@ def scores(spec: ModelSpec, seed: int, weights: Mapping[str, np.ndarray], featur
     load_arrays(model, weights)
     model.eval()
     with torch.no_grad():
-        outputs = torch.softmax(model(torch.from_numpy(features)).double(), dim=1)
+        outputs = torch.softmax(model(torch.tensor(features)).double(), dim=1)
     return np.asarray(outputs[:, 1].numpy(), dtype=np.float64)
