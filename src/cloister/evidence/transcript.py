@@ -248,8 +248,8 @@ def epsilon_pld(events: Sequence[Event], delta: float) -> float:
         delta: In (0, 1).
 
     Returns:
-        A pessimistic epsilon on a grid of ``PLD_GRID``. Time and memory grow with epsilon, so recompute events from
-        elsewhere with :func:`epsilon` first.
+        A pessimistic epsilon on a grid of ``PLD_GRID``. Time and memory grow with epsilon, so
+        bound events that come from elsewhere by :func:`epsilon` first.
 
     Raises:
         InputError: ``input.schema`` when delta is out of range.

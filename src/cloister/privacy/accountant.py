@@ -59,14 +59,11 @@ def _step_vector(sampling_probability: float, noise_multiplier: float) -> Vector
     else:
         alpha, index, coefficient, starts = _binomials()
         terms = coefficient + index * math.log(q) + (alpha - index) * math.log1p(-q)
-        with np.errstate(over="ignore"):
-            terms = terms + (index * index - index) / (2 * sigma**2)
+        terms = terms + (index * index - index) / (2 * sigma**2)
         top = np.maximum.reduceat(terms, starts)
         lengths = _ALPHA.astype(np.int64) + 1
-        with np.errstate(invalid="ignore"):
-            total = np.add.reduceat(np.exp(terms - np.repeat(top, lengths)), starts)
-            vector = np.where(np.isfinite(top), (top + np.log(total)) / (_ALPHA - 1), np.inf)
-        vector = np.maximum(vector, 0.0)
+        total = np.add.reduceat(np.exp(terms - np.repeat(top, lengths)), starts)
+        vector = np.maximum((top + np.log(total)) / (_ALPHA - 1), 0.0)
     vector.flags.writeable = False
     return vector
 
@@ -78,7 +75,7 @@ def rdp_vector(event: Event) -> Vector:
         event: A mechanism with its number of steps.
 
     Returns:
-        float64 of shape [len(ORDERS)], non-negative, possibly infinite.
+        float64 of shape [len(ORDERS)], finite and non-negative.
     """
     if isinstance(event, SampledGaussian):
         return event.steps * _step_vector(event.sampling_probability, event.noise_multiplier)
@@ -181,8 +178,7 @@ def max_steps(
     step = _step_vector(float(sampling_probability), float(noise_multiplier))
 
     def fits(count: int) -> bool:
-        with np.errstate(invalid="ignore"):
-            return epsilon_from_rdp(before + count * step, delta) + AGREEMENT <= limit_epsilon
+        return epsilon_from_rdp(before + count * step, delta) + AGREEMENT <= limit_epsilon
 
     if not fits(1):
         return 0

@@ -197,7 +197,8 @@ class BudgetLedger:
         if not 1 <= len(job_id) <= _LONGEST_JOB_ID or round_number < 0:
             raise InputError("input.schema", "A reservation needs a job id and a round number of 0 or more.")
         entry = Reserved(uuid.uuid4().hex, event, job_id, round_number, purpose)
-        with self._locked(transaction) as connection:
+
+        def admit() -> None:
             exceeded = self._exceeded(event, job_id, [*limits, HARD_STOP])
             if exceeded:
                 raise BudgetExceeded(
@@ -206,7 +207,8 @@ class BudgetLedger:
                     "Ask for fewer steps or more noise; a spent budget does not come back.",
                     details=exceeded,
                 )
-            self._append(connection, entry.to_json(format_time(self._clock())))
+
+        self._write(entry, admit)
         return Reservation(entry.id, event, job_id, round_number, purpose)
 
     def settle(self, reservation: Reservation, executed: int) -> Event | None:
@@ -225,9 +227,7 @@ class BudgetLedger:
             StorageError: The entry could not be made durable; the whole reservation stays spent.
         """
         entry = Settled(reservation.id, executed)
-        with self._locked(transaction) as connection:
-            self._state.check_settlement(entry)
-            self._append(connection, entry.to_json(format_time(self._clock())))
+        self._write(entry, lambda: self._state.check_settlement(entry))
         return resize(reservation.event, executed) if executed else None
 
     def events(self, job_id: str | None = None) -> tuple[Event, ...]:
@@ -319,8 +319,15 @@ class BudgetLedger:
         if not state.length:
             raise _damaged(self._path)
 
-    def _append(self, connection: Connection, body: dict[str, JSON]) -> None:
-        _insert(connection, self._state.length, self._state.head, body)
+    def _write(self, entry: Reserved | Settled, admit: Callable[[], None]) -> None:
+        """Append an entry if ``admit`` does not raise, in one transaction with what it looked at."""
+        with self._lock:
+            with self._locked(transaction) as connection:
+                admit()
+                body = entry.to_json(format_time(self._clock()))
+                digest = _insert(connection, self._state.length, self._state.head, body)
+            # Known only once durable; from here on, its absence from the file is damage.
+            self._state.apply(entry, digest)
 
     def _exceeded(self, event: Event, job_id: str, limits: Sequence[Limit]) -> list[str]:
         found: list[str] = []
@@ -336,12 +343,14 @@ class BudgetLedger:
         return found
 
 
-def _insert(connection: Connection, sequence: int, previous: Sha256, body: dict[str, JSON]) -> None:
+def _insert(connection: Connection, sequence: int, previous: Sha256, body: dict[str, JSON]) -> Sha256:
     data = canonicalize(body)
+    digest = entry_hash(sequence, previous, data)
     connection.exec_driver_sql(
         "INSERT INTO entries (sequence, previous, body, hash) VALUES (?, ?, ?, ?)",
-        (sequence, previous, data, entry_hash(sequence, previous, data)),
+        (sequence, previous, data, digest),
     )
+    return digest
 
 
 def _publish(draft: Path, path: Path) -> None:

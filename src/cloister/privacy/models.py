@@ -153,7 +153,7 @@ def check_model(model: nn.Module, input_dim: int) -> int:
 
 def _check_layer(name: str, module: nn.Module) -> None:
     kind = type(module)
-    if isinstance(module, nn.modules.batchnorm._NormBase) and getattr(module, "track_running_stats", True):
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
         raise ModelError(
             "model.layer_refused",
             f"{name}: {kind.__name__} mixes the records of a batch.",

@@ -15,6 +15,7 @@ Sources: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1; Opacus for per-recor
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,12 +25,16 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import nn
 
+from cloister.core.errors import InputError
 from cloister.evidence.transcript import SampledGaussian
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.models import check_model
 from cloister.privacy.optimizer import CsprngDPOptimizer, GradientDescent
 from cloister.privacy.randomness import OS_GENERATOR, RandomSource
 from cloister.privacy.sampling import PoissonSampler
+
+# Records need no gradient of their own, which torch remarks on once per process; Opacus's hooks rely on it.
+warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +67,16 @@ class TrainingPlan:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise PrivacyError("privacy.plan_invalid", f"The plan's {name} must be above 0 and finite.")
-        if self.sampling_probability > 1:
-            raise PrivacyError("privacy.plan_invalid", "The plan's sampling_probability must be at most 1.")
         if not 0 <= self.momentum < 1:
             raise PrivacyError("privacy.plan_invalid", "The plan's momentum must be at least 0 and below 1.")
         if self.steps < 1 or self.physical_batch < 1:
             raise PrivacyError(
                 "privacy.plan_invalid", "The plan needs at least one step and one record at once."
             )
+        try:
+            _ = self.event
+        except InputError as error:
+            raise PrivacyError("privacy.plan_invalid", error.message) from None
 
     @property
     def event(self) -> SampledGaussian:
@@ -195,6 +202,8 @@ class DPTrainer:
         finally:
             hooks.cleanup()
             model.zero_grad(set_to_none=True)
+            for parameter in model.parameters():
+                vars(parameter).pop("summed_grad", None)
             model.train(was_training)
 
     def _step(

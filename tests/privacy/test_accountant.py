@@ -1,0 +1,96 @@
+"""The accountant used while training equals dp-accounting and keeps below its targets."""
+
+from __future__ import annotations
+
+import time
+
+import dp_accounting
+import numpy as np
+import pytest
+from dp_accounting import rdp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloister.evidence.transcript import ORDERS, Event, Gaussian, SampledGaussian, epsilon
+from cloister.privacy.accountant import (
+    AGREEMENT,
+    calibrate_noise,
+    epsilon_after,
+    epsilon_of,
+    max_steps,
+    rdp_vector,
+)
+from cloister.privacy.errors import PrivacyError
+
+probabilities = st.floats(min_value=1e-5, max_value=1.0)
+noises = st.floats(min_value=0.3, max_value=200)
+sampled = st.builds(SampledGaussian, probabilities, noises, st.integers(min_value=1, max_value=5000))
+plain = st.builds(Gaussian, noises, st.integers(min_value=1, max_value=50))
+
+
+@given(sampled)
+def test_the_renyi_vector_equals_dp_accountings(event: SampledGaussian) -> None:
+    reference = rdp.RdpAccountant(orders=list(ORDERS))
+    inner = dp_accounting.GaussianDpEvent(event.noise_multiplier)
+    reference.compose(dp_accounting.PoissonSampledDpEvent(event.sampling_probability, inner), event.steps)
+    np.testing.assert_allclose(rdp_vector(event), reference._rdp, rtol=1e-6, atol=1e-6)
+
+
+@given(st.lists(st.one_of(sampled, plain), max_size=4), st.sampled_from([1e-3, 1e-5, 1e-8]))
+def test_epsilon_equals_the_verifiers_recomputation(events: list[Event], delta: float) -> None:
+    ours, theirs = epsilon_of(events, delta), epsilon(events, delta)
+    assert ours == pytest.approx(theirs, abs=AGREEMENT if theirs < 10 else 1e-6 * theirs)
+
+
+def test_epsilon_grows_by_what_follows() -> None:
+    done, following = [SampledGaussian(0.2, 2.0, 10)], SampledGaussian(0.2, 2.0, 10)
+    assert epsilon_after(done, following, 1e-4) == epsilon_of([SampledGaussian(0.2, 2.0, 20)], 1e-4)
+    assert epsilon_after([], following, 1e-4) == epsilon_of(done, 1e-4)
+    assert epsilon_of([], 1e-4) == 0.0
+
+
+def test_a_mechanism_almost_without_noise_costs_an_enormous_epsilon() -> None:
+    assert epsilon_of([SampledGaussian(0.1, 1e-3, 1)], 1e-5) > 1e4
+    assert epsilon_of([SampledGaussian(0.1, 1e-3, 10**9)], 1e-5) > 1e13
+
+
+@given(
+    st.floats(min_value=0.2, max_value=5.0),
+    st.floats(min_value=0.01, max_value=1.0),
+    st.integers(min_value=1, max_value=2000),
+)
+def test_calibrated_noise_is_the_least_that_keeps_the_target(target: float, q: float, steps: int) -> None:
+    noise = calibrate_noise(target, 1e-5, q, steps)
+    assert epsilon([SampledGaussian(q, noise, steps)], 1e-5) <= target
+    assert epsilon_of([SampledGaussian(q, noise - 1e-3, steps)], 1e-5) + AGREEMENT > target
+
+
+def test_calibration_takes_less_than_a_tenth_of_a_second() -> None:
+    begin = time.process_time()
+    calibrate_noise(2.7, 1e-5, 0.123, 777)
+    assert time.process_time() - begin < 0.1
+
+
+@pytest.mark.parametrize(
+    ("target", "delta"), [(0.0, 1e-5), (-1.0, 1e-5), (float("inf"), 1e-5), (1.0, 0.0), (1.0, 1.0)]
+)
+def test_an_impossible_target_is_refused(target: float, delta: float) -> None:
+    with pytest.raises(PrivacyError) as refusal:
+        calibrate_noise(target, delta, 0.1, 10)
+    assert refusal.value.code == "privacy.budget_invalid"
+
+
+def test_a_target_no_noise_reaches_is_refused() -> None:
+    with pytest.raises(PrivacyError) as refusal:
+        calibrate_noise(1e-5, 1e-5, 1.0, 10**6)
+    assert refusal.value.code == "privacy.unreachable_target"
+
+
+@given(st.floats(min_value=0.5, max_value=5.0), st.floats(min_value=0.01, max_value=1.0), noises)
+def test_max_steps_is_the_last_count_under_the_limit(limit: float, q: float, noise: float) -> None:
+    spent = [Gaussian(40.0, 2)]
+    steps = max_steps(limit, 1e-5, q, noise, spent=spent)
+    if steps:
+        assert epsilon_after(spent, SampledGaussian(q, noise, steps), 1e-5) <= limit
+    if steps < 10**9:
+        assert epsilon_after(spent, SampledGaussian(q, noise, steps + 1), 1e-5) + AGREEMENT > limit
