@@ -36,7 +36,7 @@ def test_one_key_in_all_four_places_is_taken_from_the_first_that_has_it(
 
 def test_each_key_is_looked_up_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
-    file.write_text('log_level = "debug"\ndata = "/from/file"\n')
+    file.write_text('log_level = "debug"\ndata_dir = "/from/file"\n')
     monkeypatch.setenv("CLOISTER_DATA_DIR", "/from/environment")
     monkeypatch.setenv("CLOISTER_LOG_FILE", "")
     found = load_settings({"workspace": "/from/cli"}, file=file)
