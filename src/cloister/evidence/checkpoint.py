@@ -1,7 +1,7 @@
 """Checkpoints: a log's signed size and root, in the text form witnesses and other logs understand.
 
-The form is a C2SP signed note (c2sp.org/signed-note, c2sp.org/tlog-checkpoint): origin, size and root on a line
-each, an empty line, then signature lines. Rules kept here:
+The form is a C2SP signed note (c2sp.org/signed-note, c2sp.org/tlog-checkpoint): origin, size and root on
+a line each, an empty line, then signature lines. Rules kept here:
 
 1. A checkpoint has one spelling: no leading zeros, canonical base64, no trailing bytes.
 2. A signature line counts only with the log's origin as its name and the four-byte hash of the log's key.
@@ -141,11 +141,11 @@ def verify_checkpoint(checkpoint: Checkpoint, origin: str, key: PublicKey) -> No
         SignatureInvalid: if a signature that claims to be the key's doesn't hold.
     """
     if checkpoint.origin != origin:
-        raise EvidenceError("evidence.checkpoint_unsigned", "the checkpoint is another log's")
+        raise EvidenceError("evidence.checkpoint_unsigned", "The checkpoint is another log's.")
     expected = note_key_hash(origin, key)
     ours = [one for one in checkpoint.signatures if one.name == origin and one.key_hash == expected]
     if not ours:
-        raise EvidenceError("evidence.checkpoint_unsigned", "the checkpoint is not signed by the log's key")
+        raise EvidenceError("evidence.checkpoint_unsigned", "The checkpoint is not signed by the log's key.")
     for one in ours:
         key.verify(one.sig, checkpoint.note().encode("utf-8"))
 
@@ -168,4 +168,4 @@ def _decode(text: str) -> bytes:
 
 
 def _malformed(reason: str) -> EvidenceError:
-    return EvidenceError("evidence.checkpoint_malformed", f"this is not a checkpoint: {reason}")
+    return EvidenceError("evidence.checkpoint_malformed", f"This is not a checkpoint: {reason.rstrip('.')}.")

@@ -1,4 +1,4 @@
-"""What a check is given: the receipt, its parsed record, the pinned keys, and the model file's hash and size."""
+"""What a check is given: the receipt, its parsed record, the pinned keys, the model file's hash and size."""
 
 from __future__ import annotations
 

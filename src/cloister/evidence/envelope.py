@@ -2,8 +2,8 @@
 
 Rules kept here:
 
-1. What is signed is the pre-authentication encoding of type and payload, so a signature over one kind of payload
-   never serves for another.
+1. What is signed is the pre-authentication encoding of type and payload, so a signature over one kind of
+   payload never serves for another.
 2. An envelope has one encoding: canonical JSON with standard base64. Any other spelling is refused.
 3. Verifying returns the payload or raises; the payload of an unverified envelope is for diagnosis only.
 4. An envelope carries exactly the signature asked for. An extra signature is something nobody vouches for.
@@ -114,8 +114,8 @@ def verify_envelope(envelope: Envelope, key: PublicKey) -> bytes:
     if len(envelope.signatures) != 1 or envelope.signatures[0].key_id != key.key_id:
         raise EvidenceError(
             "evidence.envelope_unsigned",
-            "the envelope is not signed by exactly the expected key",
-            "compare the party's key in the trust directory with the key it uses",
+            "The envelope is not signed by exactly the expected key.",
+            "Compare the party's key in the trust directory with the key it uses.",
         )
     key.verify(envelope.signatures[0].sig, pae(envelope.payload_type, envelope.payload))
     return envelope.payload
@@ -176,4 +176,4 @@ def _signature(value: JSON) -> Signature:
 
 
 def _malformed(reason: str) -> EvidenceError:
-    return EvidenceError("evidence.envelope_malformed", f"this is not a DSSE envelope: {reason}")
+    return EvidenceError("evidence.envelope_malformed", f"This is not a DSSE envelope: {reason.rstrip('.')}.")

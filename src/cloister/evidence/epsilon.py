@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, cast
 
 from cloister.core.canonical import JSON
 from cloister.evidence.predicates import BudgetSpend
 from cloister.evidence.record import JobRecord
 from cloister.evidence.terms import HARD_STOP_EPSILON
-from cloister.evidence.transcript import Event, epsilon, event_from_json
+from cloister.evidence.transcript import Event, coalesce, epsilon, event_from_json
 
 DECIMALS: Final = 6
 """Epsilon is stated rounded up to this many decimals, so that no machine's last bit understates it."""
@@ -72,9 +73,9 @@ def epsilon_figures(spends: Sequence[BudgetSpend]) -> EpsilonFigures:
         ImportError: if dp-accounting is not installed.
     """
     delta = max(one.delta for one in spends)
-    here, before = job_events(spends), prior_events(spends)
-    job = epsilon(here, delta)
-    total = epsilon((*before, *here), delta) if before else job
+    here, before = coalesce(job_events(spends)), prior_events(spends)
+    job = _epsilon(here, delta)
+    total = _epsilon(coalesce((*before, *here)), delta)
     return EpsilonFigures(_round_up(job), _round_up(total))
 
 
@@ -90,6 +91,12 @@ def epsilon_limits(record: JobRecord, site: str) -> EpsilonLimits:
 def within(spent: EpsilonFigures, limits: EpsilonLimits) -> bool:
     """Whether the spending keeps both limits, up to the rounding of the figures."""
     return spent.epsilon <= limits.job + TOLERANCE and spent.dataset_total <= limits.dataset + TOLERANCE
+
+
+@lru_cache(maxsize=256)
+def _epsilon(events: tuple[Event, ...], delta: float) -> float:
+    # Sites of one job usually ran the same mechanism, and composing costs far more than comparing.
+    return epsilon(events, delta)
 
 
 def _round_up(value: float) -> float:

@@ -37,7 +37,7 @@ def log_origin(role: Role, party: str) -> str:
     """
     if role not in (Role.HUB, Role.SITE) or not _PARTY.fullmatch(party):
         raise EvidenceError(
-            "evidence.statement_refused", "only a hub or a site with a proper name keeps a log"
+            "evidence.statement_refused", "Only a hub or a site with a proper name keeps a log."
         )
     return f"{ORIGIN_PREFIX}{role.value}/{party}"
 
@@ -53,7 +53,7 @@ def log_owner(origin: str) -> tuple[Role, str]:
         if party != origin and _PARTY.fullmatch(party):
             return role, party
     raise EvidenceError(
-        "evidence.checkpoint_malformed", "the log's name is not cloister/<hub or site>/<party>"
+        "evidence.checkpoint_malformed", "The log's name is not cloister/<hub or site>/<party>."
     )
 
 
@@ -119,11 +119,13 @@ def decode_proof(hashes: list[str]) -> tuple[bytes, ...]:
         EvidenceError: ``evidence.proof_invalid`` if it is too long or not canonical base64.
     """
     if len(hashes) > MAX_PROOF_HASHES:
-        raise EvidenceError("evidence.proof_invalid", "the inclusion proof is too long")
+        raise EvidenceError("evidence.proof_invalid", "The inclusion proof is too long.")
     try:
         return tuple(b64decode(one) for one in hashes)
     except InputError:
-        raise EvidenceError("evidence.proof_invalid", "the inclusion proof is not canonical base64") from None
+        raise EvidenceError(
+            "evidence.proof_invalid", "The inclusion proof is not canonical base64."
+        ) from None
 
 
 def extract_from_json(value: JSON) -> LogExtract:
@@ -153,4 +155,4 @@ def _entry(value: JSON) -> ProvenEntry:
 
 
 def _malformed() -> EvidenceError:
-    return EvidenceError("evidence.receipt_malformed", "this is not an extract of a log")
+    return EvidenceError("evidence.receipt_malformed", "This is not an extract of a log.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -29,12 +30,14 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    bindparam,
     func,
     insert,
     inspect,
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from cloister.core.database import open_database, snapshot, transaction
 from cloister.core.errors import CloisterError
@@ -46,6 +49,7 @@ from cloister.evidence.extract import LogExtract, ProvenEntry, verify_entry
 from cloister.evidence.merkle import (
     EMPTY_ROOT,
     CompactRange,
+    NodeReader,
     compact_range_nodes,
     consistency_proof,
     inclusion_proof,
@@ -79,6 +83,21 @@ _HEAD = Table(
     Column("checkpoint", String, nullable=False),
 )
 
+# Built once: building a statement costs SQLAlchemy more than SQLite takes to run it.
+_READ_HEAD = select(_HEAD.c.format, _HEAD.c.checkpoint)
+_WRITE_HEAD = update(_HEAD).where(_HEAD.c.id == 1).values(checkpoint=bindparam("note"))
+_ADD_ENTRY = insert(_ENTRIES)
+_ADD_NODES = insert(_NODES)
+_READ_NODE = select(_NODES.c.hash).where(
+    _NODES.c.level == bindparam("at_level"), _NODES.c.idx == bindparam("at_idx")
+)
+_READ_ENTRY = select(_ENTRIES.c.envelope).where(_ENTRIES.c.idx == bindparam("at_idx"))
+_READ_ALL = select(_ENTRIES.c.envelope).order_by(_ENTRIES.c.idx)
+_READ_STREAM = (
+    select(_ENTRIES.c.idx).where(_ENTRIES.c.stream == bindparam("of")).order_by(_ENTRIES.c.position)
+)
+_COUNT = select(func.count(), func.max(_ENTRIES.c.idx)).select_from(_ENTRIES)
+
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
@@ -102,6 +121,7 @@ class EvidenceLog:
         self._origin = origin
         self._signer = signer
         self._lock = threading.Lock()
+        self._edge_at: tuple[str, CompactRange] | None = None
 
     @classmethod
     def create(cls, path: Path, *, origin: str, signer: Signer) -> EvidenceLog:
@@ -123,10 +143,7 @@ class EvidenceLog:
         engine = open_database(path)
         try:
             with transaction(engine) as connection:
-                if inspect(connection).get_table_names():
-                    raise EvidenceError(
-                        "evidence.log_exists", f"there is already a log at {path}", "open it instead"
-                    )
+                _require_empty(connection, path)
                 _METADATA.create_all(connection)
                 connection.execute(insert(_HEAD).values(id=1, format=FORMAT, checkpoint=head.encode()))
         except BaseException:
@@ -153,8 +170,8 @@ class EvidenceLog:
         if not path.is_file():
             raise EvidenceError(
                 "evidence.log_missing",
-                f"there is no log at {path}",
-                "a log that was there before and is gone must be restored, not begun anew",
+                f"There is no log at {path}.",
+                "A log that was there before and is gone must be restored, not begun anew.",
             )
         engine = open_database(path)
         log = cls(engine, path, origin, signer)
@@ -198,22 +215,16 @@ class EvidenceLog:
         """
         data = envelope.encode()
         leaf = leaf_hash(data)
-        with self._lock, transaction(self._engine) as connection:
-            head = self._head(connection)
-            taken = select(func.count()).where(_ENTRIES.c.stream == stream)
-            if connection.execute(taken).scalar_one() != position:
+        with self._lock:
+            try:
+                with transaction(self._engine) as connection:
+                    index, edge_at = self._append(connection, leaf, (data, stream, position))
+            except IntegrityError:
                 raise self._mismatch(
-                    f"entry {position} of {stream} is not the next; another writer is at work"
-                )
-            tree = self._edge(connection, head)
-            nodes = tree.append(leaf)
-            connection.execute(
-                insert(_ENTRIES).values(idx=head.size, stream=stream, position=position, envelope=data)
-            )
-            connection.execute(insert(_NODES), [{"level": a, "idx": b, "hash": c} for a, b, c in nodes])
-            signed = sign_checkpoint(self._origin, tree.size, tree.root(), self._signer)
-            connection.execute(update(_HEAD).where(_HEAD.c.id == 1).values(checkpoint=signed.encode()))
-        return LogEntry(head.size, leaf)
+                    f"entry {position} of {stream} is taken; another writer is at work"
+                ) from None
+            self._edge_at = edge_at
+        return LogEntry(index, leaf)
 
     def checkpoint(self) -> Checkpoint:
         """The log's signed head.
@@ -231,21 +242,35 @@ class EvidenceLog:
             EvidenceError: ``evidence.out_of_range`` or ``evidence.log_mismatch``.
         """
         with snapshot(self._engine) as connection:
-            return self._proven(connection, self._head(connection), index).envelope
+            return self._proven(connection, self._head(connection), index, self._reader(connection)).envelope
+
+    def envelopes(self) -> tuple[Envelope, ...]:
+        """Every envelope in order, verified as a whole against the signed head.
+
+        Raises:
+            EvidenceError: ``evidence.log_mismatch`` if any entry was altered, removed or added.
+        """
+        tree = CompactRange()
+        with snapshot(self._engine) as connection:
+            head = self._head(connection)
+            found = [bytes(data) for data in connection.execute(_READ_ALL).scalars()]
+        for data in found:
+            tree.append(leaf_hash(data))
+        if tree.size != head.size or tree.root() != head.root:
+            raise self._mismatch("its entries don't lead to its signed head")
+        return tuple(decode_envelope(data) for data in found)
 
     def inclusion_proof(self, index: int, size: int) -> tuple[bytes, ...]:
         """Proof that entry ``index`` is in the log as it was at ``size`` entries (RFC 9162 section 2.1.3)."""
         with snapshot(self._engine) as connection:
             self._require_size(connection, size)
-            return inclusion_proof(index, size, lambda level, idx: self._node(connection, level, idx))
+            return inclusion_proof(index, size, self._reader(connection))
 
     def consistency_proof(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
         """Proof that the log at ``new_size`` begins with the log at ``old_size`` (RFC 9162 section 2.1.4)."""
         with snapshot(self._engine) as connection:
             self._require_size(connection, new_size)
-            return consistency_proof(
-                old_size, new_size, lambda level, idx: self._node(connection, level, idx)
-            )
+            return consistency_proof(old_size, new_size, self._reader(connection))
 
     def extract(self, stream: str) -> LogExtract:
         """All entries of a stream with proofs against the present head, each verified.
@@ -261,9 +286,9 @@ class EvidenceLog:
         """
         with snapshot(self._engine) as connection:
             head = self._head(connection)
-            query = select(_ENTRIES.c.idx).where(_ENTRIES.c.stream == stream).order_by(_ENTRIES.c.position)
-            indices = connection.execute(query).scalars().all()
-            entries = tuple(self._proven(connection, head, index) for index in indices)
+            get = self._reader(connection)
+            indices = connection.execute(_READ_STREAM, {"of": stream}).scalars().all()
+            entries = tuple(self._proven(connection, head, index, get) for index in indices)
         return LogExtract(self._origin, head, entries)
 
     def close(self) -> None:
@@ -278,20 +303,41 @@ class EvidenceLog:
     ) -> None:
         self.close()
 
+    def _append(
+        self, connection: Connection, leaf: bytes, row: tuple[bytes, str, int]
+    ) -> tuple[int, tuple[str, CompactRange]]:
+        data, stream, position = row
+        tree = self._writable_edge(connection)
+        index = tree.size
+        nodes = tree.append(leaf)
+        connection.execute(
+            _ADD_ENTRY, {"idx": index, "stream": stream, "position": position, "envelope": data}
+        )
+        connection.execute(_ADD_NODES, [{"level": a, "idx": b, "hash": c} for a, b, c in nodes])
+        note = sign_checkpoint(self._origin, tree.size, tree.root(), self._signer).encode()
+        connection.execute(_WRITE_HEAD, {"note": note})
+        return index, (note, tree)
+
+    def _writable_edge(self, connection: Connection) -> CompactRange:
+        """The tree's edge: as kept in memory if the stored head is the one written last, else read anew."""
+        kept, self._edge_at = self._edge_at, None
+        note = connection.execute(_READ_HEAD).one_or_none()
+        if kept is not None and note is not None and note.checkpoint == kept[0]:
+            return kept[1]
+        return self._edge(connection, self._head(connection))
+
     def _check(self, connection: Connection) -> None:
         head = self._head(connection)
-        entries = connection.execute(
-            select(func.count(), func.max(_ENTRIES.c.idx)).select_from(_ENTRIES)
-        ).one()
+        entries = connection.execute(_COUNT).one()
         last = -1 if entries[1] is None else entries[1]
         if entries[0] != head.size or last != head.size - 1:
             raise self._mismatch("it has more or fewer entries than its head says")
         self._edge(connection, head)
         if head.size:
-            self._proven(connection, head, head.size - 1)
+            self._proven(connection, head, head.size - 1, self._reader(connection))
 
     def _head(self, connection: Connection) -> Checkpoint:
-        row = connection.execute(select(_HEAD.c.format, _HEAD.c.checkpoint)).one_or_none()
+        row = connection.execute(_READ_HEAD).one_or_none()
         if row is None or row.format != FORMAT:
             raise self._mismatch("it has no head of a known format")
         try:
@@ -302,17 +348,16 @@ class EvidenceLog:
         return head
 
     def _edge(self, connection: Connection, head: Checkpoint) -> CompactRange:
-        peaks = [self._node(connection, level, index) for level, index in compact_range_nodes(head.size)]
+        get = self._reader(connection)
+        peaks = [get(level, index) for level, index in compact_range_nodes(head.size)]
         tree = CompactRange(head.size, peaks)
         if tree.root() != head.root:
             raise self._mismatch("its stored tree doesn't lead to its signed head")
         return tree
 
-    def _proven(self, connection: Connection, head: Checkpoint, index: int) -> ProvenEntry:
-        proof = inclusion_proof(index, head.size, lambda level, idx: self._node(connection, level, idx))
-        data = connection.execute(
-            select(_ENTRIES.c.envelope).where(_ENTRIES.c.idx == index)
-        ).scalar_one_or_none()
+    def _proven(self, connection: Connection, head: Checkpoint, index: int, get: NodeReader) -> ProvenEntry:
+        proof = inclusion_proof(index, head.size, get)
+        data = connection.execute(_READ_ENTRY, {"at_idx": index}).scalar_one_or_none()
         if data is None:
             raise self._mismatch(f"its entry {index} is gone")
         try:
@@ -322,20 +367,30 @@ class EvidenceLog:
             raise self._mismatch(f"its entry {index} was altered") from error
         return entry
 
-    def _node(self, connection: Connection, level: int, index: int) -> bytes:
-        query = select(_NODES.c.hash).where(_NODES.c.level == level, _NODES.c.idx == index)
-        found = connection.execute(query).scalar_one_or_none()
-        if found is None:
-            raise self._mismatch("a part of its tree is gone")
-        return bytes(found)
+    def _reader(self, connection: Connection) -> NodeReader:
+        """Reads stored nodes, each once within one call."""
+
+        @cache
+        def node(level: int, index: int) -> bytes:
+            found = connection.execute(_READ_NODE, {"at_level": level, "at_idx": index}).scalar_one_or_none()
+            if found is None:
+                raise self._mismatch("a part of its tree is gone")
+            return bytes(found)
+
+        return node
 
     def _require_size(self, connection: Connection, size: int) -> None:
         if size > self._head(connection).size:
-            raise EvidenceError("evidence.out_of_range", f"the log has fewer than {size} entries")
+            raise EvidenceError("evidence.out_of_range", f"The log has fewer than {size} entries.")
 
     def _mismatch(self, reason: str) -> EvidenceError:
         return EvidenceError(
             "evidence.log_mismatch",
-            f"the log at {self._path} can't be used: {reason}",
-            "restore it from a copy that leads to the newest checkpoint known elsewhere; nothing was changed",
+            f"The log at {self._path} can't be used: {reason}.",
+            "Restore it from a copy that leads to the newest checkpoint known elsewhere; nothing was changed.",
         )
+
+
+def _require_empty(connection: Connection, path: Path) -> None:
+    if inspect(connection).get_table_names():
+        raise EvidenceError("evidence.log_exists", f"There is already a log at {path}.", "Open it instead.")

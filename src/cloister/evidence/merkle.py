@@ -6,7 +6,7 @@ Rules kept here:
 
 1. A leaf is hashed with prefix 0x00, an inner node with prefix 0x01, so neither can pass for the other.
 2. All loops are iterative and bounded by the bits of the tree size; a proof longer than that is refused.
-3. A verifying function returns nothing or raises `EvidenceError("evidence.proof_invalid")`; it never returns a bool.
+3. A verifying function returns nothing or raises ``evidence.proof_invalid``; it never returns a bool.
 4. Stored nodes are roots of complete subtrees only, named by (level, index): the node covers the leaves
    ``index << level`` up to ``(index + 1) << level``. They never change once written.
 """
@@ -68,7 +68,7 @@ class CompactRange:
 
     def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
         if not 0 <= size <= MAX_TREE_SIZE or len(peaks) != size.bit_count():
-            raise EvidenceError("evidence.tree_invalid", "the stored edge of the tree doesn't fit its size")
+            raise EvidenceError("evidence.tree_invalid", "The stored edge of the tree doesn't fit its size.")
         self._size = size
         self._peaks = list(peaks)
 
@@ -165,7 +165,7 @@ def inclusion_proof(index: int, size: int, get: NodeReader) -> tuple[bytes, ...]
         EvidenceError: ``evidence.out_of_range`` if there is no such leaf.
     """
     if not 0 <= index < size <= MAX_TREE_SIZE:
-        raise EvidenceError("evidence.out_of_range", f"there is no entry {index} in a log of {size} entries")
+        raise EvidenceError("evidence.out_of_range", f"There is no entry {index} in a log of {size} entries.")
     path: list[bytes] = []
     start, end = 0, size
     while end - start > 1:
@@ -196,7 +196,7 @@ def consistency_proof(old_size: int, new_size: int, get: NodeReader) -> tuple[by
     """
     if not 0 < old_size <= new_size <= MAX_TREE_SIZE:
         raise EvidenceError(
-            "evidence.out_of_range", f"no proof exists from size {old_size} to size {new_size}"
+            "evidence.out_of_range", f"No proof exists from size {old_size} to size {new_size}."
         )
     path: list[bytes] = []
     start, end = 0, new_size
@@ -308,4 +308,4 @@ def _require_equal(computed: bytes, stated: bytes, reason: str) -> None:
 
 
 def _invalid(reason: str) -> EvidenceError:
-    return EvidenceError("evidence.proof_invalid", reason)
+    return EvidenceError("evidence.proof_invalid", f"The proof doesn't hold: {reason}.")

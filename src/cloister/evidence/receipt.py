@@ -2,9 +2,10 @@
 
 Rules kept here:
 
-1. A receipt is composed from statements only. If a required one is missing, there is no receipt, and the error
-   lists what is missing.
-2. The hub signs the whole body; every figure in the summary is recomputed from the statements by whoever verifies.
+1. A receipt is composed from statements only. If a required one is missing, there is no receipt, and the
+   error lists what is missing.
+2. The hub signs the whole body; every figure in the summary is recomputed from the statements by whoever
+   verifies.
 3. A receipt has one spelling: the canonical encoding of its own parse.
 """
 
@@ -120,7 +121,7 @@ def receipt_from_json(value: JSON, data: bytes) -> Receipt:
         The receipt.
 
     Raises:
-        EvidenceError: ``evidence.receipt_malformed`` for an unknown schema, or missing, unknown or wrong fields.
+        EvidenceError: ``evidence.receipt_malformed`` for an unknown schema, or wrong or missing fields.
     """
     try:
         receipt = Receipt.model_validate(value)

@@ -1,7 +1,6 @@
 """Which statements a job needs before a receipt may speak of it.
 
-One pure function, used by the composer to refuse and by the verifier to refuse: what is missing can't be left out
-by either.
+One pure function, by which the composer refuses to issue and the verifier refuses to accept.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ def missing_statements(record: JobRecord) -> tuple[str, ...]:
     """Name every statement that is missing, or made more than once where once is meant.
 
     Required: the hub's opening, one aggregate per round, one attestation verdict per participating site, the
-    evaluation and the release; of each participating site its manifest, decision and data, and for each round
-    it took part in the budget spent and the update released; and of every party a closing statement that counts
-    as many statements as there are.
+    evaluation and the release; of each participating site its manifest, decision and data, and for each
+    round it took part in the budget spent and the update released; and of every party a closing statement
+    that counts as many statements as there are.
 
     Args:
         record: the job's record.

@@ -2,8 +2,8 @@
 
 Rules kept here:
 
-1. A statement has one encoding, canonical JSON. Decoding refuses bytes that differ from the re-encoding of what
-   was understood: no coerced type, no dropped field, no second spelling.
+1. A statement has one encoding, canonical JSON. Decoding refuses bytes that differ from the re-encoding of
+   what was understood: no coerced type, no dropped field, no second spelling.
 2. A predicate of an unknown type or version is refused.
 """
 
@@ -89,7 +89,7 @@ def decode_statement(payload: bytes) -> Statement:
     if not isinstance(value, dict) or value.keys() != {"_type", "predicate", "predicateType", "subject"}:
         raise _malformed("it doesn't have exactly the fields of a Statement")
     if value["_type"] != STATEMENT_TYPE:
-        raise EvidenceError("evidence.statement_unknown", "this is not an in-toto Statement v1")
+        raise EvidenceError("evidence.statement_unknown", "This is not an in-toto Statement v1.")
     predicate_type = value["predicateType"]
     if not isinstance(predicate_type, str):
         raise _malformed("its predicateType is not text")
@@ -148,4 +148,6 @@ def require_subjects(subjects: Sequence[Subject]) -> tuple[Subject, ...]:
 
 
 def _malformed(reason: str) -> EvidenceError:
-    return EvidenceError("evidence.statement_malformed", f"this is not a canonical statement: {reason}")
+    return EvidenceError(
+        "evidence.statement_malformed", f"This is not a canonical statement: {reason.rstrip('.')}."
+    )

@@ -1,7 +1,7 @@
 """The summary in a receipt: what a person reads first, every figure of it recomputed from statements.
 
-The fields are those a receipt must have for execution, policy, privacy and performance; what can't be evidenced
-(destruction, for now) isn't in it but in the receipt's list of claims not made.
+The fields are those a receipt must have for execution, policy, privacy and performance; what can't be
+evidenced (destruction, for now) isn't in it but in the receipt's list of claims not made.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the verifier reads of documents that rooms above define: the job, the manifests, the request.
 
 These are views: they read the fields a receipt is checked by, and leave the rest to the room that owns the
-document. The documents themselves are compared by hash of their signed bytes, so nothing is lost by not reading it.
+document. Documents are compared by the hash of their signed bytes, so nothing is lost by not reading it.
 """
 
 from __future__ import annotations
@@ -200,6 +200,6 @@ def read_document(view: type[V], payload: bytes, what: str) -> V:
         value = parse_canonical(payload, max_bytes=MAX_DOCUMENT_BYTES)
     except CloisterError as error:
         raise EvidenceError(
-            "evidence.receipt_malformed", f"The {what} can't be read: {error.message}"
+            "evidence.receipt_malformed", f"The {what} can't be read: {error.message}."
         ) from error
     return read_terms(view, value, what)

@@ -2,7 +2,7 @@
 
 A trust directory is ``<role>/<party>.pem`` with the roles hub, site, developer, hospital and tee-root:
 
-- ``hub/<name>.pem``, ``site/<name>.pem``: the key that signs the party's statements and its log's checkpoints;
+- ``hub/<name>.pem``, ``site/<name>.pem``: the key that signs the party's statements and its log's heads;
 - ``hospital/<site>.pem``: the key that signs the manifest of the site of that name;
 - ``developer/<id>.pem``: the key that signs training requests of the developer with that id;
 - ``tee-root/<name>.pem``: a root certificate of an attestation vendor, kept as bytes for who understands it.
@@ -59,7 +59,7 @@ class Trust:
             place = f"{entry.role.value}/{entry.party}"
             if not _PARTY.fullmatch(entry.party):
                 raise EvidenceError(
-                    "evidence.trust_malformed", f"{entry.role.value} has a party with an improper name"
+                    "evidence.trust_malformed", f"{entry.role.value} has a party with an improper name."
                 )
             if entry.role is Role.TEE_ROOT:
                 roots[entry.party] = entry.pem
@@ -68,8 +68,8 @@ class Trust:
             if (entry.role, entry.party) in keys or key.key_id in owners:
                 raise EvidenceError(
                     "evidence.trust_conflict",
-                    f"one key stands for {place} and for {owners.get(key.key_id, place)}",
-                    "give each party a key of its own for each role",
+                    f"One key stands for {place} and for {owners.get(key.key_id, place)}.",
+                    "Give each party a key of its own for each role.",
                 )
             owners[key.key_id] = place
             keys[entry.role, entry.party] = key
@@ -92,7 +92,7 @@ class Trust:
         if not directory.is_dir() or directory.is_symlink():
             raise EvidenceError(
                 "evidence.trust_malformed",
-                f"{directory} is not a trust directory",
+                f"{directory} is not a trust directory.",
                 "it holds <role>/<party>.pem with the roles " + ", ".join(role.value for role in Role),
             )
         entries: list[TrustEntry] = []
@@ -100,12 +100,12 @@ class Trust:
         for folder in sorted(directory.iterdir()):
             if folder.name not in roles or folder.is_symlink() or not folder.is_dir():
                 raise EvidenceError(
-                    "evidence.trust_malformed", f"{folder.name} is not a role of a trust directory"
+                    "evidence.trust_malformed", f"{folder.name} is not a role of a trust directory."
                 )
             for file in sorted(folder.iterdir()):
                 if file.suffix != ".pem" or file.is_symlink() or not file.is_file():
                     raise EvidenceError(
-                        "evidence.trust_malformed", f"{folder.name}/{file.name} is not a <party>.pem file"
+                        "evidence.trust_malformed", f"{folder.name}/{file.name} is not a <party>.pem file."
                     )
                 entries.append(TrustEntry(roles[folder.name], file.stem, _read(file)))
         return cls(entries)
@@ -120,8 +120,8 @@ class Trust:
         if found is None:
             raise EvidenceError(
                 "evidence.trust_unknown",
-                f"the trust directory has no {role.value}/{party}.pem",
-                "ask that party for its public key over a channel you trust",
+                f"The trust directory has no {role.value}/{party}.pem.",
+                "Ask that party for its public key over a channel you trust.",
             )
         return found
 
@@ -161,7 +161,7 @@ def _read(file: Path) -> bytes:
         return read_bounded(file, MAX_PEM_BYTES)
     except InputError as error:
         raise EvidenceError(
-            "evidence.trust_malformed", f"{file.parent.name}/{file.name} can't be read"
+            "evidence.trust_malformed", f"{file.parent.name}/{file.name} can't be read."
         ) from error
 
 
@@ -170,5 +170,5 @@ def _key(pem: bytes, place: str) -> PublicKey:
         return PublicKey.from_pem(pem)
     except CloisterError as error:
         raise EvidenceError(
-            "evidence.trust_malformed", f"{place}.pem is not an Ed25519 public key"
+            "evidence.trust_malformed", f"{place}.pem is not an Ed25519 public key."
         ) from error

@@ -3,8 +3,8 @@
 Rules kept here:
 
 1. Pure: no file, no network, no clock, no database. What isn't in the receipt or pinned isn't looked up.
-2. It always answers. A receipt that can't be read gets a verdict with the check that failed; the checks behind it
-   are not run, and that counts as failed.
+2. It always answers. A receipt that can't be read gets a verdict with the check that failed; the checks
+   behind it are not run, and that counts as failed.
 3. Every check is made, so that a verdict names all that is wrong and not only the first thing.
 4. A verdict is recomputed from statements; nothing the issuer concludes is taken over.
 """

@@ -63,7 +63,7 @@ class StatementWriter:
         role, owner = log_owner(log.origin)
         if owner != party or log.public_key.key_id != signer.public_key.key_id:
             raise EvidenceError(
-                "evidence.statement_refused", "a party writes into its own log with its own key"
+                "evidence.statement_refused", "A party writes into its own log with its own key."
             )
         self._log = log
         self._signer = signer
@@ -109,12 +109,12 @@ class StatementWriter:
             The statement as written.
 
         Raises:
-            EvidenceError: ``evidence.statement_refused`` if the fields don't fit or the role may not say this;
+            EvidenceError: ``evidence.statement_refused`` if the fields don't fit or its role may not say it;
                 ``evidence.job_closed`` after `close`.
             StorageError: if it can't be logged; then it wasn't made.
         """
         if predicate_class is JobClosed:
-            raise EvidenceError("evidence.statement_refused", "a job is closed with close()")
+            raise EvidenceError("evidence.statement_refused", "A job is closed with close().")
         with self._lock:
             return self._write(predicate_class, subjects, fields)
 
@@ -138,10 +138,10 @@ class StatementWriter:
         self, predicate_class: type[Predicate], subjects: Sequence[Subject], fields: dict[str, object]
     ) -> WrittenStatement:
         if self._closed:
-            raise EvidenceError("evidence.job_closed", f"{self._party} has closed job {self._job_id}")
+            raise EvidenceError("evidence.job_closed", f"{self._party} has closed job {self._job_id}.")
         if self._role not in predicate_class.ROLES:
             raise EvidenceError(
-                "evidence.statement_refused", f"a {self._role.value} may not state {predicate_class.TYPE}"
+                "evidence.statement_refused", f"A {self._role.value} may not state {predicate_class.TYPE}."
             )
         chain = {
             "job_id": self._job_id,
@@ -158,7 +158,9 @@ class StatementWriter:
                 for one in error.errors(include_input=False, include_url=False)
             ]
             raise EvidenceError(
-                "evidence.statement_refused", f"the fields don't make a {predicate_class.TYPE}", details=wrong
+                "evidence.statement_refused",
+                f"The fields don't make a {predicate_class.TYPE}.",
+                details=wrong,
             ) from None
         statement = Statement(require_subjects(subjects), predicate)
         envelope = sign_statement(statement, self._signer)

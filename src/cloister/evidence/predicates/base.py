@@ -2,8 +2,8 @@
 
 Rules kept here:
 
-1. A predicate names its job, its party, its place in that party's chain and the statement before it: a missing
-   link is located, and a statement of another job can't be slipped in.
+1. A predicate names its job, its party, its place in that party's chain and the statement before it: a
+   missing link is located, and a statement of another job can't be slipped in.
 2. A predicate's TYPE carries its version; an unknown type or version is refused, never guessed.
 3. A predicate's ROLE says which kind of party may make it: a site's statement under a hub's key is refused.
 4. Models are frozen, closed to unknown fields, and refuse NaN and infinity.
@@ -96,8 +96,8 @@ def predicate_class(predicate_type: str) -> type[Predicate]:
     if found is None:
         raise EvidenceError(
             "evidence.statement_unknown",
-            "a statement is of a type or version this program doesn't know",
-            "verify with the version of cloister that issued it, or a newer one",
+            "A statement is of a type or version this program doesn't know.",
+            "Verify with the version of cloister that issued it, or a newer one.",
         )
     return found
 

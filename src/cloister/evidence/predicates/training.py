@@ -75,7 +75,7 @@ class UpdateReleased(Predicate):
 
     Attributes:
         round: the round, from 0.
-        model_sha256: hash of the global weights this round's training started from, as the site received them.
+        model_sha256: hash of the global weights the round's training began with, as the site received them.
         update_sha256: hash of the update that left.
         tensors: what it was made of.
         scalars: names of the numbers that left beside the tensors.

@@ -1,9 +1,8 @@
-"""Checks on the documents a job stands on: each hospital's manifest, the request, and the job consented to."""
+"""Checks on the documents a job stands on: each hospital's manifest, the request, the job consented to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 
 from cloister.core.clock import parse_time
 from cloister.core.errors import CloisterError
@@ -49,7 +48,7 @@ def _manifest_problems(context: ReceiptContext, site: str) -> Iterator[str]:
         )
         if one.manifest_sha256 != digest or stated != written:
             yield "the site works under another manifest"
-        if not terms.validity.holds_at(_moment(one.recorded_at)):
+        if not terms.validity.holds_at(parse_time(one.recorded_at)):
             yield "the manifest was not in force when the site accepted it"
     for decided in context.record.by(site, RequestDecided):
         if decided.manifest_sha256 != digest:
@@ -57,7 +56,7 @@ def _manifest_problems(context: ReceiptContext, site: str) -> Iterator[str]:
 
 
 def check_request(context: ReceiptContext) -> Check:
-    """The request is the developer's, every participant approved it and this job, and the hub opened this job."""
+    """The request is the developer's, each participant approved it and this job, the hub opened this job."""
     record = context.record
     request = record.request
     problems = list(
@@ -110,7 +109,3 @@ def _signed_by(
         verify_envelope(envelope, key)
     except CloisterError as error:
         yield error.message
-
-
-def _moment(text: str) -> datetime:
-    return parse_time(text)

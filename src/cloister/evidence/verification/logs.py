@@ -1,8 +1,9 @@
-"""Checks on the receipt itself and its logs: who signed, what is logged, in which order, with nothing missing."""
+"""Checks on the receipt and its logs: who signed, what is logged, in which order, with nothing missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import cast
 
 from cloister.core.canonical import JSON
@@ -95,14 +96,14 @@ def _signature_problems(context: ReceiptContext, one: LoggedStatement) -> Iterat
 
 
 def check_statement_order(context: ReceiptContext) -> Check:
-    """Statements stand in the order of their logs, and each log's order is that of its party's chain and clock."""
+    """Statements stand in their logs' order, and each log's order is that of its party's chain and clock."""
     problems: list[str] = []
     places = [(one.log, one.index) for one in context.body.statements]
-    for earlier, later in zip(places, places[1:], strict=False):
+    for earlier, later in pairwise(places):
         if earlier >= later:
             problems.append(f"{later[0]} entry {later[1]} stands after {earlier[0]} entry {earlier[1]}")
     for chain in _chains(context).values():
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in pairwise(chain):
             if before.predicate.sequence >= after.predicate.sequence:
                 problems.append(f"{after.log} entry {after.entry.index} was stated before the one it follows")
             elif before.predicate.recorded_at > after.predicate.recorded_at:

@@ -23,11 +23,12 @@ def check_evaluation(context: ReceiptContext) -> Check:
     problems = [problem for one in found for problem in _evaluation_problems(record, one)]
     if not found:
         problems.append("there is no evaluation")
-    detail = "; ".join(
-        f"{one.metric} {one.value:.4f} on {one.test_set}, {'reaches' if one.passed else 'misses'} {one.threshold:g}"
-        for one in found
-    )
-    return judged("evaluation", problems, detail)
+    return judged("evaluation", problems, "; ".join(map(_in_words, found)))
+
+
+def _in_words(one: Evaluation) -> str:
+    verdict = "reaches" if one.passed else "misses"
+    return f"{one.metric} {one.value:.4f} on {one.test_set}, {verdict} {one.threshold:g}"
 
 
 def _evaluation_problems(record: JobRecord, one: Evaluation) -> Iterator[str]:
@@ -52,7 +53,7 @@ def _evaluation_problems(record: JobRecord, one: Evaluation) -> Iterator[str]:
 
 
 def check_model_hash(context: ReceiptContext) -> Check:
-    """The model file at hand is the one in the receipt and the one released, within every output constraint."""
+    """The model file at hand is the one in the receipt and the one released, within each output constraint."""
     record, model = context.record, context.model
     problems: list[str] = []
     section = context.body.model

@@ -1,9 +1,10 @@
-"""Checks on training: the data committed to, the budget spent, what left each site, and what was made of it."""
+"""Checks on training: the data committed to, the budget spent, what left each site, what was made of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import cast
 
 from cloister.core.canonical import JSON
@@ -147,7 +148,7 @@ def check_epsilon(context: ReceiptContext) -> Check:
 
 
 def check_airlock(context: ReceiptContext) -> Check:
-    """What the hub used is what each site released: the same updates, of the same shape, none left out unsaid."""
+    """What the hub used is what each site released: the same updates, of one shape, none left out unsaid."""
     record = context.record
     released = {(one.party, one.round): one for one in record.of(UpdateReleased)}
     problems: list[str] = []
@@ -177,7 +178,7 @@ def check_aggregation(context: ReceiptContext) -> Check:
     record = context.record
     rounds = sorted(record.by(record.issuer, RoundAggregated), key=lambda one: one.round)
     problems = [f"round {one.round}: {text}" for one in rounds for text in _round_problems(record, one)]
-    for before, after in zip(rounds, rounds[1:], strict=False):
+    for before, after in pairwise(rounds):
         if before.model_sha256_after != after.model_sha256_before:
             problems.append(f"round {after.round}: it did not begin with the model round {before.round} made")
     for release in record.by(record.issuer, Release):

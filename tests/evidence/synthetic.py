@@ -1,0 +1,444 @@
+"""A whole small job with real keys, real logs and a real receipt, and a hub that can lie about it.
+
+Sites write their logs honestly and keep their keys. The hub writes its own log and composes the receipt; a test may
+let it lie in both, since it holds the hub's key.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cloister.core.canonical import JSON, b64encode, canonicalize, parse
+from cloister.core.clock import Clock
+from cloister.core.hashes import Sha256, sha256_hex
+from cloister.core.keys import EphemeralKeyStore, Signer
+from cloister.evidence import (
+    EvidenceLog,
+    LogExtract,
+    Predicate,
+    Role,
+    StatementWriter,
+    Subject,
+    Trust,
+    TrustEntry,
+    log_origin,
+    sign_envelope,
+)
+from cloister.evidence.checks import Check, CheckRegistry, passed
+from cloister.evidence.context import ModelArtifact, ReceiptContext
+from cloister.evidence.envelope import Envelope
+from cloister.evidence.predicates import (
+    OS_ENTROPY,
+    AttestationVerdict,
+    BudgetSpend,
+    DataCommitment,
+    Evaluation,
+    JobOpened,
+    ManifestAccepted,
+    Release,
+    RequestDecided,
+    RoundAggregated,
+    UpdateReleased,
+    Violation,
+)
+from cloister.evidence.receipt import ModelFile, compose_receipt, signed_bytes
+from cloister.evidence.scoring import improvement_score
+from cloister.evidence.terms import MANIFEST_TYPE, REQUEST_TYPE
+from cloister.evidence.transcript import SampledGaussian, event_to_json
+from cloister.evidence.verifier import TestRandomness, Verdict, Verifier
+
+HUB = "hub-one"
+JOB_ID = "11111111-2222-4333-8444-555555555555"
+OTHER_JOB_ID = "99999999-2222-4333-8444-555555555555"
+RECEIPT_ID = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
+MODEL = b"the weights of a model" * 100
+START = datetime(2026, 11, 21, 14, 0, tzinfo=UTC)
+
+Fields = dict[str, object]
+Step = tuple[type[Predicate], Fields]
+Lie = Callable[[list[Step]], None]
+
+
+def digest(text: str) -> Sha256:
+    """A hash that stands for a thing by its name."""
+    return sha256_hex(text.encode())
+
+
+def ticking() -> Clock:
+    """A clock that moves one second each time it is asked."""
+    moments = iter(START + timedelta(seconds=second) for second in range(10**6))
+    return lambda: next(moments)
+
+
+def plugged() -> CheckRegistry:
+    """A registry in which the rooms above are content with everything."""
+
+    def content(name: str) -> Callable[[ReceiptContext], Check]:
+        return lambda _: passed(name, "re-run")
+
+    registry = CheckRegistry()
+    for name in ("policy", "attestation"):
+        registry.register(name, content(name))
+    return registry
+
+
+@dataclass
+class SyntheticJob:
+    """The job: who takes part, under which documents, and what each party logs."""
+
+    folder: Path
+    sites: tuple[str, ...] = ("north", "south")
+    rounds: int = 2
+    noise_generator: str = OS_ENTROPY
+    noise_multiplier: float = 8.0
+    job_id: str = JOB_ID
+    keys: Mapping[str, Signer] = field(default_factory=dict)
+    extracts: dict[str, LogExtract] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            names = [
+                "hub",
+                "developer",
+                *(f"{kind}-{one}" for kind in ("site", "hospital") for one in self.sites),
+            ]
+            store = EphemeralKeyStore()
+            self.keys = {name: store.generate(name) for name in names}
+
+    @property
+    def trust(self) -> Trust:
+        """What a verifying party pinned."""
+        entries = [(Role.HUB, HUB, "hub"), (Role.DEVELOPER, "lab", "developer")]
+        entries += [(Role.SITE, one, f"site-{one}") for one in self.sites]
+        entries += [(Role.HOSPITAL, one, f"hospital-{one}") for one in self.sites]
+        return Trust(
+            TrustEntry(role, party, self.keys[key].public_key.pem.encode()) for role, party, key in entries
+        )
+
+    @property
+    def job(self) -> dict[str, JSON]:
+        """The job every site consents to."""
+        return {
+            "job_id": self.job_id,
+            "clients": list(self.sites),
+            "min_clients": 2,
+            "rounds": self.rounds,
+            "strategy": "FED_AVG",
+            "privacy": {
+                "noise_multiplier": self.noise_multiplier,
+                "target_epsilon": 3.0,
+                "delta": 1e-5,
+                "max_grad_norm": 1.0,
+            },
+            "training": {
+                "sampling_probability": 0.1,
+                "batch_size": None,
+                "local_steps": 5,
+                "learning_rate": 0.5,
+            },
+            "seed": 7,
+        }
+
+    def manifest(self, site: str, **guardrails: JSON) -> Envelope:
+        """The signed manifest of a site's hospital."""
+        document: dict[str, JSON] = {
+            "manifest_id": f"{self.sites.index(site):08d}-2222-4333-8444-555555555555",
+            "version": "1.0.0",
+            "hospital": {
+                "id": site,
+                "name": f"Hospital {site}",
+                "public_key": self.keys[f"hospital-{site}"].public_key.pem,
+            },
+            "dataset_scope": {"name": "tumours", "sha256": digest(f"data {site}")},
+            "privacy_guardrails": {
+                "epsilon_budget": 4.0,
+                "delta_budget": 1e-5,
+                "epsilon_hard_stop": 5.0,
+                "minimum_group_size": 20,
+                **guardrails,
+            },
+            "success_metrics": {
+                "primary_metric": "accuracy",
+                "threshold": 0.8,
+                "evaluation_method": {"test_set": "holdout"},
+            },
+            "output_constraints": {"max_model_bytes": 10_000},
+            "attestation": {"allow_simulated": True, "allowed_measurements": ["ab" * 48]},
+            "validity": {
+                "not_before": "2026-01-01T00:00:00.000000Z",
+                "not_after": "2027-01-01T00:00:00.000000Z",
+            },
+        }
+        return sign_envelope(MANIFEST_TYPE, canonicalize(document), self.keys[f"hospital-{site}"])
+
+    @property
+    def request(self) -> Envelope:
+        """The developer's signed request."""
+        document: dict[str, JSON] = {
+            "request_id": "77777777-2222-4333-8444-555555555555",
+            "ai_developer": {"id": "lab", "public_key": self.keys["developer"].public_key.pem},
+            "purpose": "tumour-classification",
+            "privacy": {"epsilon": 3.0, "delta": 1e-5},
+            "sites": [
+                {
+                    "site": site,
+                    "manifest_sha256": self.manifest(site).payload_sha256,
+                    "dataset_sha256": digest(f"data {site}"),
+                }
+                for site in self.sites
+            ],
+        }
+        return sign_envelope(REQUEST_TYPE, canonicalize(document), self.keys["developer"])
+
+    @property
+    def job_sha256(self) -> Sha256:
+        """Hash of the job."""
+        return sha256_hex(canonicalize(self.job))
+
+    def site_steps(self, site: str) -> list[Step]:
+        """What an honest site states."""
+        manifest, request, data = self.manifest(site), self.request, digest(f"data {site}")
+        manifest_id = f"{self.sites.index(site):08d}-2222-4333-8444-555555555555"
+        event = event_to_json(SampledGaussian(0.1, self.noise_multiplier, 5))
+        steps: list[Step] = [
+            (
+                ManifestAccepted,
+                {
+                    "manifest_sha256": manifest.payload_sha256,
+                    "hospital_id": site,
+                    "manifest_id": manifest_id,
+                    "version": "1.0.0",
+                    "epsilon_budget": 4.0,
+                    "delta_budget": 1e-5,
+                },
+            ),
+            (
+                RequestDecided,
+                {
+                    "request_sha256": request.payload_sha256,
+                    "manifest_sha256": manifest.payload_sha256,
+                    "job_sha256": self.job_sha256,
+                    "approved": True,
+                    "reasons": [],
+                    "facts": {"dataset_sha256": data, "records": 100},
+                },
+            ),
+            (
+                DataCommitment,
+                {
+                    "dataset_name": f"tumours/{site}",
+                    "dataset_sha256": data,
+                    "records": 100 + 50 * self.sites.index(site),
+                    "features": 30,
+                    "single_class": False,
+                    "normalisation": "declared public bounds",
+                    "bounds_sha256": digest("bounds"),
+                },
+            ),
+        ]
+        for number in range(self.rounds):
+            steps.append(
+                (
+                    BudgetSpend,
+                    {
+                        "round": number,
+                        "purpose": "training",
+                        "event": event,
+                        "delta": 1e-5,
+                        "unit": "record",
+                        "relation": "add_or_remove_one",
+                        "reserved_steps": 5,
+                        "executed_steps": 5,
+                        "dataset_sha256": data,
+                        "noise_generator": self.noise_generator,
+                        "ledger_head": digest(f"ledger {site} {number}"),
+                        "prior_events": [event] if number == 0 else [],
+                    },
+                )
+            )
+            steps.append(
+                (
+                    UpdateReleased,
+                    {
+                        "round": number,
+                        "model_sha256": digest(f"model {number}"),
+                        "update_sha256": digest(f"update {site} {number}"),
+                        "tensors": [{"name": "weight", "shape": [2, 30], "dtype": "float32"}],
+                        "scalars": ["records"],
+                        "bytes": 240,
+                        "airlock_policy_sha256": digest("airlock"),
+                    },
+                )
+            )
+            if number == 0:
+                steps.append(
+                    (Violation, {"rule": "airlock", "detail": "refused once", "artifact_sha256": None})
+                )
+        return steps
+
+    def hub_steps(self) -> list[Step]:
+        """What an honest hub states."""
+        steps: list[Step] = [
+            (
+                JobOpened,
+                {
+                    "job_sha256": self.job_sha256,
+                    "job_folder_sha256": digest("folder"),
+                    "code_measurement": "ab" * 48,
+                    "sites": sorted(self.sites),
+                    "rounds": self.rounds,
+                    "strategy": "FED_AVG",
+                    "test_set": "holdout",
+                },
+            )
+        ]
+        steps += [(AttestationVerdict, self._verdict(site)) for site in self.sites]
+        for number in range(self.rounds):
+            steps.append(
+                (
+                    RoundAggregated,
+                    {
+                        "round": number,
+                        "strategy": "FED_AVG",
+                        "updates": {site: digest(f"update {site} {number}") for site in self.sites},
+                        "weights": {site: 100.0 + 50 * index for index, site in enumerate(self.sites)},
+                        "absent": {},
+                        "model_sha256_before": digest(f"model {number}"),
+                        "model_sha256_after": digest(f"model {number + 1}"),
+                    },
+                )
+            )
+        steps.append(
+            (
+                Evaluation,
+                {
+                    "test_set": "holdout",
+                    "test_set_sha256": digest("holdout"),
+                    "records": 171,
+                    "metric": "accuracy",
+                    "value": 0.93,
+                    "baseline_name": "best-constant",
+                    "baseline_value": 0.63,
+                    "improvement_score": improvement_score(0.93, 0.63),
+                    "threshold": 0.8,
+                    "passed": True,
+                    "sites": [
+                        {"site": one, "metric": "auroc", "value": None, "reason": "one class"}
+                        for one in self.sites
+                    ],
+                },
+            )
+        )
+        steps.append(
+            (
+                Release,
+                {
+                    "model_sha256": sha256_hex(MODEL),
+                    "model_bytes": len(MODEL),
+                    "weights_sha256": digest(f"model {self.rounds}"),
+                    "constraints": [{"name": "size", "satisfied": True, "detail": ""}],
+                    "approved": True,
+                },
+            )
+        )
+        return steps
+
+    def _verdict(self, site: str) -> Fields:
+        return {
+            "site": site,
+            "site_key_id": self.keys[f"site-{site}"].public_key.key_id,
+            "nonce": b64encode(b"n" * 32),
+            "evidence": {"report": b64encode(b"r" * 1184), "chain": [b64encode(b"c" * 500)] * 3},
+            "policy_id": "policy",
+            "policy": {"measurements": ["ab" * 48], "vmpl": 0},
+            "status": "TRUSTED",
+            "simulated": True,
+            "platform": "simulated SEV-SNP",
+            "checks": [{"name": "measurement", "outcome": "passed", "detail": ""}],
+            "evaluated_at": "2026-11-21T14:00:00.000000Z",
+            "measurement": "ab" * 48,
+        }
+
+    def write(self, role: Role, party: str, steps: list[Step], *, file: str = "") -> LogExtract:
+        """Write one party's log and hand over its extract."""
+        signer = self.keys["hub" if role is Role.HUB else f"site-{party}"]
+        path = self.folder / f"{file or party}.sqlite"
+        with EvidenceLog.create(path, origin=log_origin(role, party), signer=signer) as log:
+            earlier = StatementWriter(log, signer, party, OTHER_JOB_ID, ticking())
+            earlier.close("completed")
+            writer = StatementWriter(log, signer, party, self.job_id, ticking())
+            for kind, fields in steps:
+                writer.write(kind, [Subject(kind.TYPE, digest(kind.TYPE))], **fields)
+            writer.close("completed")
+            return log.extract(self.job_id)
+
+    def run(self) -> SyntheticJob:
+        """Let every site and the hub do their part."""
+        for site in self.sites:
+            self.extracts[site] = self.write(Role.SITE, site, self.site_steps(site))
+        self.extracts[HUB] = self.write(Role.HUB, HUB, self.hub_steps())
+        return self
+
+    def receipt(self, **replaced: object) -> bytes:
+        """The receipt, with any of the composer's arguments replaced."""
+        arguments: dict[str, object] = {
+            "receipt_id": RECEIPT_ID,
+            "issuer": HUB,
+            "signer": self.keys["hub"],
+            "clock": lambda: START + timedelta(hours=1),
+            "job": self.job,
+            "manifests": {site: self.manifest(site) for site in self.sites},
+            "request": self.request,
+            "model": ModelFile("model.safetensors", sha256_hex(MODEL), len(MODEL)),
+            "extracts": list(self.extracts.values()),
+        }
+        return compose_receipt(**{**arguments, **replaced})  # type: ignore[arg-type]
+
+    def lying_hub(self, lie: Lie) -> bytes:
+        """The receipt a hub issues that rewrites its own log, keeping only what the sites gave it."""
+        steps = copy.deepcopy(self.hub_steps())
+        lie(steps)
+        number = len(list(self.folder.iterdir()))
+        extract = self.write(Role.HUB, HUB, steps, file=f"lie-{number}")
+        return self.receipt(extracts=[*(self.extracts[site] for site in self.sites), extract])
+
+
+def verify(
+    job: SyntheticJob,
+    receipt: bytes,
+    *,
+    model: bytes = MODEL,
+    trust: Trust | None = None,
+    accept: TestRandomness = TestRandomness.REFUSE,
+) -> Verdict:
+    """Judge a receipt as a party that pinned the job's keys."""
+    return Verifier(trust or job.trust, plugged(), accept).verify(
+        receipt, ModelArtifact(sha256_hex(model), len(model))
+    )
+
+
+def failing(verdict: Verdict) -> set[str]:
+    """The ids of the checks that did not pass."""
+    return {one.id for one in verdict.failures}
+
+
+def edited(receipt: bytes, edit: Callable[[dict[str, JSON]], None]) -> bytes:
+    """A receipt whose body somebody edited without having any key."""
+    value = parse(receipt)
+    assert isinstance(value, dict)
+    edit(value["body"])  # type: ignore[arg-type]
+    return canonicalize(value)
+
+
+def resealed(receipt: bytes, hub: Signer, edit: Callable[[dict[str, JSON]], None]) -> bytes:
+    """A receipt whose body a hostile hub edited and signed again."""
+    value = parse(edited(receipt, edit))
+    assert isinstance(value, dict)
+    signature = b64encode(hub.sign(signed_bytes(value["body"])))
+    return canonicalize(
+        {"body": value["body"], "signature": {"key_id": hub.public_key.key_id, "sig": signature}}
+    )
