@@ -36,7 +36,7 @@ def encode_model(tensors: Mapping[str, FloatArray]) -> bytes:
             raise _refused("holds something other than finite float tensors")
     if not tensors:
         raise _refused("holds no tensor")
-    return cast(bytes, save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
+    return cast(bytes, save({name: np.array(tensors[name], order="C") for name in sorted(tensors)}))
 
 
 def decode_model(data: bytes, *, max_bytes: int = DEFAULT_MAX_BYTES) -> dict[str, FloatArray]:

@@ -62,5 +62,5 @@ def update_sha256(tensors: Mapping[str, FloatArray], scalars: Mapping[str, float
     digest.update(header)
     for name in names:
         tensor = tensors[name]
-        digest.update(np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<")).tobytes())
+        digest.update(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes(order="C"))
     return digest.hexdigest()
