@@ -258,3 +258,18 @@ def test_what_was_written_is_never_shown() -> None:
         parse_model(Job, wrong, "the job file")
     assert "Example" not in str(refused.value.as_json())
     assert len(refused.value.details) == 7
+
+
+class Careless(BaseModel):
+    note: str
+
+    @field_validator("note")
+    @classmethod
+    def _refuse(cls, note: str) -> str:
+        raise ValueError(f"{note} is not a note")
+
+
+def test_a_validator_that_repeats_the_value_is_not_repeated() -> None:
+    with pytest.raises(InputError) as refused:
+        parse_model(Careless, {"note": "Mrs Example"}, "the note")
+    assert refused.value.details == ("note: not an acceptable value (value_error)",)

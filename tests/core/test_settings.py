@@ -41,7 +41,10 @@ def test_each_key_is_looked_up_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("CLOISTER_LOG_FILE", "")
     found = load_settings({"workspace": "/from/cli"}, file=file)
     assert found == Settings.model_construct(
-        workspace=Path("/from/cli"), data_dir=Path("/from/environment"), log_level=LogLevel.DEBUG, log_file=None
+        workspace=Path("/from/cli"),
+        data_dir=Path("/from/environment"),
+        log_level=LogLevel.DEBUG,
+        log_file=None,
     )
     assert type(found) is Settings
 
