@@ -1,0 +1,150 @@
+"""Real parties for tests: keys, logs, ledgers, simulated machines and small made-up tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cloister.core.clock import Clock
+from cloister.core.hashes import sha256_hex
+from cloister.core.keys import EphemeralKeyStore, Signer
+from cloister.enclave.attestation import (
+    AppraisalPolicy,
+    NonceBook,
+    Platforms,
+    SimulatedVendor,
+    TrustStore,
+    Verifier,
+)
+from cloister.evidence import EvidenceLog, Role, Statement, StatementWriter, log_origin, open_statement
+from cloister.federation import (
+    FederationJob,
+    FederationResult,
+    HubRuntime,
+    LocalBackend,
+    SiteRuntime,
+    compile_job,
+    initial_weights,
+    seeded_test_randomness,
+)
+from cloister.federation.events import EventSink, ignore_events
+from cloister.federation.node import Weights
+from cloister.federation.site import RandomnessFor
+from cloister.health import SiteData
+from cloister.privacy.budget import Limit, Scope
+from cloister.privacy.ledger import BudgetLedger
+from cloister.privacy.models import build_model, load_arrays
+
+MEASUREMENT = bytes(range(48))
+RECORDS = {"north": 120, "south": 80, "west": 60}
+FEATURES, CLASSES = 4, 2
+DELTA = 1e-4
+
+
+def table(site: str) -> SiteData:
+    """Two noisy blobs, one per class."""
+    random = np.random.default_rng(RECORDS[site])
+    labels = random.integers(0, 2, RECORDS[site]).astype(np.int64)
+    features = random.normal(size=(RECORDS[site], FEATURES)) * 0.3 + (2 * labels[:, None] - 1) * 0.4
+    features = np.clip(features, -1, 1)
+    return SiteData(
+        name=site,
+        raw=features,
+        features=features.astype(np.float32),
+        labels=labels,
+        feature_names=tuple(f"f{i}" for i in range(FEATURES)),
+        dataset_sha256=sha256_hex(features.tobytes()),
+    )
+
+
+def accuracy(job: FederationJob, weights: Weights) -> dict[str, float]:
+    parameters = job.model.model_dump(mode="json")["parameters"]
+    model = build_model(job.model.architecture, FEATURES, CLASSES, 0, parameters)
+    load_arrays(model, weights)  # type: ignore[arg-type]
+    with torch.no_grad():
+        guess = model(torch.from_numpy(table("north").features)).argmax(1).numpy()
+    return {"accuracy": float((guess == table("north").labels).mean())}
+
+
+@dataclass
+class Federation:
+    """A hub and its sites in one directory."""
+
+    job: FederationJob
+    directory: Path
+    clock: Clock
+    seed: int | None = 5
+    limits: Mapping[str, Sequence[Limit]] = field(default_factory=dict)
+    measurements: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        keys = EphemeralKeyStore()
+        self.vendor = SimulatedVendor.create(self.clock)
+        self.signers: dict[str, Signer] = {name: keys.generate(name) for name in ("hub", *self.job.clients)}
+        self.writers: dict[str, StatementWriter] = {}
+        self.logs: dict[str, EvidenceLog] = {}
+        for name, signer in self.signers.items():
+            role = Role.HUB if name == "hub" else Role.SITE
+            log = EvidenceLog.create(
+                self.directory / f"{name}.log", origin=log_origin(role, name), signer=signer
+            )
+            self.logs[name] = log
+            self.writers[name] = StatementWriter(log, signer, name, self.job.job_id, self.clock)
+        self.ledgers = {site: self.ledger(site) for site in self.job.clients}
+
+    def ledger(self, site: str) -> BudgetLedger:
+        path = self.directory / f"{site}.ledger"
+        sha256 = table(site).dataset_sha256
+        if path.exists():
+            return BudgetLedger.open(path, sha256, clock=self.clock)
+        return BudgetLedger.create(path, sha256, DELTA, clock=self.clock)
+
+    def randomness(self, site: str) -> RandomnessFor:
+        assert self.seed is not None
+        return seeded_test_randomness(self.seed, site)
+
+    def site(self, name: str) -> SiteRuntime:
+        return SiteRuntime(
+            self.job,
+            table(name),
+            CLASSES,
+            ledger=self.ledgers[name],
+            statements=self.writers[name],
+            site_key_id=self.signers[name].public_key.key_id,
+            platform=self.vendor.platform(name, self.measurements.get(name, MEASUREMENT)),
+            randomness=self.randomness(name),
+            limits=self.limits.get(name, [Limit("manifest", 4.0, Scope.DATASET)]),
+        )
+
+    def hub(self) -> HubRuntime:
+        return HubRuntime(
+            self.job,
+            initial_weights(self.job, FEATURES, CLASSES),
+            statements=self.writers["hub"],
+            verifier=Verifier(TrustStore.simulated(self.vendor.root_der), self.clock),
+            nonces=NonceBook(self.clock),
+            policy=AppraisalPolicy(
+                measurements=(MEASUREMENT.hex(),), platforms=Platforms.HARDWARE_OR_SIMULATED
+            ),
+            site_key_ids={name: signer.public_key.key_id for name, signer in self.signers.items()},
+            records=RECORDS,
+            evaluate=lambda weights: accuracy(self.job, weights),
+        )
+
+    def run(self, on_event: EventSink = ignore_events) -> FederationResult:
+        sites = {name: self.site(name) for name in self.job.clients}
+        return LocalBackend(self.directory).run(self.job, compile_job(self.job), self.hub(), sites, on_event)
+
+    def statements(self, party: str) -> list[Statement]:
+        entries = self.logs[party].extract(self.job.job_id).entries
+        return [open_statement(entry.envelope) for entry in entries]
+
+    def close(self) -> None:
+        for ledger in self.ledgers.values():
+            ledger.close()
+        for log in self.logs.values():
+            log.close()
