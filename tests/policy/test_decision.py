@@ -103,6 +103,28 @@ def test_a_request_within_the_manifest_is_approved_without_a_reason() -> None:
     decision.require_approved("the request")
 
 
+def test_a_request_exactly_at_every_limit_is_approved() -> None:
+    agreed = manifest(
+        {
+            "dataset_scope.sample_size": 20,
+            "privacy_guardrails.minimum_group_size": 20,
+            "privacy_guardrails.suppression_threshold": 20,
+            "output_constraints.allowed_outputs": ["model-weights", "dp-scalars"],
+        }
+    )
+    asked = request(
+        {
+            "privacy.epsilon": 3,
+            "privacy.delta": 0.0001,
+            "outputs": ["dp-scalars", "model-weights"],
+            "submission_timestamp": "2026-01-01T00:05:00.000000Z",
+        },
+        under=agreed,
+    )
+    known = facts({"records": 20, "decided_at": "2026-01-01T00:00:00.000000Z"})
+    assert decide(agreed, asked, known).reason_lines == ()
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.rule}: {case.says}")
 def test_a_request_that_breaks_a_rule_is_refused_by_that_rule(case: Case) -> None:
     decision = case.decide()
@@ -261,6 +283,7 @@ def obeys(agreed: ProtocolManifest, asked: TrainingRequest, known: DecisionFacts
 def test_no_violating_request_is_ever_approved_and_no_obeying_one_refused(
     situation: tuple[ProtocolManifest, TrainingRequest, DecisionFacts],
 ) -> None:
+    """Feature: pramaan-health, Property 2: the verdict is correct, and violators are rejected."""
     assert decide(*situation).approved == obeys(*situation)
 
 

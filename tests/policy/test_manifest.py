@@ -173,6 +173,10 @@ def test_fields_that_contradict_each_other_are_refused(changes: dict[str, JSON],
     assert only.startswith(f"{path}: ")
 
 
+def test_records_of_a_single_day_are_a_range() -> None:
+    assert manifest({"dataset_scope.temporal_range.end": "1989-01-01"}).dataset_scope.sample_size == 190
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("path", ["epsilon_budget", "delta_budget", "epsilon_hard_stop"])
 def test_a_limit_that_is_not_a_number_is_refused(path: str, value: float) -> None:
@@ -208,6 +212,7 @@ def test_an_oversized_document_is_refused_before_it_is_read() -> None:
 
 @given(st.sets(st.sampled_from(PARTS), min_size=1))
 def test_whichever_parts_are_missing_exactly_those_are_named(missing: set[str]) -> None:
+    """Feature: pramaan-health, Property 1: all five required parts are checked for presence."""
     document = MANIFEST
     for part in missing:
         document = without(document, part)
@@ -221,6 +226,7 @@ NUMBERS = st.one_of(st.floats(-1, 8), st.floats(allow_nan=False, allow_infinity=
 def test_a_manifest_is_valid_exactly_when_its_guardrails_are_sensible(
     epsilon: float, hard_stop: float, delta: float, group: float
 ) -> None:
+    """Feature: pramaan-health, Property 1: all five required parts are checked for validity."""
     guardrails: dict[str, JSON] = {
         "privacy_guardrails.epsilon_budget": epsilon,
         "privacy_guardrails.epsilon_hard_stop": hard_stop,

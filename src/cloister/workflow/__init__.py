@@ -1,0 +1,1 @@
+"""One job from request to receipt, composed of the rooms below."""
