@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.utils import CryptographyDeprecationWarning
@@ -39,6 +39,17 @@ CHAIN_LENGTH = 3
 PSS_SALT_BYTES = 48
 RSA_BITS = 4096
 _MAX_CERTIFICATE_BYTES = 8 * 1024
+
+# All that the library raises for a certificate it can't read; it parses most fields when they are first used.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 # Every VCEK and VLEK carries serial number 0; the library warns of it on each load.
 warnings.filterwarnings(
@@ -94,11 +105,14 @@ def load_certificate(der: bytes) -> x509.Certificate:
     """
     try:
         certificate = x509.load_der_x509_certificate(der[: _MAX_CERTIFICATE_BYTES + 1])
-        same = certificate.public_bytes(serialization.Encoding.DER) == der
-    except ValueError:
+        same = certificate.public_bytes(serialization.Encoding.DER) == der and _whole_signature(
+            certificate, der
+        )
+        _read_all_fields(certificate)
+    except _UNREADABLE:
         same = False
     if not same:
-        raise AttestationError("attestation.malformed", "A certificate is not strict DER.")
+        raise AttestationError("attestation.malformed", "A certificate is not strict DER of a known kind.")
     return certificate
 
 
@@ -196,6 +210,28 @@ def verify_endorsed_chip(report: SnpReport, chain: Chain) -> None:
         raise AttestationError("attestation.chip_id", "Report and endorsement name different chips.")
 
 
+def _whole_signature(certificate: x509.Certificate, der: bytes) -> bool:
+    """The signature, which ends a certificate, is a BIT STRING of whole octets.
+
+    The byte before it counts unused bits. It is not signed, and the library takes other values than 0 where the
+    last bits happen to be zero: one certificate would have several byte forms.
+    """
+    return der.endswith(b"\0" + certificate.signature)
+
+
+def _read_all_fields(certificate: x509.Certificate) -> None:
+    certificate.public_key()
+    _ = (
+        certificate.subject,
+        certificate.issuer,
+        certificate.extensions,
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+        certificate.signature_hash_algorithm,
+        certificate.signature_algorithm_parameters,
+    )
+
+
 def _verify_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
     key = issuer.public_key()
     parameters = certificate.signature_algorithm_parameters
@@ -224,16 +260,13 @@ def _is_authority(certificate: x509.Certificate) -> bool:
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except x509.ExtensionNotFound:
         return False
     return constraints.ca and usage.key_cert_sign
 
 
 def _endorsement(leaf: x509.Certificate) -> Endorsement:
-    try:
-        extensions = {extension.oid.dotted_string: extension.value for extension in leaf.extensions}
-    except (x509.DuplicateExtension, ValueError):
-        raise _no_endorsement() from None
+    extensions = {extension.oid.dotted_string: extension.value for extension in leaf.extensions}
     values = {
         oid: value.value
         for oid, value in extensions.items()
