@@ -7,9 +7,8 @@ its registry from here.
 from __future__ import annotations
 
 from cloister.enclave.receipt_check import register_attestation_check
-from cloister.policy.receipt_check import POLICY_CHECK_ID, check_policy
-
 from cloister.evidence.checks import CheckRegistry
+from cloister.policy.receipt_check import POLICY_CHECK_ID, check_policy
 
 
 def full_registry() -> CheckRegistry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from importlib import resources
+from itertools import cycle
 
 import jinja2
 
@@ -41,20 +42,24 @@ def _metric_plot(outcome: JobOutcome) -> str:
     figure, axes = _axes(f"{outcome.metric} on {outcome.test_set}", outcome)
     rounds = [record.number for record in outcome.rounds]
     values = [record.metric for record in outcome.rounds]
-    axes.plot(rounds, values, color=_COLOURS[0], marker="o", markersize=4, label="global model")
+    axes.plot(
+        rounds, values, color=_COLOURS[0], marker="o", markersize=4, clip_on=False, label="global model"
+    )
     axes.axhline(outcome.threshold, color=_COLOURS[1], linestyle="--", label="threshold in the manifest")
     axes.axhline(outcome.baseline, color="#666666", linestyle=":", label=f"baseline: {outcome.baseline_name}")
     axes.set_ylim(min(0.5, *values, outcome.baseline) - 0.02, 1.0)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="best")
     return _svg(figure)
 
 
 def _epsilon_plot(outcome: JobOutcome) -> str:
     figure, axes = _axes(f"epsilon spent (delta {outcome.sites[0].delta:g})", outcome)
     rounds = [0, *(record.number for record in outcome.rounds)]
-    for colour, site in zip(_COLOURS * len(outcome.sites), outcome.sites, strict=False):
+    # Sites with the same plan spend alike: ever thinner lines let the lower ones show.
+    widths = range(2 + 2 * len(outcome.sites), 2, -2)
+    for colour, width, site in zip(cycle(_COLOURS), widths, outcome.sites, strict=False):
         spent = [0.0, *(record.epsilon.get(site.site, 0.0) for record in outcome.rounds)]
-        axes.plot(rounds, spent, color=colour, marker=".", label=site.site)
+        axes.plot(rounds, spent, color=colour, linewidth=width * 0.6, label=site.site, clip_on=False)
     limit = min(site.epsilon_limit for site in outcome.sites)
     axes.axhline(limit, color="#666666", linestyle="--", label=f"limit {limit:g}")
     axes.set_ylim(0, None)
