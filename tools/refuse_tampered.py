@@ -23,7 +23,7 @@ def flip_model_byte(folder: Path) -> None:
 
 
 def edit_receipt(folder: Path, edit: Callable[[dict[str, JSON]], None]) -> None:
-    """Changes the receipt's body and writes it canonically, so that only the change itself can be the reason."""
+    """Changes the receipt's body and writes it canonically, so that its form is not the reason."""
     path = folder / "receipt.json"
     receipt = parse(path.read_bytes())
     assert isinstance(receipt, dict)

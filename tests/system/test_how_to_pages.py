@@ -1,0 +1,102 @@
+"""The how-to pages are followed to the letter: their files, as printed, make jobs that run and verify."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloister.cli.main import main
+from cloister.health import load_source
+
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to"
+SITES = {"north": 150, "south": 100, "test": 120}
+
+
+def patients(count: int, draw: random.Random) -> Iterator[str]:
+    """Invented visits in which age and pressure tell the disease."""
+    for _ in range(count):
+        ill = draw.random() < 0.5
+        age = int(min(110, max(18, draw.gauss(65 if ill else 40, 10))))
+        pressure = draw.gauss(160 if ill else 120, 12)
+        yield f"{age},{pressure:.0f},{draw.choice(['female', 'male'])},{'yes' if ill else 'no'}"
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """The folder that the page on data builds, with the hashes of its tables put in."""
+    folder = tmp_path / "mine"
+    (folder / "tables").mkdir(parents=True)
+    page = (HOW_TO / "bring-your-own-data.md").read_text()
+    for name, content in re.findall(r"## \d\. .*?`mine/([\w/.]+)`.*?```yaml\n(.*?)```", page, re.DOTALL):
+        (folder / name).write_text(content)
+    header = re.search(r"^age,.*$", page, re.MULTILINE)
+    assert header is not None
+    draw = random.Random(1)
+    for name, count in SITES.items():
+        rows = "\n".join([header[0], *patients(count, draw)])
+        (folder / "tables" / f"{name}.csv").write_text(rows + "\n")
+    data = load_source("csv", data_dir=folder / "tables")
+    for name in ("manifest.yaml", "request.yaml"):
+        text = (folder / name).read_text()
+        for site, records in data.sites.items():
+            text = text.replace(site.upper(), records.dataset_sha256)
+        (folder / name).write_text(text)
+    return folder
+
+
+def run(folder: Path) -> int:
+    arguments = ["run", str(folder / "job.yaml"), "--data", str(folder / "tables"), "--quiet"]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--workspace", str(folder / "work")])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_ones_own_tables_train_a_model_whose_receipt_verifies(mine: Path) -> None:
+    assert run(mine) == 0
+    (receipt,) = (mine / "work" / "jobs").glob("*/receipt.json")
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(receipt), "--trust", str(receipt.parent / "trust"), "--quiet"])
+    assert ended.value.code == 0
+
+
+def test_a_table_that_changed_since_the_manifest_is_refused(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = mine / "tables" / "north.csv"
+    table.write_text(table.read_text() + "50,130,male,no\n")
+    assert run(mine) == 3
+    assert not list((mine / "work").glob("jobs/*"))
+    assert "north" in capsys.readouterr().err
+
+
+def test_ones_own_model_is_found_by_its_entry_point(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (HOW_TO / "bring-your-own-model.md").read_text()
+    source = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    points = re.search(r'\[project\.entry-points\."(.*?)"\]\n(\S+) = "(.*?)"', page)
+    assert source is not None
+    assert points is not None
+    site_packages = tmp_path / "site-packages"
+    (site_packages / "clinicnets").mkdir(parents=True)
+    (site_packages / "clinicnets" / "__init__.py").write_text(source[1])
+    installed = site_packages / "clinicnets-1.0.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: clinicnets\nVersion: 1.0.0\n")
+    (installed / "entry_points.txt").write_text(f"[{points[1]}]\n{points[2]} = {points[3]}\n")
+    monkeypatch.syspath_prepend(str(site_packages))
+    importlib.invalidate_caches()
+
+    job, request = mine / "job.yaml", mine / "request.yaml"
+    named = "{architecture: clinic-net, parameters: {width: 8}}"
+    assert named in page
+    job.write_text(job.read_text().replace("{architecture: mlp}", named))
+    asked = request.read_text().replace("architecture: mlp", "architecture: clinic-net")
+    request.write_text(asked.replace("hyperparameters: {}", "hyperparameters: {width: 8}"))
+    assert run(mine) == 0
