@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.ledger import BudgetLedger
 from cloister.privacy.models import build_model, load_arrays
 
+Made = TypeVar("Made")
+
 MEASUREMENT = bytes(range(48))
 RECORDS = {"north": 120, "south": 80, "west": 60}
 FEATURES, CLASSES = 4, 2
@@ -70,6 +73,18 @@ def accuracy(job: FederationJob, weights: Weights) -> dict[str, float]:
     return {"accuracy": float((guess == table("north").labels).mean())}
 
 
+class OnDemand(dict[str, Made]):
+    """A dictionary that makes what is asked for."""
+
+    def __init__(self, make: Callable[[str], Made]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> Made:
+        self[name] = self._make(name)
+        return self[name]
+
+
 @dataclass
 class Federation:
     """A hub and its sites in one directory."""
@@ -85,16 +100,16 @@ class Federation:
         keys = EphemeralKeyStore()
         self.vendor = SimulatedVendor.create(self.clock)
         self.signers: dict[str, Signer] = {name: keys.generate(name) for name in ("hub", *self.job.clients)}
-        self.writers: dict[str, StatementWriter] = {}
-        self.logs: dict[str, EvidenceLog] = {}
-        for name, signer in self.signers.items():
-            role = Role.HUB if name == "hub" else Role.SITE
-            log = EvidenceLog.create(
-                self.directory / f"{name}.log", origin=log_origin(role, name), signer=signer
-            )
-            self.logs[name] = log
-            self.writers[name] = StatementWriter(log, signer, name, self.job.job_id, self.clock)
-        self.ledgers = {site: self.ledger(site) for site in self.job.clients}
+        self.logs: dict[str, EvidenceLog] = OnDemand(self._log)
+        self.writers: dict[str, StatementWriter] = OnDemand(self._writer)
+        self.ledgers: dict[str, BudgetLedger] = OnDemand(self.ledger)
+
+    def _log(self, name: str) -> EvidenceLog:
+        origin = log_origin(Role.HUB if name == "hub" else Role.SITE, name)
+        return EvidenceLog.create(self.directory / f"{name}.log", origin=origin, signer=self.signers[name])
+
+    def _writer(self, name: str) -> StatementWriter:
+        return StatementWriter(self.logs[name], self.signers[name], name, self.job.job_id, self.clock)
 
     def ledger(self, site: str) -> BudgetLedger:
         path = self.directory / f"{site}.ledger"

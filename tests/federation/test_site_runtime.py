@@ -120,7 +120,7 @@ def test_the_jobs_own_target_is_a_limit(federation: Callable[..., Federation]) -
     job = a_job(
         rounds=50,
         training={"sampling_probability": 0.25, "local_steps": 3},
-        privacy={"noise_multiplier": 1.0, "target_epsilon": 1.5, "delta": DELTA},
+        privacy={"noise_multiplier": 2.0, "target_epsilon": 1.5, "delta": DELTA},
     )
     site = federation(job).site("north")
     assert 0 < first_refused_round(site, job) < job.rounds
