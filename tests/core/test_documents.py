@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cloister.core.canonical import JSON
-from cloister.core.documents import load_yaml, parse_model
+from cloister.core.documents import load_yaml
 from cloister.core.errors import InputError
+from cloister.core.parsing import parse_model
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Co", "Cn")))
 VALUES = st.recursive(

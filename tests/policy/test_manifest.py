@@ -60,7 +60,7 @@ def test_an_unknown_field_is_refused(path: str) -> None:
 
 def test_the_name_of_an_unknown_field_cannot_steer_a_terminal() -> None:
     (only,) = refusal(changed(MANIFEST, {"\x1b[2J": 1}))
-    assert only.startswith("[unprintable]: ")
+    assert only.startswith("[withheld]: ")
 
 
 def test_every_wrong_field_is_named_at_once() -> None:

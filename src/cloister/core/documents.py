@@ -1,4 +1,4 @@
-"""Documents people write (YAML) and their parse into frozen models, once, at the edge.
+"""Documents people write, in YAML, read strictly.
 
 Rules this module keeps:
 
@@ -6,18 +6,15 @@ Rules this module keeps:
   text, lists and mappings with text keys. ``yes``, ``012`` and dates stay text; tags of other kinds, aliases,
   merge keys, duplicate keys, infinities and a second document are refused.
 * Size and depth are bounded before anything is built.
-* An error names the line, or the path of each wrong field and why; it never shows what was written there.
+* An error names the line; it never shows what was written there.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from cloister.core.canonical import JSON, MAX_SAFE_INTEGER
@@ -32,9 +29,6 @@ _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
-_PATH_PART = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Refused(Exception):  # noqa: N818 - carried from the depth of the parser to `load_yaml` only
@@ -153,65 +147,3 @@ def _scalar(node: ScalarNode) -> JSON:
             raise _Refused("input.not_json", "a number is out of range", _line(node))
         case _:
             raise _Refused("input.syntax", "a tag of this kind is not allowed", _line(node))
-
-
-def parse_model(model: type[Model], value: JSON, what: str) -> Model:
-    """Turn plain values into a model, or say what is wrong with each field.
-
-    Args:
-        model: the pydantic model; its own configuration says how strict it is.
-        value: values as `load_yaml` or `canonical.parse` read them.
-        what: what the values are, for the message: ``"the job file"``.
-
-    Raises:
-        InputError: ``input.schema``; ``details`` has one line for each wrong field.
-    """
-    try:
-        document = json.dumps(value, allow_nan=False)
-    except (ValueError, TypeError, RecursionError):
-        raise InputError(
-            "input.not_json", f"{_sentence(what)} holds values that JSON cannot carry."
-        ) from None
-    try:
-        return model.model_validate_json(document)
-    except ValidationError as error:
-        raise schema_error(error, what) from None
-
-
-def schema_error(error: ValidationError, what: str) -> InputError:
-    """A model's refusal as a typed error: field paths and reasons, without the values."""
-    details = [
-        _finding(tuple(found["loc"]), found["type"], found["msg"], found["input"]) for found in error.errors()
-    ]
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return InputError(
-        "input.schema",
-        f"{_sentence(what)} is not valid: {details[0]}{more}.",
-        "Correct the named fields." if len(details) > 1 else "Correct the named field.",
-        details=details,
-    )
-
-
-def _finding(location: tuple[int | str, ...], kind: str, reason: str, value: object) -> str:
-    path = ".".join(_shown(part) for part in location) or "the document"
-    if kind == "extra_forbidden":
-        return f"{path}: unknown field"
-    if kind == "missing":
-        return f"{path}: missing"
-    if kind in ("uuid_parsing", "union_tag_invalid") or _echoes(reason, value):
-        return f"{path}: not an acceptable value ({kind})"
-    reason = reason.removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
-    return f"{path}: {reason[:1].lower()}{reason[1:]}"
-
-
-def _echoes(reason: str, value: object) -> bool:
-    return isinstance(value, str) and len(value) >= 3 and value in reason
-
-
-def _shown(part: int | str) -> str:
-    text = str(part)
-    return text if _PATH_PART.fullmatch(text) else "[withheld]"
-
-
-def _sentence(what: str) -> str:
-    return what[:1].upper() + what[1:]

@@ -19,10 +19,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from cloister.core.documents import schema_error
 from cloister.core.errors import InputError
 from cloister.core.files import read_bounded
 from cloister.core.logging import LogLevel
+from cloister.core.parsing import schema_error
 
 SETTINGS_FILE = Path("cloister.toml")
 

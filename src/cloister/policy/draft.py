@@ -22,9 +22,10 @@ from uuid import UUID, uuid5
 from pydantic import Field, model_validator
 
 from cloister.core.clock import format_time
-from cloister.core.documents import load_yaml, parse_model
+from cloister.core.documents import load_yaml
 from cloister.core.hashes import Sha256Field
 from cloister.core.keys import PublicKey
+from cloister.core.parsing import parse_model
 from cloister.policy.errors import PolicyError
 from cloister.policy.fields import (
     LONGEST_LIST,

@@ -17,9 +17,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from cloister.core.canonical import canonicalize, parse
-from cloister.core.errors import InputError, SignatureInvalid
+from cloister.core.errors import SignatureInvalid
 from cloister.core.hashes import Sha256, sha256_hex
 from cloister.core.keys import PublicKey, Signer
+from cloister.core.parsing import schema_error
 from cloister.evidence.envelope import Envelope, sign_envelope, verify_envelope
 from cloister.evidence.errors import EvidenceError
 from cloister.policy.errors import PolicyError
@@ -69,12 +70,7 @@ def decode_document(model: type[DocumentT], payload: bytes, what: str) -> Docume
     try:
         document = model.model_validate(parse(payload, max_bytes=LARGEST_DOCUMENT))
     except ValidationError as error:
-        raise InputError(
-            "input.schema",
-            f"the {what} has fields that are missing, unknown or wrong",
-            "Correct the fields named in the details.",
-            details=[f"{_path(found['loc']) or what}: {found['msg']}" for found in error.errors()],
-        ) from None
+        raise schema_error(error, f"the {what}") from None
     if document.canonical() != payload:
         raise PolicyError(
             "policy.not_canonical",
@@ -138,8 +134,3 @@ def open_document(
             "Ask the signer for a document that names the key it is signed with.",
         )
     return document
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    # The name of an unknown field is the sender's text; it mustn't steer a terminal.
-    return ".".join(part if part.isprintable() else "[unprintable]" for part in map(str, location))

@@ -30,6 +30,7 @@ from cloister.policy import (
     TrainingRequest,
     decide,
     decide_job,
+    job_terms,
     load_manifest_draft,
     load_request_draft,
     sign_manifest,
@@ -113,16 +114,9 @@ def admit(
     Raises:
         PolicyError: A hospital refused; ``details`` holds every reason of every hospital.
     """
-    terms = JobTerms(
-        sites=job.clients,
+    terms = job_terms(
+        job.model_dump(mode="json"),
         datasets={site: data.sites[site].dataset_sha256 for site in job.clients},
-        architecture=job.model.architecture,
-        hyperparameters=job.model.model_dump(mode="json")["parameters"],
-        strategy=job.strategy.value,
-        rounds=job.rounds,
-        local_steps=job.training.local_steps,
-        epsilon=job.privacy.target_epsilon,
-        delta=job.privacy.delta,
         test_set=data.test.name,
     )
     refusals: list[str] = []

@@ -18,8 +18,9 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloister.core.documents import load_yaml, parse_model
+from cloister.core.documents import load_yaml
 from cloister.core.errors import InputError
+from cloister.core.parsing import parse_model
 from cloister.federation.job import (
     AggregationStrategy,
     FederationJob,

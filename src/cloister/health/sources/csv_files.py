@@ -19,9 +19,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloister.core.documents import load_yaml, parse_model
+from cloister.core.documents import load_yaml
 from cloister.core.errors import InputError
 from cloister.core.files import read_bounded, resolve_inside
+from cloister.core.parsing import parse_model
 from cloister.health.data import FederatedData, make_site, make_test_set
 from cloister.health.errors import HealthError
 from cloister.health.schema import Column, ColumnKind, Float64Array, Int64Array, TableSchema
