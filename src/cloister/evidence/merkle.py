@@ -264,12 +264,12 @@ def verify_consistency(
     """
     if not 0 < old_size <= new_size <= MAX_TREE_SIZE:
         raise _invalid(f"no proof exists from size {old_size} to size {new_size}")
-    _require_hashes(old_root, new_root, *proof)
     if old_size == new_size:
         if proof:
             raise _invalid("the consistency proof is too long")
         _require_equal(old_root, new_root, "two roots for one size")
         return
+    _require_hashes(old_root, new_root, *proof)
     path = list(proof) if old_size & (old_size - 1) else [old_root, *proof]
     if not path:
         raise _invalid("the consistency proof is too short")

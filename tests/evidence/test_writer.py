@@ -1,0 +1,146 @@
+"""The statement writer: the chain, the role and the end of a job are not left to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cloister.core.clock import Clock
+from cloister.core.keys import Signer
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.extract import log_origin
+from cloister.evidence.log import EvidenceLog
+from cloister.evidence.predicates import JobClosed, Release, Role, Violation
+from cloister.evidence.statement import Subject, open_statement
+from cloister.evidence.writer import StatementWriter
+from tests.evidence.synthetic import JOB_ID, OTHER_JOB_ID, digest
+
+SUBJECT = Subject("thing", digest("thing"))
+VIOLATION = {"rule": "airlock", "detail": "refused", "artifact_sha256": None}
+
+
+@pytest.fixture
+def log(tmp_path: Path, signer: Signer) -> Iterator[EvidenceLog]:
+    with EvidenceLog.create(tmp_path / "l", origin=log_origin(Role.SITE, "north"), signer=signer) as log:
+        yield log
+
+
+def test_statements_form_a_chain(log: EvidenceLog, signer: Signer, ticking_clock: Clock) -> None:
+    writer = StatementWriter(log, signer, "north", JOB_ID, ticking_clock)
+    first = writer.write(Violation, [SUBJECT], **VIOLATION)
+    second = writer.write(Violation, [SUBJECT], **VIOLATION)
+    closing = writer.close("completed")
+    chain = [one.statement.predicate for one in (first, second, closing)]
+    assert [one.sequence for one in chain] == [0, 1, 2]
+    assert [one.previous for one in chain] == [None, first.sha256, second.sha256]
+    assert {one.job_id for one in chain} == {JOB_ID}
+    assert {one.party for one in chain} == {"north"}
+    assert [one.recorded_at for one in chain] == sorted({one.recorded_at for one in chain})
+    assert isinstance(chain[2], JobClosed)
+    assert chain[2].statements == 3
+
+
+def test_a_statement_is_in_the_log_when_write_returns(log: EvidenceLog, signer: Signer, clock: Clock) -> None:
+    written = StatementWriter(log, signer, "north", JOB_ID, clock).write(Violation, [SUBJECT], **VIOLATION)
+    assert log.entry(written.entry.index) == written.envelope
+    assert open_statement(written.envelope) == written.statement
+
+
+def test_a_writer_made_anew_continues_the_chain(log: EvidenceLog, signer: Signer, clock: Clock) -> None:
+    last = StatementWriter(log, signer, "north", JOB_ID, clock).write(Violation, [SUBJECT], **VIOLATION)
+    other = StatementWriter(log, signer, "north", OTHER_JOB_ID, clock)
+    assert other.write(Violation, [SUBJECT], **VIOLATION).statement.predicate.sequence == 0
+    again = StatementWriter(log, signer, "north", JOB_ID, clock).write(Violation, [SUBJECT], **VIOLATION)
+    assert again.statement.predicate.sequence == 1
+    assert again.statement.predicate.previous == last.sha256
+
+
+def test_two_writers_cannot_both_make_the_next_statement(
+    log: EvidenceLog, signer: Signer, clock: Clock
+) -> None:
+    first = StatementWriter(log, signer, "north", JOB_ID, clock)
+    second = StatementWriter(log, signer, "north", JOB_ID, clock)
+    first.write(Violation, [SUBJECT], **VIOLATION)
+    with pytest.raises(EvidenceError) as caught:
+        second.write(Violation, [SUBJECT], **VIOLATION)
+    assert caught.value.code == "evidence.log_mismatch"
+    assert log.size == 1
+
+
+def test_after_the_closing_nothing_is_written_even_by_a_new_writer(
+    log: EvidenceLog, signer: Signer, clock: Clock
+) -> None:
+    writer = StatementWriter(log, signer, "north", JOB_ID, clock)
+    writer.close("refused")
+    for late in (writer, StatementWriter(log, signer, "north", JOB_ID, clock)):
+        with pytest.raises(EvidenceError) as caught:
+            late.write(Violation, [SUBJECT], **VIOLATION)
+        assert caught.value.code == "evidence.job_closed"
+        with pytest.raises(EvidenceError):
+            late.close("completed")
+
+
+def test_times_in_a_chain_never_run_backwards(log: EvidenceLog, signer: Signer) -> None:
+    start = datetime(2026, 11, 21, tzinfo=UTC)
+    moments = iter([start, start - timedelta(hours=1), start - timedelta(hours=1)])
+    writer = StatementWriter(log, signer, "north", JOB_ID, lambda: next(moments))
+    times = [
+        writer.write(Violation, [SUBJECT], **VIOLATION).statement.predicate.recorded_at for _ in range(2)
+    ]
+    anew = StatementWriter(log, signer, "north", JOB_ID, lambda: next(moments))
+    times.append(anew.write(Violation, [SUBJECT], **VIOLATION).statement.predicate.recorded_at)
+    assert len(set(times)) == 1
+
+
+def test_a_party_writes_into_its_own_log_with_its_own_key(
+    log: EvidenceLog, signer: Signer, other_signer: Signer, clock: Clock
+) -> None:
+    for key, party in ((signer, "south"), (other_signer, "north")):
+        with pytest.raises(EvidenceError) as caught:
+            StatementWriter(log, key, party, JOB_ID, clock)
+        assert caught.value.code == "evidence.statement_refused"
+
+
+def test_a_site_cannot_state_what_only_a_hub_may(log: EvidenceLog, signer: Signer, clock: Clock) -> None:
+    writer = StatementWriter(log, signer, "north", JOB_ID, clock)
+    with pytest.raises(EvidenceError, match="site may not state"):
+        writer.write(Release, [SUBJECT])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {**VIOLATION, "extra": 1}, {**VIOLATION, "detail": ""}, {**VIOLATION, "artifact_sha256": "x"}],
+)
+def test_fields_that_do_not_fit_are_refused_by_name_and_nothing_is_logged(
+    log: EvidenceLog, signer: Signer, clock: Clock, fields: dict[str, object]
+) -> None:
+    writer = StatementWriter(log, signer, "north", JOB_ID, clock)
+    with pytest.raises(EvidenceError) as caught:
+        writer.write(Violation, [SUBJECT], **fields)
+    assert caught.value.code == "evidence.statement_refused"
+    assert caught.value.details
+    assert log.size == 0
+
+
+def test_a_caller_cannot_choose_its_place_in_the_chain(
+    log: EvidenceLog, signer: Signer, clock: Clock
+) -> None:
+    writer = StatementWriter(log, signer, "north", JOB_ID, clock)
+    written = writer.write(Violation, [SUBJECT], **VIOLATION, sequence=7, party="south", job_id=OTHER_JOB_ID)
+    assert (written.statement.predicate.sequence, written.statement.predicate.party) == (0, "north")
+    assert written.statement.predicate.job_id == JOB_ID
+
+
+def test_a_statement_without_subject_is_refused(log: EvidenceLog, signer: Signer, clock: Clock) -> None:
+    writer = StatementWriter(log, signer, "north", JOB_ID, clock)
+    with pytest.raises(EvidenceError):
+        writer.write(Violation, [], **VIOLATION)
+
+
+def test_the_closing_is_left_to_close(log: EvidenceLog, signer: Signer, clock: Clock) -> None:
+    writer = StatementWriter(log, signer, "north", JOB_ID, clock)
+    with pytest.raises(EvidenceError):
+        writer.write(JobClosed, [SUBJECT], statements=1, outcome="completed")
