@@ -94,9 +94,10 @@ def _differences(stated: AttestationVerdict, context: ReceiptContext, trust: Tru
         yield "evaluated outside the time between the job's opening and the statement"
     again = verdict_fields(stated.site, verdict, binding, policy)
     written = stated.model_dump(mode="json")
-    for name, value in again.items():
-        if written[name] != value:
-            yield f"the stated {name} is not what its evidence gives"
+    different = [name for name, value in again.items() if written[name] != value]
+    if different:
+        now = verdict.code or "trusted"
+        yield f"stated {', '.join(different)} differ from what its evidence gives ({now})"
 
 
 def _unattested(context: ReceiptContext, verdicts: tuple[AttestationVerdict, ...]) -> Iterator[str]:

@@ -213,8 +213,8 @@ def verify_endorsed_chip(report: SnpReport, chain: Chain) -> None:
 def _whole_signature(certificate: x509.Certificate, der: bytes) -> bool:
     """The signature, which ends a certificate, is a BIT STRING of whole octets.
 
-    The byte before it counts unused bits. It is not signed, and the library takes other values than 0 where the
-    last bits happen to be zero: one certificate would have several byte forms.
+    The byte before it counts unused bits. It is not signed, and the library takes other values than 0 where
+    the last bits happen to be zero: one certificate would have several byte forms.
     """
     return der.endswith(b"\0" + certificate.signature)
 
