@@ -53,6 +53,7 @@ class ArithmeticSite:
     ) -> None:
         self.site = site
         self.job_sha256 = job.sha256
+        self._job_id = job.job_id
         self.rounds: list[int] = []
         self.received: list[str] = []
         self._step = np.float32(step)
@@ -60,6 +61,7 @@ class ArithmeticSite:
         self._measurement = measurement
 
     def quote(self, challenge: Challenge) -> bytes:
+        assert challenge.job_id == self._job_id
         return challenge.nonce + self._measurement
 
     def train_round(self, task: RoundTask, abort: Abort) -> Mapping[str, object]:

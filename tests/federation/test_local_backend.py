@@ -54,7 +54,7 @@ def misbehaving(job: FederationJob, site: str, act: Callable[[RoundTask, Abort],
     return ArithmeticSite(job, site, before_round=act)  # type: ignore[arg-type]
 
 
-def raising(error: Exception, *, from_round: int = 0) -> Callable[[RoundTask, Abort], None]:
+def raising(error: BaseException, *, from_round: int = 0) -> Callable[[RoundTask, Abort], None]:
     def act(task: RoundTask, abort: Abort) -> None:
         if task.round >= from_round:
             raise error
@@ -201,6 +201,7 @@ def test_a_site_that_cannot_answer_a_challenge_is_refused(tmp_path: Path) -> Non
     [
         (raising(ValueError("row 17: patient Smith")), "federation.site_failed"),
         (raising(RuntimeError("row 17: patient Smith")), "federation.site_failed"),
+        (raising(SystemExit(3)), "federation.site_failed"),
         (raising(BudgetExceeded("ledger.budget_exceeded", "no budget")), "ledger.budget_exceeded"),
         (raising(FederationError("federation.bad_task", "no")), "federation.bad_task"),
         (lambda task, abort: {"layer.weight": "a text"}, "federation.update_refused"),

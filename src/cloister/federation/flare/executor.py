@@ -4,7 +4,8 @@ Rules:
 - a task other than training is unknown (TASK_UNKNOWN);
 - a task that does not fit the job the site agreed to is BAD_TASK_DATA;
 - what the site's node refuses is EXECUTION_RESULT_ERROR with the refusal's stable code, never its message;
-- any other exception is EXECUTION_EXCEPTION, and its text stays at the site;
+- any other exception is EXECUTION_EXCEPTION, and its text stays at the site; code that asks the process to
+  exit has failed too, and takes no other party with it;
 - the raw result goes to the airlock filter under a key that nothing else reads.
 """
 
@@ -25,6 +26,7 @@ from cloister.federation.compile import TRAIN_TASK
 from cloister.federation.errors import FederationError
 from cloister.federation.flare.messages import (
     EVIDENCE,
+    JOB_ID,
     NONCE,
     POLICY_ID,
     QUOTE_TOPIC,
@@ -52,11 +54,11 @@ class SiteExecutor(Executor):
             fl_ctx.get_engine().register_aux_message_handler(QUOTE_TOPIC, self._quote)
 
     def _quote(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
-        nonce, policy_id = request.get(NONCE), request.get(POLICY_ID)
-        if not isinstance(nonce, bytes) or not isinstance(policy_id, str):
+        nonce, job_id, policy_id = request.get(NONCE), request.get(JOB_ID), request.get(POLICY_ID)
+        if not (isinstance(nonce, bytes) and isinstance(job_id, str) and isinstance(policy_id, str)):
             return make_reply(ReturnCode.BAD_REQUEST_DATA)
         try:
-            evidence = site_node(fl_ctx).quote(Challenge(nonce, fl_ctx.get_job_id(), policy_id))
+            evidence = site_node(fl_ctx).quote(Challenge(nonce, job_id, policy_id))
         except CloisterError as error:
             return error_reply(ReturnCode.EXECUTION_RESULT_ERROR, error.code)
         reply = make_reply(ReturnCode.OK)
@@ -80,6 +82,8 @@ class SiteExecutor(Executor):
             raw = node.train_round(task, lambda: bool(abort_signal.triggered))
         except CloisterError as error:
             return error_reply(ReturnCode.EXECUTION_RESULT_ERROR, error.code)
+        except (SystemExit, KeyboardInterrupt):
+            return error_reply(ReturnCode.EXECUTION_EXCEPTION, "federation.site_failed")
         reply = make_reply(ReturnCode.OK)
         reply.set_header(AppConstants.CURRENT_ROUND, task.round)
         reply[RAW_RESULT] = raw

@@ -15,7 +15,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from cloister.federation.flare.messages import EVIDENCE, NONCE, POLICY_ID, QUOTE_TOPIC
+from cloister.federation.flare.messages import EVIDENCE, JOB_ID, NONCE, POLICY_ID, QUOTE_TOPIC
 from cloister.federation.node import Challenge, HubNode
 
 _NOT_THERE_YET = frozenset({ReturnCode.COMMUNICATION_ERROR, ReturnCode.TOPIC_UNKNOWN, ReturnCode.TIMEOUT})
@@ -54,7 +54,9 @@ class AttestationGate(FLComponent):
     def _ask(
         self, site: str, challenge: Challenge, fl_ctx: FLContext, deadline: float, abort_signal: Signal
     ) -> bytes | None:
-        request = Shareable({NONCE: challenge.nonce, POLICY_ID: challenge.policy_id})
+        request = Shareable(
+            {NONCE: challenge.nonce, JOB_ID: challenge.job_id, POLICY_ID: challenge.policy_id}
+        )
         while not abort_signal.triggered:
             replies = fl_ctx.get_engine().send_aux_request(
                 targets=[site],

@@ -20,6 +20,7 @@ HUB_NODE = "cloister.hub_node"
 
 QUOTE_TOPIC = "cloister.quote"
 NONCE = "cloister.nonce"
+JOB_ID = "cloister.job_id"
 POLICY_ID = "cloister.policy_id"
 EVIDENCE = "cloister.evidence"
 
