@@ -36,7 +36,7 @@ README = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 LIMIT_S = 180.0
 TRIES = 4
-HIDDEN_UNITS = {"logistic-regression": 0, "mlp": 16}
+HIDDEN_UNITS = {"logistic-regression": 0, "mlp": 32}
 TARGET_COLD, TARGET_WARM, TARGET_MIB = 4.0, 20.0, 1024
 
 
@@ -112,7 +112,7 @@ def peer_accuracy(model: Path, data: FederatedData, file: JobFile) -> float:
     network = Network(data.test.features.shape[1], HIDDEN_UNITS[file.model.architecture])
     network.load_state_dict(torch.load(model, weights_only=True)["model"])
     with torch.no_grad():
-        predicted = network(torch.from_numpy(data.test.features)).argmax(dim=1).numpy()
+        predicted = network(torch.from_numpy(data.test.features.copy())).argmax(dim=1).numpy()
     return float((predicted == data.test.labels).mean())
 
 

@@ -64,7 +64,7 @@ def _watch(
         command,
         env={**environment, MARK: mark},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
     )
@@ -72,7 +72,7 @@ def _watch(
     try:
         while True:
             try:
-                output, _ = process.communicate(timeout=pause or limit)
+                output, complaints = process.communicate(timeout=pause or limit)
                 break
             except subprocess.TimeoutExpired:
                 if time.perf_counter() - started > limit or pause is None:
@@ -84,7 +84,7 @@ def _watch(
         end(mark)
     seconds = time.perf_counter() - started
     if process.returncode != 0:
-        raise DidNotFinishError(f"exit {process.returncode}: {output[-500:]}")
+        raise DidNotFinishError(f"exit {process.returncode}: {complaints[-500:] or output[-500:]}")
     return Finished(seconds, output, peak or None, most or None)
 
 
