@@ -1,7 +1,7 @@
 """Merkle proofs against the vectors of transparency-dev/merkle and the Certificate Transparency tree.
 
-Vectors: transparency-dev/merkle, testdata/{inclusion,consistency}, Apache-2.0. One point of taste differs there from
-RFC 9162: consistency between two empty trees is an error in that library, as it is here.
+Vectors: transparency-dev/merkle, testdata/{inclusion,consistency}, Apache-2.0. One point of taste differs
+there from RFC 9162: consistency between two empty trees is an error in that library, as it is here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A whole small job with real keys, real logs and a real receipt, and a hub that can lie about it.
 
-Sites write their logs honestly and keep their keys. The hub writes its own log and composes the receipt; a test may
-let it lie in both, since it holds the hub's key.
+Sites write their logs honestly and keep their keys. The hub writes its own log and composes the receipt; a
+test may let it lie in both, since it holds the hub's key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The evidence log: append-only, durable, one signed head, and refused as soon as anything in it was edited."""
+"""The evidence log: append-only, durable, one signed head, refused as soon as anything in it was edited."""
 
 from __future__ import annotations
 

@@ -126,13 +126,13 @@ def test_every_older_tree_is_proven_to_be_the_beginning_of_a_newer_one(data: st.
 
 @pytest.mark.parametrize(("index", "size"), [(0, 0), (1, 1), (-1, 3), (3, 2), (0, 2**63)])
 def test_no_proof_is_made_for_a_place_outside_the_log(index: int, size: int) -> None:
-    with pytest.raises(EvidenceError, match="(?i)no entry"):
+    with pytest.raises(EvidenceError, match=r"(?i)no entry"):
         inclusion_proof(index, size, lambda level, place: EMPTY_ROOT)
 
 
 @pytest.mark.parametrize(("old", "new"), [(0, 1), (2, 1), (-1, 3), (1, 2**63)])
 def test_no_consistency_is_proven_between_impossible_sizes(old: int, new: int) -> None:
-    with pytest.raises(EvidenceError, match="(?i)no proof"):
+    with pytest.raises(EvidenceError, match=r"(?i)no proof"):
         consistency_proof(old, new, lambda level, place: EMPTY_ROOT)
-    with pytest.raises(EvidenceError, match="(?i)no proof"):
+    with pytest.raises(EvidenceError, match=r"(?i)no proof"):
         verify_consistency(old, new, (), EMPTY_ROOT, EMPTY_ROOT)

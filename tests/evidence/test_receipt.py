@@ -1,4 +1,4 @@
-"""Composing a receipt: from complete statements only, in one spelling, with the fields a receipt must have."""
+"""Composing a receipt: from complete statements only, in one spelling, with all that must be in it."""
 
 from __future__ import annotations
 

@@ -387,7 +387,7 @@ class EvidenceLog:
         return EvidenceError(
             "evidence.log_mismatch",
             f"The log at {self._path} can't be used: {reason}.",
-            "Restore it from a copy that leads to the newest checkpoint known elsewhere; nothing was changed.",
+            "Restore a copy that leads to the newest checkpoint known elsewhere; nothing was changed.",
         )
 
 

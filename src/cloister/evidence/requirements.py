@@ -31,7 +31,7 @@ _SITE_ONCE: tuple[type[Predicate], ...] = (ManifestAccepted, RequestDecided, Dat
 def missing_statements(record: JobRecord) -> tuple[str, ...]:
     """Name every statement that is missing, or made more than once where once is meant.
 
-    Required: the hub's opening, one aggregate per round, one attestation verdict per participating site, the
+    Required: the hub's opening, one aggregate per round, one verdict that trusts each participating site, the
     evaluation and the release; of each participating site its manifest, decision and data, and for each
     round it took part in the budget spent and the update released; and of every party a closing statement
     that counts as many statements as there are.
@@ -65,9 +65,9 @@ def _problems(record: JobRecord) -> Iterator[str]:
 def _site(record: JobRecord, site: str) -> Iterator[str]:
     for kind in _SITE_ONCE:
         yield from _once(record, site, kind)
-    verdicts = sum(one.site == site for one in record.by(record.issuer, AttestationVerdict))
-    if verdicts != 1:
-        yield f"{record.issuer}: {verdicts} attestation verdicts on {site}"
+    verdicts = [one.status for one in record.by(record.issuer, AttestationVerdict) if one.site == site]
+    if verdicts.count("TRUSTED") != 1:
+        yield f"{record.issuer}: {verdicts.count('TRUSTED')} attestation verdicts that trust {site}"
     spends = Counter(one.round for one in record.by(site, BudgetSpend) if one.purpose == "training")
     updates = Counter(one.round for one in record.by(site, UpdateReleased))
     for one in record.by(record.issuer, RoundAggregated):

@@ -13,9 +13,22 @@ from cloister.evidence.checks import Check, judged
 from cloister.evidence.context import ReceiptContext
 from cloister.evidence.envelope import verify_envelope
 from cloister.evidence.extract import log_origin, log_owner, verify_entry
-from cloister.evidence.predicates import JobClosed, Role
+from cloister.evidence.predicates import (
+    AttestationVerdict,
+    BudgetSpend,
+    DataCommitment,
+    Evaluation,
+    JobClosed,
+    JobOpened,
+    ManifestAccepted,
+    Release,
+    RequestDecided,
+    Role,
+    RoundAggregated,
+    UpdateReleased,
+)
 from cloister.evidence.receipt import signature_of, signed_bytes
-from cloister.evidence.record import LoggedStatement
+from cloister.evidence.record import JobRecord, LoggedStatement
 from cloister.evidence.requirements import missing_statements
 
 
@@ -108,10 +121,44 @@ def check_statement_order(context: ReceiptContext) -> Check:
                 problems.append(f"{after.log} entry {after.entry.index} was stated before the one it follows")
             elif before.predicate.recorded_at > after.predicate.recorded_at:
                 problems.append(f"{after.log} entry {after.entry.index} is dated before the one it follows")
+    problems += _causal_problems(context.record)
     hub = _chains(context).get(log_origin(Role.HUB, context.body.issuer), [])
     if hub and context.body.issued_at < hub[-1].predicate.recorded_at:
         problems.append("the receipt is dated before the hub's last statement")
     return judged("statement-order", problems, "in the order of the logs")
+
+
+def _causal_problems(record: JobRecord) -> Iterator[str]:
+    """Where one statement has to come before another whatever the clocks say, the chains must show it."""
+    hub = record.issuer
+    for opened in record.by(hub, JobOpened):
+        if opened.sequence != 0:
+            yield f"{hub}: something was stated before the job was opened"
+    rounds = record.by(hub, RoundAggregated)
+    if [one.round for one in rounds] != sorted(one.round for one in rounds):
+        yield f"{hub}: the rounds were not aggregated in order"
+    trusted = {
+        one.site: one.sequence for one in record.by(hub, AttestationVerdict) if one.status == "TRUSTED"
+    }
+    for one in rounds:
+        if any(trusted.get(site, -1) > one.sequence for site in one.updates):
+            yield f"{hub}: a site took part in round {one.round} before it was attested"
+    for kind in (Evaluation, Release):
+        if any(rounds and found.sequence < rounds[-1].sequence for found in record.by(hub, kind)):
+            yield f"{hub}: the model was judged before the last round"
+    for site in record.participants:
+        yield from (f"{site}: {problem}" for problem in _site_causal_problems(record, site))
+
+
+def _site_causal_problems(record: JobRecord, site: str) -> Iterator[str]:
+    spends = {one.round: one.sequence for one in record.by(site, BudgetSpend) if one.purpose == "training"}
+    first_spend = min((one.sequence for one in record.by(site, BudgetSpend)), default=0)
+    for kind in (ManifestAccepted, RequestDecided, DataCommitment):
+        if any(found.sequence > first_spend for found in record.by(site, kind)):
+            yield "it spent budget before manifest, decision and data were stated"
+    for released in record.by(site, UpdateReleased):
+        if spends.get(released.round, -1) > released.sequence:
+            yield f"it released round {released.round} before it stated the cost"
 
 
 def check_statement_chain(context: ReceiptContext) -> Check:

@@ -53,7 +53,7 @@ def _evaluation_problems(record: JobRecord, one: Evaluation) -> Iterator[str]:
 
 
 def check_model_hash(context: ReceiptContext) -> Check:
-    """The model file at hand is the one in the receipt and the one released, within each output constraint."""
+    """The model file at hand is the one in the receipt and the one released, within all constraints."""
     record, model = context.record, context.model
     problems: list[str] = []
     section = context.body.model

@@ -61,8 +61,8 @@ def _ledger_problems(record: JobRecord, site: str) -> Iterator[str]:
         yield "it spent without a manifest"
     elif any(one.delta > manifest.terms.privacy_guardrails.delta_budget for one in spends):
         yield "delta is above the manifest's"
-    if any(one.delta != record.job.privacy.delta for one in spends):
-        yield "delta is not the job's"
+    if len({one.delta for one in spends}) > 1 or spends[0].delta > record.job.privacy.delta:
+        yield "delta is above the job's, or changed"
     if len({one.ledger_head for one in spends}) != len(spends):
         yield "two charges end in the same ledger head"
     if any(one.prior_events for one in spends[1:]):
