@@ -1,0 +1,56 @@
+"""Ways to change a finished job's receipt, as an outsider would and as a hub that signs its lies would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from cloister.core.canonical import JSON, b64encode, canonicalize, parse
+from cloister.core.hashes import sha256_hex
+from cloister.core.keys import FileKeyStore, Signer
+from cloister.evidence import Trust
+from cloister.evidence.receipt import signed_bytes
+from cloister.evidence.verifier import ModelArtifact, TestRandomness, Verdict, Verifier
+from cloister.workflow.checks import full_registry
+from cloister.workflow.outcome import JobOutcome
+
+Body = dict[str, JSON]
+BodyEdit = Callable[[Body], None]
+
+
+def party_key(workspace: Path, role: str, name: str) -> Signer:
+    """The private key of a party that a workspace plays."""
+    return FileKeyStore(workspace / "parties" / role / name / "keys").load(role)
+
+
+def edited_receipt(receipt: bytes, edit: BodyEdit, signer: Signer | None = None) -> bytes:
+    """A receipt with another body, in canonical form, and signed anew if there is a key to sign with."""
+    document = cast(dict[str, JSON], parse(receipt))
+    body = cast(Body, document["body"])
+    edit(body)
+    if signer is not None:
+        signature = b64encode(signer.sign(signed_bytes(body)))
+        document["signature"] = {"key_id": signer.public_key.key_id, "sig": signature}
+    return canonicalize(document)
+
+
+def judge(
+    outcome: JobOutcome,
+    *,
+    receipt: bytes | None = None,
+    model: bytes | None = None,
+    accept: TestRandomness = TestRandomness.REFUSE,
+) -> Verdict:
+    """What a stranger finds who holds a job's files, or changed ones."""
+    content = outcome.model.read_bytes() if model is None else model
+    verifier = Verifier(Trust.load(outcome.trust), full_registry(), accept=accept)
+    return verifier.verify(
+        outcome.receipt.read_bytes() if receipt is None else receipt,
+        ModelArtifact(sha256_hex(content), len(content)),
+    )
+
+
+def failed(verdict: Verdict) -> list[str]:
+    """Names of the checks that did not pass."""
+    return [check.id for check in verdict.failures]
