@@ -20,6 +20,18 @@ def test_a_site_weighs_as_many_records_as_it_has() -> None:
     assert mean["w"] == pytest.approx([2.0])
 
 
+def test_updates_are_added_in_the_order_of_the_sites_names() -> None:
+    # In float64, (1e30 - 1e30) + 1 is 1 and (1e30 + 1) - 1e30 is 0.
+    values = {"a": 1e30, "b": -1e30, "c": 1.0}
+    means = {
+        order: weighted_mean({site: _update(values[site]) for site in order}, dict.fromkeys(order, 1.0))["w"][
+            0
+        ]
+        for order in ("abc", "acb", "bca", "cab", "cba")
+    }
+    assert set(means.values()) == {np.float32(1 / 3)}
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["a", "b", "c", "d"]),
