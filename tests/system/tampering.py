@@ -9,7 +9,8 @@ from typing import cast
 from cloister.core.canonical import JSON, b64encode, canonicalize, parse
 from cloister.core.hashes import sha256_hex
 from cloister.core.keys import FileKeyStore, Signer
-from cloister.evidence import Trust
+from cloister.evidence import Predicate, Role, Trust, decode_statement, log_origin
+from cloister.evidence.envelope import envelope_from_json
 from cloister.evidence.receipt import signed_bytes
 from cloister.evidence.verifier import ModelArtifact, TestRandomness, Verdict, Verifier
 from cloister.workflow.checks import full_registry
@@ -17,6 +18,20 @@ from cloister.workflow.outcome import JobOutcome
 
 Body = dict[str, JSON]
 BodyEdit = Callable[[Body], None]
+HUB_LOG = log_origin(Role.HUB, "hub")
+SITE_LOG = log_origin(Role.SITE, "northgate")
+
+
+def parts(value: JSON) -> dict[str, JSON]:
+    return cast(dict[str, JSON], value)
+
+
+def entries(body: Body) -> list[dict[str, JSON]]:
+    return cast(list[dict[str, JSON]], body["statements"])
+
+
+def predicate_of(entry: dict[str, JSON]) -> Predicate:
+    return decode_statement(envelope_from_json(entry["envelope"]).payload).predicate
 
 
 def party_key(workspace: Path, role: str, name: str) -> Signer:
