@@ -21,6 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
@@ -84,6 +85,7 @@ class AirlockPolicy:
         )
         if not sound:
             raise EnclaveError("enclave.airlock_policy", "The airlock policy contradicts itself.")
+        object.__setattr__(self, "scalars", MappingProxyType(dict(self.scalars)))
 
     @classmethod
     def for_tensors(

@@ -33,9 +33,9 @@ def dataset_sha256(schema: TableSchema, raw: Float64Array, labels: Int64Array) -
         HealthError: health.shape when the arrays don't fit the schema, health.not_finite for NaN or infinity.
     """
     if raw.ndim != 2 or raw.shape[1] != len(schema.columns) or labels.shape != (raw.shape[0],):
-        raise HealthError("health.shape", "records and schema don't fit one another")
+        raise HealthError("health.shape", "Records and schema don't fit one another.")
     if not np.isfinite(raw).all():
-        raise HealthError("health.not_finite", "a table with missing values has no dataset hash")
+        raise HealthError("health.not_finite", "A table with missing values has no dataset hash.")
     header = canonicalize(
         {
             "schema": DATASET_SCHEMA,

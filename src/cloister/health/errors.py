@@ -14,16 +14,16 @@ class HealthError(CloisterError):
 
     exit_code: ClassVar[int] = 2
     CODES: ClassVar[Mapping[str, str]] = {
-        "health.unknown_source": "no data source of that name is known",
-        "health.unknown_site": "the data source has no site of that name",
-        "health.empty": "a table holds no records",
-        "health.columns": "a table's columns are not the declared ones",
-        "health.type": "a cell cannot be read as its column's declared kind",
-        "health.not_finite": "a column holds missing, NaN or infinite values",
-        "health.out_of_range": "a column holds values outside its declared bounds",
-        "health.label": "a label is not one of the declared classes",
-        "health.shape": "features and labels do not fit the schema or one another",
-        "health.schema": "the declared schema contradicts itself",
-        "health.unexpected_file": "a data file is not the one its published split belongs to",
-        "health.no_library": "the library that packages the bundled records is not installed",
+        "health.unknown_source": "No data source of that name is known.",
+        "health.unknown_site": "The data source has no site of that name.",
+        "health.empty": "A table holds no records.",
+        "health.columns": "A table's columns are not the declared ones.",
+        "health.type": "A cell cannot be read as its column's declared kind.",
+        "health.not_finite": "A column holds missing, NaN or infinite values.",
+        "health.out_of_range": "A column holds values outside its declared bounds.",
+        "health.label": "A label is not one of the declared classes.",
+        "health.shape": "Features and labels do not fit the schema or one another.",
+        "health.schema": "The declared schema contradicts itself.",
+        "health.unexpected_file": "A data file is not the one its published split belongs to.",
+        "health.no_library": "The library that packages the bundled records is not installed.",
     }

@@ -165,9 +165,9 @@ class TableSchema(BaseModel):
             HealthError: with the code of the first problem and a detail for each.
         """
         if raw.ndim != 2 or raw.shape[1] != len(self.columns) or labels.shape != (raw.shape[0],):
-            raise HealthError("health.shape", f"the table of {what} doesn't have the declared shape")
+            raise HealthError("health.shape", f"The table of {what} doesn't have the declared shape.")
         if raw.shape[0] == 0:
-            raise HealthError("health.empty", f"the table of {what} holds no records", "give it records")
+            raise HealthError("health.empty", f"The table of {what} holds no records.", "Give it records.")
         problems: list[tuple[str, str]] = []
         for index, column in enumerate(self.columns):
             problems.extend(_column_problems(column, raw[:, index]))
@@ -179,8 +179,8 @@ class TableSchema(BaseModel):
         if problems:
             raise HealthError(
                 problems[0][0],
-                f"the table of {what} isn't what its schema declares ({len(problems)} problem(s))",
-                "correct the rows, or declare other bounds in the schema",
+                f"The table of {what} isn't what its schema declares ({len(problems)} problem(s)).",
+                "Correct the rows, or declare other bounds in the schema.",
                 details=[text for _, text in problems],
             )
 

@@ -61,7 +61,7 @@ def load_source(
     if module is None:
         raise HealthError(
             "health.unknown_source",
-            "no data source of that name is known",
-            f"choose one of: {', '.join(source_names())}",
+            "No data source of that name is known.",
+            f"Choose one of: {', '.join(source_names())}.",
         )
     return cast(Source, import_module(module)).load(data_dir=data_dir, sites=sites, seed=seed)

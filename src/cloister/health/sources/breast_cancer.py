@@ -185,8 +185,8 @@ def packaged_file() -> Path:
     if found is None or not found.submodule_search_locations:
         raise HealthError(
             "health.no_library",
-            "the library that packages the bundled records isn't installed",
-            "install cloister[health]",
+            "The library that packages the bundled records isn't installed.",
+            "Install cloister[health].",
         )
     return Path(found.submodule_search_locations[0]) / "datasets" / "data" / "breast_cancer.csv"
 
@@ -201,8 +201,8 @@ def _read(path: Path) -> tuple[Float64Array, Int64Array]:
     if cells.shape != (RECORDS, width):
         raise HealthError(
             "health.unexpected_file",
-            f"the file {path.name} isn't the published table of {RECORDS} records",
-            "reinstall scikit-learn",
+            f"The file {path.name} isn't the published table of {RECORDS} records.",
+            "Reinstall scikit-learn.",
         )
     return cells[:, :-1], cells[:, -1].astype(np.int64)
 

@@ -84,10 +84,10 @@ def load(*, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> Fe
         TableDeclaration, load_yaml(resolve_inside(data_dir, DECLARATION_FILE)), DECLARATION_FILE
     )
     if "test" in declaration.sites or len(set(declaration.sites)) != len(declaration.sites):
-        raise HealthError("health.schema", f"{DECLARATION_FILE} names a site twice, or one named test")
+        raise HealthError("health.schema", f"{DECLARATION_FILE} names a site twice, or one named test.")
     schema = declaration.table
     if schema.column_names[0] == SITE_COLUMN:
-        raise HealthError("health.schema", f"the first column can't be named {SITE_COLUMN}", "rename it")
+        raise HealthError("health.schema", f"The first column can't be named {SITE_COLUMN}.", "Rename it.")
     chosen = choose_sites(sites, declaration.sites, NAME)
     tables = {name: _read(resolve_inside(data_dir, f"{name}.csv"), schema)[:2] for name in chosen}
     raw, labels, row_sites = _read(resolve_inside(data_dir, TEST_FILE), schema)
@@ -120,14 +120,14 @@ def _read(path: Path, schema: TableSchema) -> tuple[Float64Array, Int64Array, tu
         missing = [name for name in expected if name not in header]
         raise HealthError(
             "health.columns",
-            f"the header of {path.name} isn't the declared one",
-            f"the first line names, in this order: {', '.join(expected)}",
+            f"The header of {path.name} isn't the declared one.",
+            f"The first line names, in this order: {', '.join(expected)}.",
             details=[f"missing column: {name}" for name in missing],
         )
     body = [row for row in rows[1:] if row]
     ragged = sum(1 for row in body if len(row) != len(header))
     if ragged:
-        raise HealthError("health.columns", f"{ragged} row(s) of {path.name} have another number of cells")
+        raise HealthError("health.columns", f"{ragged} row(s) of {path.name} have another number of cells.")
     columns = list(zip(*body, strict=True)) if body else [() for _ in header]
     row_sites = tuple(cell.strip() for cell in columns[0]) if with_sites else ("",) * len(body)
     cells = columns[1:] if with_sites else columns
@@ -138,8 +138,8 @@ def _read(path: Path, schema: TableSchema) -> tuple[Float64Array, Int64Array, tu
     if problems:
         raise HealthError(
             "health.type",
-            f"cells of {path.name} can't be read as declared",
-            "correct the cells, or the declared kinds and categories",
+            f"Cells of {path.name} can't be read as declared.",
+            "Correct the cells, or the declared kinds and categories.",
             details=problems,
         )
     labels = _indices(schema.label.classes)

@@ -166,6 +166,6 @@ def read_centre(path: Path, name: str) -> tuple[Float64Array, Int64Array]:
 def _unexpected(path: Path, name: str) -> HealthError:
     return HealthError(
         "health.unexpected_file",
-        f"the file {path.name} isn't the published table of {name}",
-        "take the four processed.*.data files of UCI data set 45 unchanged",
+        f"The file {path.name} isn't the published table of {name}.",
+        "Take the four processed.*.data files of UCI data set 45 unchanged.",
     )

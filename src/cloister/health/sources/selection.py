@@ -25,8 +25,8 @@ def choose_sites(wanted: Sequence[str] | None, known: Sequence[str], source: str
     if unknown or not wanted or len(set(wanted)) != len(wanted):
         raise HealthError(
             "health.unknown_site",
-            f"the sites asked for aren't sites of {source}",
-            f"name each at most once, from: {', '.join(known)}",
+            f"The sites asked for aren't sites of {source}.",
+            f"Name each at most once, from: {', '.join(known)}.",
             details=[f"unknown site: {name}" for name in unknown],
         )
     return tuple(wanted)
