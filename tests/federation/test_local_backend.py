@@ -420,15 +420,14 @@ def test_the_applications_logging_stays_as_it_is(
 ) -> None:
     root = logging.getLogger()
     watched = [root, logging.getLogger("nvflare"), logging.getLogger("cloister.federation.flare")]
+    for logger in watched:
+        caplog.set_level(logging.DEBUG, logger=logger.name)
     before = [(logger.level, list(logger.handlers), logger.propagate) for logger in watched]
     job = a_job(rounds=2)
-    caplog.set_level(logging.DEBUG)
-    levels = [logger.level for logger in watched]
     run(tmp_path, job, sites_for(job, west=misbehaving(job, "west", raising(ValueError("patient Smith")))))
-    assert [logger.level for logger in watched] == levels
-    assert [(handlers, propagate) for _, handlers, propagate in before] == [
-        (list(logger.handlers), logger.propagate) for logger in watched
-    ]
+    after = [(logger.level, list(logger.handlers), logger.propagate) for logger in watched]
+    assert after == before
+    assert [level for level, _, _ in after] == [logging.DEBUG] * 3
     assert [record.name for record in caplog.records if record.name.startswith(("nvflare", "cloister"))] == []
     assert capfd.readouterr() == ("", "")
 

@@ -138,7 +138,8 @@ class SiteRuntime:
         self._platform = platform
         self._limits = (*limits, Limit("job target", job.privacy.target_epsilon, Scope.JOB))
         self._plan = plan_round(job, data.records, ledger.delta)
-        self._training = TrainingData(data.features, data.labels)
+        # Copies, because torch warns of arrays that are read-only, as a site's are.
+        self._training = TrainingData(data.features.copy(), data.labels.copy())
         self._model = build_model(
             job.model.architecture,
             data.features.shape[1],
