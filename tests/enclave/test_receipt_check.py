@@ -108,6 +108,12 @@ def test_honest_verdicts_pass_and_are_named_simulated(job: AttestedJob) -> None:
     assert "2 SIMULATED - NOT HARDWARE" in check.detail
 
 
+@pytest.fixture
+def careless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hostile hub leaves out the composer's own look at what is missing."""
+    monkeypatch.setattr("cloister.evidence.receipt.missing_statements", lambda _: ())
+
+
 def on_verdict(change: Callable[[Fields], None]) -> Lie:
     def lie(steps: list[Step]) -> None:
         change(next(fields for kind, fields in steps if kind is AttestationVerdict))
@@ -178,6 +184,7 @@ LIES: dict[str, tuple[Lie, str]] = {
 }
 
 
+@pytest.mark.usefixtures("careless")
 @pytest.mark.parametrize("name", LIES)
 def test_a_hub_that_lies_about_a_verdict_is_found_out(job: AttestedJob, name: str) -> None:
     lie, sign = LIES[name]
@@ -192,6 +199,7 @@ def made(job: type[AttestedJob], folder: Path) -> Check:
     return judge(one, one.receipt())
 
 
+@pytest.mark.usefixtures("careless")
 def test_a_site_whose_verdict_is_untrusted_took_no_part_in_an_accepted_receipt(tmp_path: Path) -> None:
     class Debugged(AttestedJob):
         guest = GuestSettings(policy=0x30000 | 1 << 19)
@@ -201,6 +209,7 @@ def test_a_site_whose_verdict_is_untrusted_took_no_part_in_an_accepted_receipt(t
     assert "north: took part without a TRUSTED verdict" in check.detail
 
 
+@pytest.mark.usefixtures("careless")
 def test_a_manifest_that_asks_for_hardware_refuses_simulated_platforms(tmp_path: Path) -> None:
     class Hardware(AttestedJob):
         simulated_allowed = False
@@ -208,6 +217,7 @@ def test_a_manifest_that_asks_for_hardware_refuses_simulated_platforms(tmp_path:
     assert made(Hardware, tmp_path).outcome is Outcome.FAILED
 
 
+@pytest.mark.usefixtures("careless")
 def test_a_manifest_that_allows_other_code_refuses_this(tmp_path: Path) -> None:
     class OtherCode(AttestedJob):
         allowed = ("cd" * 48,)
