@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from pydantic import ValidationError
@@ -206,13 +206,27 @@ def test_a_policy_id_names_what_is_asked_for() -> None:
         {"minimum_tcb": Tcb(0, 0, 0, 0)},
     )
     assert len({policy.sha256, *(policy.model_copy(update=change).sha256 for change in changes)}) == 5
-    measurements = (OTHER.hex(), MEASUREMENT.hex(), OTHER.hex())
-    first, second = (
-        AppraisalPolicy.from_manifest_terms(order, simulated_allowed=False)
-        for order in (measurements, measurements[::-1])
-    )
-    assert first == second
-    assert first.platforms is Platforms.HARDWARE_ONLY
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A manifest's terms of attestation."""
+
+    allowed_measurements: tuple[str, ...]
+    allow_simulated: bool
+
+
+def test_the_policy_of_a_job_is_what_every_manifest_allows() -> None:
+    both, one = (OTHER.hex(), MEASUREMENT.hex()), (MEASUREMENT.hex(),)
+    agreed = AppraisalPolicy.agreed_by
+    assert agreed([Terms(both, True), Terms(one, True)]).measurements == one
+    assert agreed([Terms(both, True)]).sha256 == agreed([Terms(both[::-1], True)]).sha256
+    assert agreed([Terms(one, True), Terms(one, True)]).platforms is Platforms.HARDWARE_OR_SIMULATED
+    assert agreed([Terms(one, True), Terms(one, False)]).platforms is Platforms.HARDWARE_ONLY
+    for terms in ([], [Terms(one, True), Terms((OTHER.hex(),), True)]):
+        with pytest.raises(AttestationError) as refused:
+            agreed(terms)
+        assert refused.value.code == "attestation.no_common_policy"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ class AttestedJob(SyntheticJob):
 
     @property
     def policy(self) -> AppraisalPolicy:
-        return AppraisalPolicy.from_manifest_terms(self.allowed, simulated_allowed=self.simulated_allowed)
+        platforms = Platforms.HARDWARE_OR_SIMULATED if self.simulated_allowed else Platforms.HARDWARE_ONLY
+        return AppraisalPolicy(measurements=self.allowed, platforms=platforms)
 
     @property
     def tee_roots(self) -> tuple[bytes, ...]:

@@ -58,6 +58,7 @@ class AttestationError(EnclaveError):
             "attestation.key_binding": "The report does not bind this nonce, key, job and policy.",
             "attestation.nonce": "The nonce was never issued, was issued to another, or its time has passed.",
             "attestation.replay": "The nonce was answered before.",
+            "attestation.no_common_policy": "The manifests of a job allow no common code.",
             "attestation.trust_store": "A root certificate cannot serve the trust it is offered for.",
         }
     )

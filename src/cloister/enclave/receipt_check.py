@@ -2,7 +2,7 @@
 
 Rules kept here:
 
-* The policy comes from the hospital's signed manifest, the site's key and the platform roots from the
+* The policy comes from the hospitals' signed manifests, the site's key and the platform roots from the
   verifier's own trust; the hub's word on any of them only has to agree.
 * Certificates are held against the recorded time of evaluation, which lies before the statement of it.
 * A site whose update went into the model has a TRUSTED verdict that was stated before its first round.
@@ -65,15 +65,11 @@ def check_attestation(context: ReceiptContext) -> Check:
 
 def _differences(stated: AttestationVerdict, context: ReceiptContext, trust: TrustStore) -> Iterator[str]:
     record = context.record
-    manifest = record.manifests.get(stated.site)
-    if manifest is None:
+    if stated.site not in record.manifests:
         yield "no manifest of this site"
         return
     try:
-        terms = manifest.terms.attestation
-        policy = AppraisalPolicy.from_manifest_terms(
-            terms.allowed_measurements, simulated_allowed=terms.allow_simulated
-        )
+        policy = AppraisalPolicy.agreed_by(one.terms.attestation for one in record.manifests.values())
         binding = Binding(
             nonce=b64decode(stated.nonce),
             site_key_id=context.trust.key(Role.SITE, stated.site).key_id,

@@ -7,11 +7,11 @@ never states its own status.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -144,6 +144,20 @@ class Binding:
         }
 
 
+class AttestationTerms(Protocol):
+    """What a hospital's manifest says of attestation."""
+
+    @property
+    def allowed_measurements(self) -> Sequence[str]:
+        """Measurements it allows, 96 hex digits each."""
+        ...
+
+    @property
+    def allow_simulated(self) -> bool:
+        """Whether a simulated platform will do."""
+        ...
+
+
 class AppraisalPolicy(BaseModel):
     """What a relying party accepts. Debug and migration are always refused.
 
@@ -164,17 +178,30 @@ class AppraisalPolicy(BaseModel):
     minimum_tcb: Tcb | None = None
 
     @classmethod
-    def from_manifest_terms(
-        cls, allowed_measurements: Sequence[str], *, simulated_allowed: bool
-    ) -> "AppraisalPolicy":
-        """The policy that a hospital's manifest sets; both the hub and a receipt's verifier derive it so.
+    def agreed_by(cls, terms: Iterable[AttestationTerms]) -> "AppraisalPolicy":
+        """The policy that satisfies every manifest of a job; hub and receipt verifier both derive it so.
 
         Args:
-            allowed_measurements: 96 hex digits each.
-            simulated_allowed: the manifest's explicit word on simulated platforms.
+            terms: the attestation terms of each hospital's manifest, at least one.
+
+        Returns:
+            The measurements that all of them allow; simulated platforms only if all of them do.
+
+        Raises:
+            AttestationError: attestation.no_common_policy when no measurement is allowed by all.
         """
-        platforms = Platforms.HARDWARE_OR_SIMULATED if simulated_allowed else Platforms.HARDWARE_ONLY
-        return cls(measurements=tuple(sorted(set(allowed_measurements))), platforms=platforms)
+        listed = list(terms)
+        allowed = [frozenset(one.allowed_measurements) for one in listed]
+        common = frozenset.intersection(*allowed) if allowed else frozenset()
+        if not common:
+            raise AttestationError(
+                "attestation.no_common_policy",
+                "No measurement is allowed by every manifest of the job.",
+                "Let the hospitals agree on a release of the code.",
+            )
+        simulated = all(one.allow_simulated for one in listed)
+        platforms = Platforms.HARDWARE_OR_SIMULATED if simulated else Platforms.HARDWARE_ONLY
+        return cls(measurements=tuple(sorted(common)), platforms=platforms)
 
     def as_json(self) -> dict[str, JSON]:
         """The policy as plain JSON values, measurements sorted and distinct."""
