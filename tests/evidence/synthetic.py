@@ -95,6 +95,8 @@ class SyntheticJob:
     rounds: int = 2
     noise_generator: str = OS_ENTROPY
     noise_multiplier: float = 8.0
+    calibrated: bool = False
+    batch_size: int | None = None
     job_id: str = JOB_ID
     keys: Mapping[str, Signer] = field(default_factory=dict)
     extracts: dict[str, LogExtract] = field(default_factory=dict)
@@ -129,14 +131,14 @@ class SyntheticJob:
             "rounds": self.rounds,
             "strategy": "FED_AVG",
             "privacy": {
-                "noise_multiplier": self.noise_multiplier,
+                "noise_multiplier": None if self.calibrated else self.noise_multiplier,
                 "target_epsilon": 3.0,
                 "delta": 1e-5,
                 "max_grad_norm": 1.0,
             },
             "training": {
-                "sampling_probability": 0.1,
-                "batch_size": None,
+                "sampling_probability": 0.1 if self.batch_size is None else None,
+                "batch_size": self.batch_size,
                 "local_steps": 5,
                 "learning_rate": 0.5,
             },
@@ -397,6 +399,16 @@ class SyntheticJob:
             "extracts": list(self.extracts.values()),
         }
         return compose_receipt(**{**arguments, **replaced})  # type: ignore[arg-type]
+
+    def lying_site(self, site: str, lie: Lie) -> bytes:
+        """The receipt an honest hub issues over a site that lies, with its own key, in its own log."""
+        steps = copy.deepcopy(self.site_steps(site))
+        lie(steps)
+        number = len(list(self.folder.iterdir()))
+        extract = self.write(Role.SITE, site, steps, file=f"lie-{number}")
+        return self.receipt(
+            extracts=[extract if name == site else one for name, one in self.extracts.items()]
+        )
 
     def lying_hub(self, lie: Lie) -> bytes:
         """The receipt a hub issues that rewrites its own log, keeping only what the sites gave it."""

@@ -21,6 +21,7 @@ CLAIMS_NOT_MADE: Final = (
     "That the hub combined the sites' updates, or measured the model, as it says. Both are its own word; the "
     "sites vouch for the weights each round began with, and anyone may repeat the evaluation.",
     "That a site's records are true, complete or its own: a site vouches for them by their hash.",
+    "That a dataset was charged for nothing but what its site states: the site's ledger stays with the site.",
     "That the hub gave the true reason why a site was absent from a round.",
     "That the privacy figures hold beyond their stated unit, relation and sampling, or against attacks on "
     "floating-point arithmetic.",
