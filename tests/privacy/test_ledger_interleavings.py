@@ -99,5 +99,6 @@ class TestJobs(Jobs.TestCase):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 class TestJobsAtLength(Jobs.TestCase):
-    settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -55,29 +55,50 @@ def kill_in_the_middle(path: Path, workers: int, seed: int) -> None:
     """Start workers, kill them at random instants, compare the ledger with what they reported."""
     chance = random.Random(seed)
     running = [start(path, f"job {seed} {index}", 60.0) for index in range(workers)]
-    for worker in running:
-        assert worker.stdout is not None
-        worker.stdout.readline()
-    for worker in chance.sample(running, workers):
-        time.sleep(chance.uniform(0, 0.02))
-        worker.kill()
-    for index, worker in enumerate(running):
-        output, errors = worker.communicate()
-        assert errors == ""
-        check_nothing_was_lost(path, f"job {seed} {index}", output)
+    try:
+        # Read through the pipes' own buffers throughout: communicate() would drop what readline() read ahead.
+        firsts = [read_line(worker) for worker in running]
+        for worker in chance.sample(running, workers):
+            time.sleep(chance.uniform(0, 0.02))
+            worker.kill()
+        rests = [read_to_end(worker) for worker in running]
+    finally:
+        for worker in running:
+            worker.kill()
+            worker.wait()
+    for index, (first, rest) in enumerate(zip(firsts, rests, strict=True)):
+        assert first.startswith("reserved")
+        check_nothing_was_lost(path, f"job {seed} {index}", first + rest)
+
+
+def read_line(worker: subprocess.Popen[str]) -> str:
+    assert worker.stdout is not None
+    return worker.stdout.readline()
+
+
+def read_to_end(worker: subprocess.Popen[str]) -> str:
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+    output, errors = worker.stdout.read(), worker.stderr.read()
+    worker.stdout.close()
+    worker.stderr.close()
+    assert errors == ""
+    return output
 
 
 def check_nothing_was_lost(path: Path, job: str, output: str) -> None:
-    # The first line was read to see that the worker runs: its reservation is durable.
-    lines = [line.split() for line in output.splitlines() if line.count(" ")]
-    settled = [int(line[2]) for line in lines if line[0] == "settled" and len(line) == 3]
-    reserved = 1 + sum(line[0] == "reserved" and len(line) == 2 for line in lines)
-    least = sum(settled) + 10 * (reserved - len(settled))
+    lines = [line.split() for line in output.splitlines(keepends=True) if line.endswith("\n")]
+    settled = [int(line[2]) for line in lines if line[0] == "settled"]
+    reserved = sum(line[0] == "reserved" for line in lines)
+    reported = sum(settled) + 10 * (reserved - len(settled))
+    # The job may have been killed between making its next entry durable and reporting it.
+    if reserved > len(settled):
+        possible = {reported, reported - 10 + len(settled) % 11}
+    else:
+        possible = {reported, reported + 10}
     with BudgetLedger.open(path, DATASET) as ledger:
         counted = sum(event.steps for event in ledger.events(job) if isinstance(event, SampledGaussian))
-        # A settlement that was durable but not yet reported may have given back up to 10 steps; a reservation
-        # that was durable but not yet reported may have added 10.
-        assert least - 10 <= counted <= least + 10
+        assert counted in possible
         assert ledger.epsilon() <= LIMIT
 
 
@@ -87,6 +108,7 @@ def test_a_killed_process_loses_nothing_and_leaves_its_reservation_spent(path: P
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(600)
 def test_many_killed_processes_lose_nothing(path: Path) -> None:
-    for seed in range(25):
+    for seed in range(12):
         kill_in_the_middle(path, 4, seed)
