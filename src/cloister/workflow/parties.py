@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cloister.core.clock import Clock
+from cloister.core.errors import StorageError
 from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter
 from cloister.federation import FederationJob
 from cloister.policy import PolicyError
+from cloister.privacy import BudgetExceeded
 from cloister.workflow.workspace import Party, Workspace
 
 HUB = "hub"
@@ -69,6 +71,9 @@ def open_parties(workspace: Workspace, job: FederationJob, *, clock: Clock) -> I
 
     Yields:
         The parties. Whoever completes the job calls ``close("completed")``.
+
+    Raises:
+        StorageError: ``storage.exists`` if a party has stated something about a job of this id before.
     """
     with ExitStack() as opened:
 
@@ -79,11 +84,24 @@ def open_parties(workspace: Workspace, job: FederationJob, *, clock: Clock) -> I
             return Seat(party, log, StatementWriter(log, party.signer, name, job.job_id, clock))
 
         parties = Parties(hub=seat("hub", HUB), sites={site: seat("site", site) for site in job.clients})
+        _require_unused(parties, job)
         try:
             yield parties
-        except PolicyError:
+        except (PolicyError, BudgetExceeded):
             parties.close("refused")
             raise
         except BaseException:
             parties.close("failed")
             raise
+
+
+def _require_unused(parties: Parties, job: FederationJob) -> None:
+    """A second job under one id would continue the first one's chains, and no receipt could come of it."""
+    used = [seat.party.name for seat in parties.seats if seat.log.extract(job.job_id).entries]
+    if used:
+        raise StorageError(
+            "storage.exists",
+            f"the id {job.job_id} was used by an earlier job in this workspace",
+            "Give the job another job_id, or leave it out to have a fresh one.",
+            details=[f"the log of {name} holds statements of it" for name in used],
+        )

@@ -12,8 +12,8 @@ rooms below decide and act. Rules kept here:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,14 @@ from cloister.core.clock import Clock, system_clock
 from cloister.core.errors import CloisterError
 from cloister.core.files import write_new
 from cloister.core.hashes import Sha256, sha256_hex
-from cloister.core.logging import LogLevel, bind_correlation, configure_logging, get_logger, stop_logging
+from cloister.core.logging import (
+    Logger,
+    LogLevel,
+    bind_correlation,
+    configure_logging,
+    get_logger,
+    stop_logging,
+)
 from cloister.enclave.attestation import (
     AppraisalPolicy,
     NonceBook,
@@ -47,7 +54,7 @@ from cloister.federation import (
     compile_job,
 )
 from cloister.federation.compile import JobFolder
-from cloister.federation.events import FederationEvent, RoundFinished, SiteRoundFinished
+from cloister.federation.events import FederationEvent
 from cloister.federation.hub import initial_weights
 from cloister.federation.node import Weights
 from cloister.federation.site import RandomnessFor, os_randomness, seeded_test_randomness
@@ -55,8 +62,10 @@ from cloister.health import FederatedData
 from cloister.policy import PolicyError
 from cloister.privacy import BudgetLedger, Limit, Scope
 from cloister.workflow.admission import Agreement, admit, commit_data, load_data, sign_agreement
+from cloister.workflow.affordability import require_affordable
 from cloister.workflow.checks import full_registry
 from cloister.workflow.compute import one_thread_per_site
+from cloister.workflow.history import History
 from cloister.workflow.jobfile import JobSpec
 from cloister.workflow.outcome import (
     MODEL_FILE,
@@ -139,16 +148,26 @@ def run_job(
     configure_logging(path=path, level=log_level, experiment_id=job.job_id, clock=clock)
     log = get_logger("workflow")
     try:
-        with bind_correlation(job.job_id), one_thread_per_site():
+        with bind_correlation(job.job_id), one_thread_per_site(), _ending(log):
             log.info("job_started", name=spec.file.name, source=spec.file.data.source, sites=len(job.clients))
             outcome = _run(spec, job, workspace, watch, data_dir, test_seed, clock)
             log.info("job_finished", passed=outcome.passed, receipt_accepted=outcome.verdict.accepted)
             return outcome
+    finally:
+        stop_logging()
+
+
+@contextmanager
+def _ending(log: Logger) -> Iterator[None]:
+    """Log what ends a job early, by its code or, where it has none, by its type."""
+    try:
+        yield
     except CloisterError as error:
         log.warning("job_stopped", code=error.code)
         raise
-    finally:
-        stop_logging()
+    except BaseException as error:
+        log.warning("job_stopped", error=type(error).__name__)
+        raise
 
 
 @dataclass(frozen=True)
@@ -249,6 +268,14 @@ def _train(case: _Case) -> Trained:
         for site, seat in case.parties.sites.items()
     }
 
+    require_affordable(
+        job,
+        sites,
+        case.ledgers,
+        {site: _limits(agreement, site) for site in job.clients},
+        case.parties.writers,
+    )
+
     def evaluate(weights: Weights) -> dict[str, float]:
         measured = measure_model(job, weights, data.test, case.goal)
         return {case.goal.metric.value: measured.result.value}
@@ -264,11 +291,11 @@ def _train(case: _Case) -> Trained:
         records={site: agreement.manifests[site].dataset_scope.sample_size for site in job.clients},
         evaluate=evaluate,
     )
-    history = _History(case.watch)
+    history = History(job.job_id, case.watch)
     began = time.perf_counter()
     result = LocalBackend(case.staging).run(job, compiled, hub, sites, history.take)
     seconds = time.perf_counter() - began
-    return Trained(result, sites, history.rounds(case.goal), seconds)
+    return Trained(result, sites, history.rounds(case.goal.metric.value), seconds)
 
 
 def _open_job(case: _Case, compiled: JobFolder) -> None:
@@ -312,34 +339,6 @@ def _appraisal_policy(agreement: Agreement) -> AppraisalPolicy:
         measurements=frozenset.intersection(*(frozenset(one.allowed_measurements) for one in terms)),
         platforms=Platforms.HARDWARE_OR_SIMULATED if simulated else Platforms.HARDWARE_ONLY,
     )
-
-
-class _History:
-    """Collects what the rounds told, and passes every event on."""
-
-    def __init__(self, watch: Watcher) -> None:
-        self._watch = watch
-        self._spent: dict[str, float] = {}
-        self._rounds: list[tuple[Mapping[str, float], dict[str, float], float]] = []
-        self._since = time.perf_counter()
-
-    def take(self, event: FederationEvent) -> None:
-        match event:
-            case SiteRoundFinished(site, _, epsilon) if epsilon is not None:
-                self._spent[site] = epsilon
-            case RoundFinished(_, _, metrics):
-                now = time.perf_counter()
-                self._rounds.append((metrics, dict(self._spent), now - self._since))
-                self._since = now
-            case _:
-                pass
-        self._watch(event)
-
-    def rounds(self, goal: Goal) -> tuple[RoundRecord, ...]:
-        return tuple(
-            RoundRecord(number=number, metric=metrics[goal.metric.value], epsilon=spent, seconds=seconds)
-            for number, (metrics, spent, seconds) in enumerate(self._rounds, start=1)
-        )
 
 
 def _measure_and_release(case: _Case, trained: Trained) -> tuple[Measured, bytes]:
