@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from cloister.core.canonical import JSON
 
 ORDERS: Final[tuple[int, ...]] = (*range(2, 65), 72, 80, 96, 128, 192, 256, 384, 512)
-"""Renyi orders every epsilon in a receipt is taken over; fractional ones would lower it by 2 % at most."""
+"""Renyi orders every epsilon in a receipt is taken over.
+
+Whole numbers only: dp-accounting drops fractional orders that fail to converge. On the configurations in the
+tests fractional orders would have lowered epsilon by 1.84 % at most.
+"""
 
 PLD_GRID: Final = 1e-3
 """Discretisation interval of the privacy loss distribution behind :func:`epsilon_pld`."""
