@@ -1,0 +1,73 @@
+"""Whether a job fits what is left of each hospital's budget, asked before its first round.
+
+A ledger refuses the round that would pass a limit. A job that is stopped there has spent what its earlier
+rounds cost and has no model to show for it; so the whole of a job is held against the limits first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from cloister.core.hashes import Sha256
+from cloister.evidence import StatementWriter, Subject
+from cloister.evidence.predicates import Violation
+from cloister.federation import FederationJob, SiteRuntime
+from cloister.privacy import BudgetExceeded, BudgetLedger, Limit, Scope, TrainingPlan, max_steps
+from cloister.privacy.budget import HARD_STOP
+
+
+def require_affordable(
+    job: FederationJob,
+    sites: Mapping[str, SiteRuntime],
+    ledgers: Mapping[str, BudgetLedger],
+    limits: Mapping[str, Sequence[Limit]],
+    writers: Mapping[str, StatementWriter],
+) -> None:
+    """Refuse a job of which some round would pass a limit at some site; each such site states it.
+
+    Args:
+        job: The job.
+        sites: The sites' nodes, which know the plan of a round.
+        ledgers: What was spent before, by site.
+        limits: The manifest's ceilings, by site; the job's target and the hard stop are added.
+        writers: The sites' statement writers.
+
+    Raises:
+        BudgetExceeded: ``ledger.budget_exceeded``, with every limit of every site in its details.
+    """
+    target = Limit("job target", job.privacy.target_epsilon, Scope.JOB)
+    refusals: list[str] = []
+    for site, node in sites.items():
+        ceilings = (*limits[site], target, HARD_STOP)
+        exceeded = [
+            problem for limit in ceilings for problem in _exceeded(limit, job, node.plan, ledgers[site])
+        ]
+        if exceeded:
+            writers[site].write(
+                Violation,
+                (Subject(f"job {job.job_id}", Sha256(job.sha256)),),
+                rule="ledger.budget_exceeded",
+                detail="; ".join(exceeded)[:500],
+                artifact_sha256=None,
+            )
+            refusals += [f"{site}: {problem}" for problem in exceeded]
+    if refusals:
+        raise BudgetExceeded(
+            "ledger.budget_exceeded",
+            "the job does not fit what is left of the privacy budget, so nothing was done",
+            "Ask for fewer rounds or more noise; a spent budget does not come back.",
+            details=refusals,
+        )
+
+
+def _exceeded(limit: Limit, job: FederationJob, plan: TrainingPlan, ledger: BudgetLedger) -> Iterator[str]:
+    steps = job.rounds * plan.steps
+    fitting = max_steps(
+        limit.epsilon,
+        ledger.delta,
+        plan.sampling_probability,
+        plan.noise_multiplier,
+        spent=ledger.events(job.job_id if limit.scope is Scope.JOB else None),
+    )
+    if fitting < steps:
+        yield f"{limit.name} of epsilon {limit.epsilon:g}: {fitting} of the job's {steps} steps would fit"
