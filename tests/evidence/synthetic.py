@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from cloister.core.canonical import JSON, b64encode, canonicalize, parse
 from cloister.core.clock import Clock
@@ -365,7 +366,15 @@ class SyntheticJob:
             "measurement": "ab" * 48,
         }
 
-    def write(self, role: Role, party: str, steps: list[Step], *, file: str = "") -> LogExtract:
+    def write(
+        self,
+        role: Role,
+        party: str,
+        steps: list[Step],
+        *,
+        file: str = "",
+        outcome: Literal["completed", "refused", "failed"] = "completed",
+    ) -> LogExtract:
         """Write one party's log and hand over its extract."""
         signer = self.keys["hub" if role is Role.HUB else f"site-{party}"]
         path = self.folder / f"{file or party}.sqlite"
@@ -375,7 +384,7 @@ class SyntheticJob:
             writer = StatementWriter(log, signer, party, self.job_id, ticking())
             for kind, fields in steps:
                 writer.write(kind, [Subject(kind.TYPE, digest(kind.TYPE))], **fields)
-            writer.close("completed")
+            writer.close(outcome)
             return log.extract(self.job_id)
 
     def run(self) -> SyntheticJob:

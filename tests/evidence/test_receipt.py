@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from cloister.core.canonical import canonicalize, parse
+from cloister.core.hashes import sha256_hex
+from cloister.evidence.checks import Check, CheckRegistry, Outcome, failed, passed
 from cloister.evidence.compliance import COMPLIANCE_STATEMENTS
+from cloister.evidence.context import ReceiptContext
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import LogExtract
-from cloister.evidence.predicates import JobClosed
+from cloister.evidence.predicates import Role
 from cloister.evidence.receipt import receipt_from_json
-from cloister.evidence.statement import open_statement
-from cloister.evidence.verifier import CHECK_IDS
-from tests.evidence.synthetic import HUB, JOB_ID, RECEIPT_ID, SyntheticJob, failing, plugged, verify
+from cloister.evidence.verifier import CHECK_IDS, ModelArtifact, Verifier
+from tests.evidence.synthetic import HUB, JOB_ID, MODEL, RECEIPT_ID, SyntheticJob, failing, plugged, verify
 
 
 def test_an_honest_receipt_is_accepted_with_every_check_passed(
@@ -115,25 +118,48 @@ def test_without_the_hubs_own_log_there_is_no_receipt(honest_job: SyntheticJob) 
 
 
 def test_a_job_that_a_party_did_not_complete_gets_no_receipt(
-    honest_job: SyntheticJob, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, honest_job: SyntheticJob
 ) -> None:
-    closing = open_statement(honest_job.extracts["north"].entries[-1].envelope).predicate
-    assert isinstance(closing, JobClosed)
-    from cloister.evidence import requirements
-
-    class Failed:
-        statements, outcome = closing.statements, "failed"
-
-    monkeypatch.setattr(requirements, "JobClosed", Failed)
-    monkeypatch.setattr(
-        "cloister.evidence.record.JobRecord.by",
-        lambda self, party, kind: (
-            (Failed(),) if kind is Failed else tuple(one for one in self.of(kind) if one.party == party)
-        ),
-    )
+    job = SyntheticJob(tmp_path, keys=honest_job.keys)
+    failed = job.write(Role.SITE, "north", job.site_steps("north"), outcome="failed")
     with pytest.raises(EvidenceError) as caught:
-        honest_job.receipt()
-    assert "north: the job was not completed" in caught.value.details
+        honest_job.receipt(extracts=[failed, honest_job.extracts["south"], honest_job.extracts[HUB]])
+    assert caught.value.details == ("north: the job was not completed",)
+
+
+@pytest.mark.parametrize("absent", ["policy", "attestation"])
+def test_a_check_that_is_not_plugged_in_is_not_run_and_nothing_is_accepted(
+    honest_job: SyntheticJob, honest_receipt: bytes, absent: str
+) -> None:
+    registry = CheckRegistry()
+    present = ({"policy", "attestation"} - {absent}).pop()
+    registry.register(present, lambda context: passed("another-name", context.body.issuer))
+    verdict = Verifier(honest_job.trust, registry).verify(
+        honest_receipt, ModelArtifact(sha256_hex(MODEL), len(MODEL))
+    )
+    assert [(one.id, one.outcome) for one in verdict.failures] == [(absent, Outcome.NOT_RUN)]
+    assert not verdict.accepted
+    assert present in {one.id for one in verdict.checks}
+
+
+def test_a_plugged_check_that_breaks_or_refuses_is_a_refusal(
+    honest_job: SyntheticJob, honest_receipt: bytes
+) -> None:
+    def broken(context: ReceiptContext) -> Check:
+        raise KeyError(context.body.issuer)
+
+    registry = CheckRegistry()
+    registry.register("policy", broken)
+    registry.register("attestation", lambda _: failed("attestation", "the quote doesn't hold"))
+    verdict = Verifier(honest_job.trust, registry).verify(
+        honest_receipt, ModelArtifact(sha256_hex(MODEL), len(MODEL))
+    )
+    assert [(one.id, one.outcome) for one in verdict.failures] == [
+        ("policy", Outcome.NOT_RUN),
+        ("attestation", Outcome.FAILED),
+    ]
+    assert "KeyError" in verdict.failures[0].detail
+    assert HUB not in verdict.failures[0].detail
 
 
 def test_no_check_may_be_plugged_twice_or_under_an_unknown_name() -> None:
