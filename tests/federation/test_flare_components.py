@@ -18,6 +18,7 @@ from cloister.core.errors import CloisterError
 from cloister.enclave.tensors import tensors_sha256
 from cloister.federation import FederationError
 from cloister.federation.flare.aggregator import SiteOrderedAggregator
+from cloister.federation.flare.controllers import QuorumFedAvg
 from cloister.federation.flare.executor import SiteExecutor
 from cloister.federation.flare.filter import AirlockFilter
 from cloister.federation.flare.messages import (
@@ -194,3 +195,10 @@ def test_an_update_other_than_the_stated_one_is_not_averaged() -> None:
         aggregator.accept_model(FLModel(params=dict(weights), meta=meta))
     assert refusal.value.code == "federation.bad_update"
     assert isinstance(refusal.value, CloisterError)
+
+
+def test_a_result_that_comes_after_its_round_changes_nothing() -> None:
+    controller = QuorumFedAvg(sites=["south", "west"], num_rounds=2, min_sites=1, round_timeout=1)
+    late = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+    assert controller._accept_train_result("south", late, context(None), is_unknown_task=True) is False
+    assert controller.sample_clients() == ["south", "west"]

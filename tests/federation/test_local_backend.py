@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nvflare.apis.utils.reliable_message import ReliableMessage
+from nvflare.fuel.utils.config_service import ConfigService
 
 from cloister.core.errors import StorageError
 from cloister.enclave.tensors import tensors_sha256
@@ -413,6 +415,22 @@ def test_jobs_in_a_row_leave_no_threads_and_no_memory(tmp_path: Path) -> None:
         sizes.append(len(gc.get_objects()))
     assert threading.active_count() == threads
     assert sizes[1] - sizes[0] < 500
+
+
+def test_nvflares_own_settings_stay_as_they_are(tmp_path: Path) -> None:
+    def settings() -> tuple[object, ...]:
+        return (
+            dict(ConfigService._sections),
+            list(ConfigService._config_path),
+            ConfigService._cmd_args,
+            dict(ConfigService._var_values),
+            ReliableMessage._enabled,
+            ReliableMessage._shutdown_asked,
+        )
+
+    before = settings()
+    run(tmp_path, a_job(rounds=1))
+    assert settings() == before
 
 
 def test_two_jobs_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
