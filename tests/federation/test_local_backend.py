@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -187,6 +188,11 @@ def test_a_site_that_the_job_does_not_name_is_refused(tmp_path: Path) -> None:
     assert refusal.value.code == "federation.unknown_site"
 
 
+def test_a_directory_that_cannot_be_written_is_an_error_of_storage(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        run(tmp_path / "absent", a_job())
+
+
 def test_a_site_that_cannot_answer_a_challenge_is_refused(tmp_path: Path) -> None:
     job = a_job(rounds=1)
     south = ArithmeticSite(job, "south")
@@ -306,7 +312,7 @@ def test_a_thread_that_will_not_end_is_named(tmp_path: Path) -> None:
     with pytest.raises(FederationError) as stuck:
         backend.run(job, compile_job(job), ArithmeticHub(job), sites)
     assert stuck.value.code == "federation.site_stuck"
-    assert stuck.value.details == ("site-west",)
+    assert stuck.value.details[-1] == "site-west: its thread did not end"
     release.set()
     for thread in threading.enumerate():
         if thread.name == "site-west":
@@ -403,18 +409,20 @@ def test_a_folder_without_an_airlock_still_meets_the_sites_own(tmp_path: Path) -
     assert result.failures == (SiteFailure("south", 0, "federation.update_refused"),)
 
 
-def test_jobs_in_a_row_leave_no_threads_and_no_memory(tmp_path: Path) -> None:
+def test_jobs_in_a_row_leave_no_threads_no_files_and_no_parties_behind(tmp_path: Path) -> None:
     job = a_job(rounds=2)
     run(tmp_path, job)
-    threads = threading.active_count()
-    sizes = []
-    for count in (4, 16):
-        for _ in range(count):
-            run(tmp_path, job)
-        gc.collect()
-        sizes.append(len(gc.get_objects()))
+    threads, files = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    parties: list[weakref.ref[object]] = []
+    for _ in range(20):
+        hub, sites = ArithmeticHub(job), sites_for(job)
+        parties += [weakref.ref(one) for one in (hub, *sites.values())]
+        run(tmp_path, job, sites, hub)
+    del hub, sites
+    gc.collect()
     assert threading.active_count() == threads
-    assert sizes[1] - sizes[0] < 500
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
+    assert [party for party in parties if party() is not None] == []
 
 
 def test_nvflares_own_settings_stay_as_they_are(tmp_path: Path) -> None:

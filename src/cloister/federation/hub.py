@@ -152,7 +152,8 @@ class HubRuntime:
             updates={site: result.updates[site].sha256 for site in sorted(result.updates)},
             weights={site: result.weights[site] / total for site in sorted(result.weights)},
             absent={
-                site: self._absent[site] for site in sorted(set(self._job.clients) - set(result.updates))
+                site: self._absent.get(site, "no answer")
+                for site in sorted(set(self._job.clients) - set(result.updates))
             },
             model_sha256_before=tensors_sha256(result.before),
             model_sha256_after=after,

@@ -1,8 +1,8 @@
 """A whole job in one process: NVFlare's own runners, a thread per site, no network, no child process.
 
 This is the back end of demonstrations, notebooks and tests, and of several parties on one machine. It
-isolates
-nothing: all parties share one memory. What each party enforces, its own node enforces, here as elsewhere.
+isolates nothing: all parties share one memory. What a party enforces, its own node enforces, here as
+elsewhere.
 
 Rules:
 - everything NVFlare writes goes below one new directory, removed at the end;
@@ -31,6 +31,7 @@ from nvflare.private.fed.client.client_json_config import ClientJsonConfigurator
 from nvflare.private.fed.server.server_json_config import ServerJsonConfigurator
 from nvflare.private.privacy_manager import Scope
 
+from cloister.core.files import storage_error
 from cloister.federation.backends.base import FederationResult, require_complete, run_to_the_end
 from cloister.federation.backends.record import RecordedHub, RecordedSite, RunRecord
 from cloister.federation.compile import CLIENT_FILE, SERVER_FILE, JobFolder
@@ -72,7 +73,10 @@ class LocalBackend:
         if unknown := sorted(set(sites) - set(job.clients)):
             raise JobError("federation.unknown_site", f"the job does not name these sites: {unknown}")
         record = RunRecord(job, on_event)
-        root = Path(tempfile.mkdtemp(prefix="nvflare-", dir=self._directory))
+        try:
+            root = Path(tempfile.mkdtemp(prefix="nvflare-", dir=self._directory))
+        except OSError as error:
+            raise storage_error(error, self._directory) from None
         try:
             with borrowed_process():
                 run = _LocalRun(job, folder, root, RecordedHub(hub, record), sites, record)
@@ -130,17 +134,16 @@ class _LocalRun:
                 self._threads[0].join(_WATCH_SECONDS)
         finally:
             stuck = self._stop(stop_seconds)
-        if self._record.error is not None:
-            raise _with_reasons(self._record.error, self._record.site_reasons())
-        if aborted:
-            raise FederationError("federation.aborted", "the job was stopped before its end")
-        if stuck:
-            raise FederationError(
-                "federation.site_stuck", f"{len(stuck)} threads of the job did not end", details=stuck
-            )
+        error = self._record.error
+        if error is None and aborted:
+            error = FederationError("federation.aborted", "the job was stopped before its end")
+        if error is None and stuck:
+            error = FederationError("federation.site_stuck", f"{len(stuck)} threads of the job did not end")
+        if error is not None:
+            raise _with_details(error, [*self._record.site_reasons(), *stuck])
 
     def _stop(self, seconds: float) -> list[str]:
-        """Ends every thread and returns the names of those that would not."""
+        """Ends every thread and returns a line for each that would not."""
         if self._threads[0].is_alive():
             with self._server.new_context() as fl_ctx:
                 self._server.runner.abort(fl_ctx)
@@ -156,7 +159,7 @@ class _LocalRun:
                 continue
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                alive.append(thread.name)
+                alive.append(f"{thread.name}: its thread did not end")
         return alive
 
     def _site(self, engine: LocalClientEngine) -> None:
@@ -171,7 +174,18 @@ class _LocalRun:
 
 
 def _lay_out(folder: JobFolder, root: Path) -> None:
-    """Writes what NVFlare reads. The files live as long as the run, so they are not made durable."""
+    """Writes what NVFlare reads. The files live as long as the run, so they are not made durable.
+
+    Raises:
+        StorageError: no space, no permission.
+    """
+    try:
+        _write_files(folder, root)
+    except OSError as error:
+        raise storage_error(error, root) from None
+
+
+def _write_files(folder: JobFolder, root: Path) -> None:
     for name in ("startup", "local"):
         (root / name).mkdir()
     for relative, data in folder.files.items():
@@ -180,9 +194,9 @@ def _lay_out(folder: JobFolder, root: Path) -> None:
         target.write_bytes(data)
 
 
-def _with_reasons(error: BaseException, reasons: list[str]) -> BaseException:
+def _with_details(error: BaseException, details: list[str]) -> BaseException:
     if isinstance(error, FederationError):
-        return type(error)(error.code, error.message, error.hint, details=(*error.details, *reasons))
+        return type(error)(error.code, error.message, error.hint, details=(*error.details, *details))
     return error
 
 
