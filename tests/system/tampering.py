@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import cast
 
 from cloister.core.canonical import JSON, b64encode, canonicalize, parse
-from cloister.core.hashes import sha256_hex
 from cloister.core.keys import FileKeyStore, Signer
 from cloister.evidence import Predicate, Role, Trust, decode_statement, log_origin
 from cloister.evidence.envelope import envelope_from_json
@@ -62,7 +61,7 @@ def judge(
     verifier = Verifier(Trust.load(outcome.trust), full_registry(), accept=accept)
     return verifier.verify(
         outcome.receipt.read_bytes() if receipt is None else receipt,
-        ModelArtifact(sha256_hex(content), len(content)),
+        ModelArtifact.of(content),
     )
 
 
