@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from cloister.evidence.checks import Outcome
 from cloister.evidence.verifier import Verdict
 from tests.evidence.synthetic import SyntheticJob, verify
+from tests.nightly import nightly_seed, spread
 
 PARTS = 12
 
@@ -85,14 +87,16 @@ def test_hostile_shapes_get_a_verdict_and_never_an_exception(data: bytes) -> Non
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_byte_of_a_receipt_flipped_once_is_refused(tmp_path: Path, part: int) -> None:
+def test_every_byte_of_a_receipt_flipped_once_is_refused(
+    tmp_path: Path, part: int, record_property: Callable[[str, object], None]
+) -> None:
     job = SyntheticJob(tmp_path, rounds=1).run()
     receipt = job.receipt()
     assert verify(job, receipt).accepted
-    chance = random.Random(part)
+    chance = random.Random(nightly_seed() * PARTS + part)
     survivors = [
         place
-        for place in range(part, len(receipt), PARTS)
+        for place in spread(range(part, len(receipt), PARTS), record_property)
         if not refused_by_name(verify(job, flipped(receipt, place, 1 << chance.randrange(8))))
     ]
     assert survivors == []

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from cloister.core.hashes import sha256_hex
 from cloister.evidence.transcript import SampledGaussian
 from cloister.privacy.accountant import epsilon_of
 from cloister.privacy.ledger import BudgetLedger
+from tests.nightly import nightly_seed, spread
 
 DATASET = sha256_hex(b"a dataset")
 WORKER = Path(__file__).with_name("ledger_worker.py")
@@ -109,6 +111,9 @@ def test_a_killed_process_loses_nothing_and_leaves_its_reservation_spent(path: P
 
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
-def test_many_killed_processes_lose_nothing(path: Path) -> None:
-    for seed in range(12):
+def test_many_killed_processes_lose_nothing(
+    path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    first = 12 * nightly_seed()
+    for seed in spread(range(first, first + 12), record_property):
         kill_in_the_middle(path, 4, seed)
