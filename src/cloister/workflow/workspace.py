@@ -58,11 +58,25 @@ class Party:
         """
         path, begun = self.folder / "log.sqlite", self.folder / "log.begun"
         origin = log_origin(Role(self.role), self.name)
-        if path.exists() or begun.exists():
-            return EvidenceLog.open(path, origin=origin, signer=self.signer)
-        log = EvidenceLog.create(path, origin=origin, signer=self.signer)
-        write_new(begun, b"")
+        if not path.exists() and not begun.exists():
+            self._begin_log(path, origin)
+        log = EvidenceLog.open(path, origin=origin, signer=self.signer)
+        if not begun.exists():
+            write_new(begun, b"")
         return log
+
+    def _begin_log(self, path: Path, origin: str) -> None:
+        """Make an empty log that appears whole: a disk that fills up meanwhile leaves none behind."""
+        draft = path.with_name(".log.unfinished")
+        for leftover in path.parent.glob(f"{draft.name}*"):
+            leftover.unlink()
+        try:
+            EvidenceLog.create(draft, origin=origin, signer=self.signer).close()
+            draft.rename(path)
+        finally:
+            for leftover in path.parent.glob(f"{draft.name}*"):
+                leftover.unlink()
+        sync_directory(path.parent)
 
 
 class Workspace:
