@@ -10,7 +10,6 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,7 +28,6 @@ from cloister.federation.job import (
     TrainingConfig,
 )
 
-Scalar = str | int | float | bool
 SiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 
 
@@ -44,13 +42,11 @@ class DataSection(_Section):
         source: Name of a registered source, such as ``breast-cancer-wisconsin``.
         sites: The hospitals, in any order.
         split_seed: Public seed of a source that splits one collection over sites.
-        options: Options the source itself defines.
     """
 
     source: str
     sites: tuple[SiteName, ...] = Field(min_length=1, max_length=1000)
     split_seed: int = Field(default=0, ge=0, le=2**53 - 1)
-    options: Mapping[str, Scalar] = Field(default_factory=dict)
 
 
 class FederationSection(_Section):
