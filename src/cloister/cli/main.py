@@ -51,7 +51,9 @@ def _run(words: list[str]) -> int:
         return EXIT_INTERRUPTED
     except typer.TyperException as error:
         message = getattr(error, "format_message", error.__str__)()
-        show_error("usage.wrong", message, "See: cloister --help", as_json=as_json)
+        # Without any argument the help was shown, and the exception says no more.
+        if message:
+            show_error("usage.wrong", message, "See: cloister --help", as_json=as_json)
         return EXIT_USAGE
     except KeyboardInterrupt:
         show_error("usage.interrupted", "interrupted; nothing half-written is left", as_json=as_json)
