@@ -10,7 +10,6 @@ import pytest
 
 from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize, parse
 from cloister.core.clock import fixed_clock, format_time
-from cloister.core.hashes import sha256_hex
 from cloister.enclave import (
     AppraisalPolicy,
     Binding,
@@ -25,7 +24,7 @@ from cloister.enclave import (
 from cloister.enclave.attestation import GuestSettings
 from cloister.evidence import Role, Trust, TrustEntry, sign_envelope
 from cloister.evidence.checks import Check, CheckRegistry, Outcome
-from cloister.evidence.context import ModelArtifact
+from cloister.evidence.context import model_artifact
 from cloister.evidence.envelope import Envelope
 from cloister.evidence.predicates import AttestationVerdict
 from cloister.evidence.terms import MANIFEST_TYPE
@@ -90,7 +89,7 @@ def judge(job: SyntheticJob, receipt: bytes, trust: Trust | None = None) -> Chec
     """The verdict of the receipt's verifier on this one check."""
     registry = CheckRegistry()
     register_attestation_check(registry)
-    model = ModelArtifact(sha256_hex(MODEL), len(MODEL))
+    model = model_artifact(MODEL)
     verdict = ReceiptVerifier(trust or job.trust, registry).verify(receipt, model)
     return next(check for check in verdict.checks if check.id == "attestation")
 

@@ -7,6 +7,7 @@ test may let it lie in both, since it holds the hub's key.
 from __future__ import annotations
 
 import copy
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ from cloister.evidence import (
     sign_envelope,
 )
 from cloister.evidence.checks import Check, CheckRegistry, passed
-from cloister.evidence.context import ModelArtifact, ReceiptContext
+from cloister.evidence.context import ReceiptContext, model_artifact
 from cloister.evidence.envelope import Envelope
 from cloister.evidence.predicates import (
     OS_ENTROPY,
@@ -51,12 +52,21 @@ from cloister.evidence.scoring import improvement_score
 from cloister.evidence.terms import MANIFEST_TYPE, REQUEST_TYPE
 from cloister.evidence.transcript import SampledGaussian, event_to_json
 from cloister.evidence.verifier import TestRandomness, Verdict, Verifier
+from cloister.evidence.weights import model_file_weights
 
 HUB = "hub-one"
 JOB_ID = "11111111-2222-4333-8444-555555555555"
 OTHER_JOB_ID = "99999999-2222-4333-8444-555555555555"
 RECEIPT_ID = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
-MODEL = b"the weights of a model" * 100
+
+
+def model_file(*values: float) -> bytes:
+    """A model file with one tensor, written without the library that the product uses."""
+    header = f'{{"weight":{{"dtype":"F32","shape":[{len(values)}],"data_offsets":[0,{4 * len(values)}]}}}}'
+    return len(header).to_bytes(8, "little") + header.encode() + struct.pack(f"<{len(values)}f", *values)
+
+
+MODEL = model_file(0.5, -1.25, 3.0)
 START = datetime(2026, 11, 21, 14, 0, tzinfo=UTC)
 
 Fields = dict[str, object]
@@ -101,6 +111,10 @@ class SyntheticJob:
     job_id: str = JOB_ID
     keys: Mapping[str, Signer] = field(default_factory=dict)
     extracts: dict[str, LogExtract] = field(default_factory=dict)
+
+    def weights(self, number: int) -> Sha256:
+        """Hash of the global weights after so many rounds; the last ones are those in the model file."""
+        return model_file_weights(MODEL) if number == self.rounds else digest(f"model {number}")
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -268,7 +282,7 @@ class SyntheticJob:
                     UpdateReleased,
                     {
                         "round": number,
-                        "model_sha256": digest(f"model {number}"),
+                        "model_sha256": self.weights(number),
                         "update_sha256": digest(f"update {site} {number}"),
                         "tensors": [{"name": "weight", "shape": [2, 30], "dtype": "float32"}],
                         "scalars": ["records"],
@@ -310,8 +324,8 @@ class SyntheticJob:
                         "updates": {site: digest(f"update {site} {number}") for site in self.sites},
                         "weights": {site: 100.0 + 50 * index for index, site in enumerate(self.sites)},
                         "absent": {},
-                        "model_sha256_before": digest(f"model {number}"),
-                        "model_sha256_after": digest(f"model {number + 1}"),
+                        "model_sha256_before": self.weights(number),
+                        "model_sha256_after": self.weights(number + 1),
                     },
                 )
             )
@@ -342,7 +356,7 @@ class SyntheticJob:
                 {
                     "model_sha256": sha256_hex(MODEL),
                     "model_bytes": len(MODEL),
-                    "weights_sha256": digest(f"model {self.rounds}"),
+                    "weights_sha256": self.weights(self.rounds),
                     "constraints": [{"name": "size", "satisfied": True, "detail": ""}],
                     "approved": True,
                 },
@@ -437,9 +451,7 @@ def verify(
     accept: TestRandomness = TestRandomness.REFUSE,
 ) -> Verdict:
     """Judge a receipt as a party that pinned the job's keys."""
-    return Verifier(trust or job.trust, plugged(), accept).verify(
-        receipt, ModelArtifact(sha256_hex(model), len(model))
-    )
+    return Verifier(trust or job.trust, plugged(), accept).verify(receipt, model_artifact(model))
 
 
 def failing(verdict: Verdict) -> set[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from cloister.core.canonical import canonicalize, parse
-from cloister.core.hashes import sha256_hex
 from cloister.evidence.checks import Check, CheckRegistry, Outcome, failed, passed
 from cloister.evidence.compliance import COMPLIANCE_STATEMENTS
 from cloister.evidence.context import ReceiptContext
@@ -16,7 +15,7 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import LogExtract
 from cloister.evidence.predicates import Role
 from cloister.evidence.receipt import receipt_from_json
-from cloister.evidence.verifier import CHECK_IDS, ModelArtifact, Verifier
+from cloister.evidence.verifier import CHECK_IDS, Verifier, model_artifact
 from tests.evidence.synthetic import HUB, JOB_ID, MODEL, RECEIPT_ID, SyntheticJob, failing, plugged, verify
 
 
@@ -134,9 +133,7 @@ def test_a_check_that_is_not_plugged_in_is_not_run_and_nothing_is_accepted(
     registry = CheckRegistry()
     present = ({"policy", "attestation"} - {absent}).pop()
     registry.register(present, lambda context: passed("another-name", context.body.issuer))
-    verdict = Verifier(honest_job.trust, registry).verify(
-        honest_receipt, ModelArtifact(sha256_hex(MODEL), len(MODEL))
-    )
+    verdict = Verifier(honest_job.trust, registry).verify(honest_receipt, model_artifact(MODEL))
     assert [(one.id, one.outcome) for one in verdict.failures] == [(absent, Outcome.NOT_RUN)]
     assert not verdict.accepted
     assert present in {one.id for one in verdict.checks}
@@ -151,9 +148,7 @@ def test_a_plugged_check_that_breaks_or_refuses_is_a_refusal(
     registry = CheckRegistry()
     registry.register("policy", broken)
     registry.register("attestation", lambda _: failed("attestation", "the quote doesn't hold"))
-    verdict = Verifier(honest_job.trust, registry).verify(
-        honest_receipt, ModelArtifact(sha256_hex(MODEL), len(MODEL))
-    )
+    verdict = Verifier(honest_job.trust, registry).verify(honest_receipt, model_artifact(MODEL))
     assert [(one.id, one.outcome) for one in verdict.failures] == [
         ("policy", Outcome.NOT_RUN),
         ("attestation", Outcome.FAILED),

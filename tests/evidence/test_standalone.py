@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from cloister.core.hashes import sha256_hex
 from cloister.evidence.checks import Outcome, passed
 from cloister.evidence.predicates import Role
 from cloister.evidence.trust import TrustEntry, write_trust
@@ -44,13 +43,13 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 from cloister.evidence.checks import CheckRegistry, passed
 from cloister.evidence.trust import Trust
-from cloister.evidence.verifier import ModelArtifact, Verifier
+from cloister.evidence.verifier import Verifier, model_artifact
 
 registry = CheckRegistry()
 for name in ("policy", "attestation"):
     registry.register(name, lambda context, name=name: passed(name, ""))
 verdict = Verifier(Trust.load(Path(sys.argv[1])), registry).verify(
-    Path(sys.argv[2]).read_bytes(), ModelArtifact(sys.argv[3], int(sys.argv[5]))
+    Path(sys.argv[2]).read_bytes(), model_artifact(bytes.fromhex(sys.argv[3]))
 )
 print(json.dumps({"checks": {c.id: c.outcome.value for c in verdict.checks}, "modules": sorted(sys.modules)}))
 """
@@ -72,9 +71,8 @@ def run_alone(
     arguments = [
         str(tmp_path / "trust"),
         str(tmp_path / "receipt.json"),
-        sha256_hex(MODEL),
+        MODEL.hex(),
         ",".join(absent),
-        str(len(MODEL)),
     ]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, timeout=60, check=False

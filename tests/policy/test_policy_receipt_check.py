@@ -142,7 +142,7 @@ def test_an_approval_that_the_documents_bear_out_passes(tmp_path: Path) -> None:
         body_json={},
         record=record,
         trust=trust(),
-        model=ModelArtifact(Sha256("0" * 64), 1),
+        model=ModelArtifact(Sha256("0" * 64), 1, None),
     )
     check = check_policy(context)
     assert (check.id, check.outcome) == (POLICY_CHECK_ID, Outcome.PASSED)

@@ -11,7 +11,7 @@ from cloister.core.keys import FileKeyStore, Signer
 from cloister.evidence import Predicate, Role, Trust, decode_statement, log_origin
 from cloister.evidence.envelope import envelope_from_json
 from cloister.evidence.receipt import signed_bytes
-from cloister.evidence.verifier import ModelArtifact, TestRandomness, Verdict, Verifier
+from cloister.evidence.verifier import TestRandomness, Verdict, Verifier, model_artifact
 from cloister.workflow.checks import full_registry
 from cloister.workflow.outcome import JobOutcome
 
@@ -61,7 +61,7 @@ def judge(
     verifier = Verifier(Trust.load(outcome.trust), full_registry(), accept=accept)
     return verifier.verify(
         outcome.receipt.read_bytes() if receipt is None else receipt,
-        ModelArtifact.of(content),
+        model_artifact(content),
     )
 
 

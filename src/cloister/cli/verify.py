@@ -8,12 +8,12 @@ from pathlib import Path
 from cloister.cli.failure import EXIT_REFUTED
 from cloister.core.errors import InputError
 from cloister.core.files import read_bounded
-from cloister.core.hashes import sha256_file
 from cloister.evidence.trust import Trust
-from cloister.evidence.verifier import ModelArtifact, TestRandomness, Verifier
+from cloister.evidence.verifier import TestRandomness, Verifier, model_artifact
 from cloister.workflow.checks import full_registry
 
 _MAX_RECEIPT_BYTES = 256 * 1024 * 1024
+_MAX_MODEL_BYTES = 8 * 1024 * 1024 * 1024
 
 
 def verify_command(
@@ -49,7 +49,7 @@ def verify_command(
             f"the model file {artifact_path} isn't there",
             "Name it with --model: a receipt without its model proves nothing about the model you hold.",
         )
-    artifact = ModelArtifact(sha256=sha256_file(artifact_path), bytes=artifact_path.stat().st_size)
+    artifact = model_artifact(read_bounded(artifact_path, _MAX_MODEL_BYTES))
     accept = TestRandomness.ACCEPT if accept_test_randomness else TestRandomness.REFUSE
     verdict = Verifier(pinned, full_registry(), accept=accept).verify(data, artifact)
     accepted = verdict.accepted and not (production and verdict.simulated)

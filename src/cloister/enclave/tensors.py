@@ -1,21 +1,16 @@
-"""Named float tensors as bytes: one canonical form, one hash.
+"""Named float arrays, and their hash as :mod:`cloister.evidence.weights` defines it.
 
-The hash of an update and of a model's weights is SHA-256 over an 8-byte big-endian length, the RFC 8785
-form of ``{"schema": "urn:cloister:tensors:v1", "tensors": [{"dtype", "name", "shape"}...], "scalars":
-{name: value}}`` with tensors sorted by name, then each tensor's elements, little-endian, row-major, in
-that order. It names content only: memory order, strides and the order of insertion don't enter.
+It names content only: memory order, strides and the order of insertion don't enter.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from cloister.core.canonical import JSON, canonicalize
+from cloister.evidence.weights import RawTensor, hash_tensors
 
-TENSOR_SCHEMA = "urn:cloister:tensors:v1"
 FLOAT_DTYPES: Mapping[str, np.dtype[np.float32] | np.dtype[np.float64]] = {
     "float32": np.dtype("<f4"),
     "float64": np.dtype("<f8"),
@@ -46,21 +41,14 @@ def update_sha256(tensors: Mapping[str, FloatArray], scalars: Mapping[str, float
     Returns:
         64 lower-case hex digits.
     """
-    names = sorted(tensors)
-    listed: list[JSON] = [
-        {"name": name, "dtype": tensors[name].dtype.name, "shape": list(tensors[name].shape)}
-        for name in names
-    ]
-    header = canonicalize(
-        {
-            "schema": TENSOR_SCHEMA,
-            "tensors": listed,
-            "scalars": {name: float(value) for name, value in scalars.items()},
-        }
+    return hash_tensors(
+        (
+            RawTensor(name, tensor.dtype.name, tensor.shape, _little_endian(tensor))
+            for name, tensor in tensors.items()
+        ),
+        scalars,
     )
-    digest = hashlib.sha256(len(header).to_bytes(8, "big"))
-    digest.update(header)
-    for name in names:
-        tensor = tensors[name]
-        digest.update(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes(order="C"))
-    return digest.hexdigest()
+
+
+def _little_endian(tensor: FloatArray) -> bytes:
+    return tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes(order="C")

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloister.core.canonical import JSON
-from cloister.core.hashes import Sha256
+from cloister.core.hashes import Sha256, sha256_hex
+from cloister.evidence.errors import EvidenceError
 from cloister.evidence.receipt import Receipt, ReceiptBody
 from cloister.evidence.record import JobRecord
 from cloister.evidence.trust import Trust
+from cloister.evidence.weights import model_file_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +21,21 @@ class ModelArtifact:
     Attributes:
         sha256: SHA-256 of its bytes.
         bytes: its size.
+        weights_sha256: hash of the named tensors in it, None if it isn't a model file.
     """
 
     sha256: Sha256
     bytes: int
+    weights_sha256: Sha256 | None
+
+
+def model_artifact(data: bytes) -> ModelArtifact:
+    """Describe the model file with these bytes."""
+    try:
+        weights = model_file_weights(data)
+    except EvidenceError:
+        weights = None
+    return ModelArtifact(sha256_hex(data), len(data), weights)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class EvidenceError(CloisterError):
         "evidence.job_closed": "The party has closed this job and may add nothing to it.",
         "evidence.receipt_refused": "A receipt can't be issued over what the statements say.",
         "evidence.receipt_malformed": "A receipt is not canonical or not of the known schema.",
+        "evidence.model_malformed": "A model file is not a strict safetensors file of float tensors.",
         "evidence.trust_malformed": "A trust directory can't be read as roles and keys.",
         "evidence.trust_conflict": "One key appears twice in a trust directory.",
         "evidence.trust_unknown": "The trust directory names no such party in this role.",

@@ -29,7 +29,7 @@ from cloister.evidence.checks import (
     not_run,
     passed,
 )
-from cloister.evidence.context import ModelArtifact, ReceiptContext
+from cloister.evidence.context import ModelArtifact, ReceiptContext, model_artifact
 from cloister.evidence.predicates import SEEDED_TEST, AttestationVerdict, BudgetSpend
 from cloister.evidence.receipt import MAX_RECEIPT_BYTES, RECEIPT_SCHEMA, receipt_from_json, record_of
 from cloister.evidence.trust import Trust
@@ -58,7 +58,7 @@ from cloister.evidence.verification.training import (
     check_epsilon,
 )
 
-__all__ = ["CHECK_IDS", "ModelArtifact", "TestRandomness", "Verdict", "Verifier"]
+__all__ = ["CHECK_IDS", "ModelArtifact", "TestRandomness", "Verdict", "Verifier", "model_artifact"]
 
 ReceiptCheck: TypeAlias = Callable[[ReceiptContext], Check]
 

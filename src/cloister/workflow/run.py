@@ -44,7 +44,7 @@ from cloister.enclave.model_file import encode_model
 from cloister.evidence import Role, Subject, Trust, TrustEntry, write_trust
 from cloister.evidence.predicates import JobOpened
 from cloister.evidence.receipt import ModelFile, compose_receipt
-from cloister.evidence.verifier import ModelArtifact, TestRandomness, Verdict, Verifier
+from cloister.evidence.verifier import TestRandomness, Verdict, Verifier, model_artifact
 from cloister.federation import (
     FederationJob,
     FederationResult,
@@ -377,7 +377,7 @@ def _prove(case: _Case, model_file: bytes) -> Verdict:
     write_trust(case.staging / TRUST_FOLDER, _trust_entries(case))
     accept = TestRandomness.REFUSE if case.test_seed is None else TestRandomness.ACCEPT
     verifier = Verifier(Trust.load(case.staging / TRUST_FOLDER), full_registry(), accept=accept)
-    return verifier.verify(receipt, ModelArtifact(model.sha256, model.bytes))
+    return verifier.verify(receipt, model_artifact(model_file))
 
 
 def _trust_entries(case: _Case) -> list[TrustEntry]:

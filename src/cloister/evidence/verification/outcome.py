@@ -53,7 +53,7 @@ def _evaluation_problems(record: JobRecord, one: Evaluation) -> Iterator[str]:
 
 
 def check_model_hash(context: ReceiptContext) -> Check:
-    """The model file at hand is the one in the receipt and the one released, within all constraints."""
+    """The model file is the released one, within all constraints, and holds the weights that were trained."""
     record, model = context.record, context.model
     problems: list[str] = []
     section = context.body.model
@@ -67,6 +67,8 @@ def check_model_hash(context: ReceiptContext) -> Check:
             problems.append("the model file is not the one that was released")
         if not one.approved or not all(constraint.satisfied for constraint in one.constraints):
             problems.append("the release was not approved")
+        if one.weights_sha256 != model.weights_sha256:
+            problems.append("the model file doesn't hold the weights that were released")
     for site in record.participants:
         manifest = record.manifests.get(site)
         if manifest is not None and model.bytes > manifest.terms.output_constraints.max_model_bytes:
