@@ -74,7 +74,7 @@ class DataSummary(Part):
     dataset_name: NameField
     dataset_sha256: Sha256Field
     records: CountField
-    single_class: bool
+    single_class: bool | None
     normalisation: TextField
 
 

@@ -19,6 +19,7 @@ from cloister.evidence.predicates.base import PartyField, UuidField
 MANIFEST_TYPE: Final = "application/vnd.cloister.manifest+json"
 REQUEST_TYPE: Final = "application/vnd.cloister.request+json"
 HARD_STOP_EPSILON: Final = 5.0
+SINGLE_CLASS_FLAG: Final = "single-class-flag"
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 
 
@@ -96,6 +97,7 @@ class ManifestSuccess(View):
 class ManifestOutputs(View):
     """What may leave."""
 
+    allowed_outputs: tuple[str, ...]
     max_model_bytes: int
 
 

@@ -56,11 +56,13 @@ class OutputKind(StrEnum):
     """What may leave a site.
 
     ``model-weights`` are weights trained with DP-SGD; ``dp-scalars`` are counts released with noise and
-    charged to the budget ledger.
+    charged to the budget ledger; ``single-class-flag`` is the exact fact whether all training labels are
+    alike, which no noise protects.
     """
 
     MODEL_WEIGHTS = "model-weights"
     DP_SCALARS = "dp-scalars"
+    SINGLE_CLASS_FLAG = "single-class-flag"
 
 
 Outputs = Annotated[

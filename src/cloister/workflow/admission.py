@@ -25,6 +25,7 @@ from cloister.health import FederatedData, load_source
 from cloister.policy import (
     DecisionFacts,
     JobTerms,
+    OutputKind,
     PolicyError,
     ProtocolManifest,
     TrainingRequest,
@@ -142,6 +143,7 @@ def commit_data(data: FederatedData, agreement: Agreement, writers: Mapping[str,
     """
     for site, writer in writers.items():
         table = data.sites[site]
+        allowed = agreement.manifests[site].output_constraints.allowed_outputs
         writer.write(
             DataCommitment,
             (Subject(name=f"dataset/{site}", sha256=Sha256(table.dataset_sha256)),),
@@ -149,7 +151,7 @@ def commit_data(data: FederatedData, agreement: Agreement, writers: Mapping[str,
             dataset_sha256=table.dataset_sha256,
             records=table.records,
             features=len(table.feature_names),
-            single_class=table.single_class,
+            single_class=table.single_class if OutputKind.SINGLE_CLASS_FLAG in allowed else None,
             normalisation=data.normalisation,
             bounds_sha256=data.bounds_sha256,
         )

@@ -4,6 +4,7 @@ Rules kept here:
 
 - The model is measured on the named test set alone; a site's share of that set gives the site's figures.
 - Where hospitals ask for different thresholds or sizes, the strictest counts.
+- A site's figure that rests on fewer patients than the suppression threshold is undefined, with the reason.
 - The release is stated with every constraint looked at, whether it held or not; the caller releases
   nothing unless all did.
 """
@@ -51,6 +52,7 @@ class Goal:
     metric: PrimaryMetric
     threshold: float
     max_model_bytes: int
+    suppression_threshold: int
     outputs: frozenset[OutputKind]
 
 
@@ -75,6 +77,9 @@ def common_goal(manifests: Mapping[str, ProtocolManifest]) -> Goal:
         metric=metrics.pop(),
         threshold=max(manifest.success_metrics.threshold for manifest in manifests.values()),
         max_model_bytes=min(manifest.output_constraints.max_model_bytes for manifest in manifests.values()),
+        suppression_threshold=max(
+            manifest.privacy_guardrails.suppression_threshold for manifest in manifests.values()
+        ),
         outputs=frozenset.intersection(
             *(frozenset(manifest.output_constraints.allowed_outputs) for manifest in manifests.values())
         ),
@@ -97,7 +102,9 @@ def measure_model(
     """
     risk = scores(job.model, job.seed, weights, test.features)
     result = evaluate(goal.metric, test.labels, risk, threshold=goal.threshold, test_set=test.name)
-    return Measured(result, {site: _site_score(test, site, risk) for site in job.clients})
+    return Measured(
+        result, {site: _site_score(test, site, risk, goal.suppression_threshold) for site in job.clients}
+    )
 
 
 def state_evaluation(measured: Measured, test: TestSet, hub: StatementWriter) -> None:
@@ -172,12 +179,17 @@ def state_release(
     return unmet
 
 
-def _site_score(test: TestSet, site: str, risk: np.ndarray) -> SiteScore:
+def _site_score(test: TestSet, site: str, risk: np.ndarray, smallest: int) -> SiteScore:
     rows = test.rows_of(site)
     if rows.size == 0:
         return SiteScore(None, None, "the test set has no rows of this site")
+    if rows.size < smallest:
+        return SiteScore(None, None, f"fewer than {smallest} patients, the suppression threshold")
     labels, own = test.labels[rows], risk[rows]
     area = auroc(labels, own)
     if isinstance(area, Undefined):
         return SiteScore(accuracy(labels, own), None, area.reason)
+    if min(np.count_nonzero(labels), np.count_nonzero(labels == 0)) < smallest:
+        reason = f"fewer than {smallest} patients of one class, the suppression threshold"
+        return SiteScore(accuracy(labels, own), None, reason)
     return SiteScore(accuracy(labels, own), area, "")

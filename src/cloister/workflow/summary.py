@@ -10,6 +10,7 @@ from cloister.evidence.transcript import Event, SampledGaussian
 from cloister.evidence.verifier import Verdict
 from cloister.federation import FederationJob, SiteRuntime
 from cloister.health import FederatedData
+from cloister.policy import OutputKind
 from cloister.privacy import HARD_STOP_EPSILON, BudgetLedger
 from cloister.workflow.admission import Agreement
 from cloister.workflow.jobfile import JobSpec
@@ -106,7 +107,7 @@ def _site(
         delta=ledger.delta,
         accuracy=score.accuracy,
         auroc=score.auroc,
-        note=_note(data, site, score),
+        note=_note(data, agreement, site, score),
     )
 
 
@@ -114,9 +115,10 @@ def _steps(events: tuple[Event, ...]) -> int:
     return sum(event.steps for event in events if isinstance(event, SampledGaussian))
 
 
-def _note(data: FederatedData, site: str, score: SiteScore) -> str:
+def _note(data: FederatedData, agreement: Agreement, site: str, score: SiteScore) -> str:
+    told = OutputKind.SINGLE_CLASS_FLAG in agreement.manifests[site].output_constraints.allowed_outputs
     parts = []
-    if data.sites[site].single_class:
+    if told and data.sites[site].single_class:
         parts.append("trained on one class only")
     if score.auroc is None:
         parts.append(f"AUROC undefined: {score.reason}")

@@ -159,7 +159,7 @@ class DataCommitment(Predicate):
         dataset_sha256: SHA-256 over the dataset's canonical encoding.
         records: how many records; public, since the sampling rate depends on it.
         features: how many features per record.
-        single_class: whether all labels are alike, so that AUROC is undefined here.
+        single_class: whether all labels are alike, if the manifest lets that fact out; None if it doesn't.
         normalisation: where the scaling comes from (declared public bounds, or a charged mechanism).
         bounds_sha256: SHA-256 of the declared bounds in canonical JSON.
     """
@@ -171,6 +171,6 @@ class DataCommitment(Predicate):
     dataset_sha256: Sha256Field
     records: CountField
     features: CountField
-    single_class: bool
+    single_class: bool | None
     normalisation: TextField
     bounds_sha256: Sha256Field

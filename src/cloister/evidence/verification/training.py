@@ -19,8 +19,9 @@ from cloister.evidence.predicates import (
     RoundAggregated,
     UpdateReleased,
 )
-from cloister.evidence.record import JobRecord
+from cloister.evidence.record import JobRecord, SignedManifest
 from cloister.evidence.summary import spending_sites
+from cloister.evidence.terms import SINGLE_CLASS_FLAG
 from cloister.evidence.transcript import Gaussian, SampledGaussian, event_from_json
 
 WEIGHTED_BY_RECORDS = "FED_AVG"
@@ -37,11 +38,17 @@ def check_data(context: ReceiptContext) -> Check:
                 problems.append(f"{site}: the dataset is not the manifest's")
             elif one.records < manifest.terms.privacy_guardrails.minimum_group_size:
                 problems.append(f"{site}: the dataset is below the minimum group size")
+            if one.single_class is not None and not _lets_out_the_flag(manifest):
+                problems.append(f"{site}: it tells of its labels what its manifest doesn't let out")
             if asked is None or one.dataset_sha256 != asked.dataset_sha256:
                 problems.append(f"{site}: the dataset is not the one asked for")
             if any(spend.dataset_sha256 != one.dataset_sha256 for spend in record.by(site, BudgetSpend)):
                 problems.append(f"{site}: the budget of another dataset was charged")
     return judged("data", problems, f"{len(record.participants)} datasets as agreed")
+
+
+def _lets_out_the_flag(manifest: SignedManifest | None) -> bool:
+    return manifest is not None and SINGLE_CLASS_FLAG in manifest.terms.output_constraints.allowed_outputs
 
 
 def check_budget_ledger(context: ReceiptContext) -> Check:
