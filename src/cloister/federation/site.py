@@ -37,7 +37,7 @@ from cloister.privacy.accountant import calibrate_noise, epsilon_of
 from cloister.privacy.budget import Limit, Scope, check_delta
 from cloister.privacy.errors import BudgetExceeded
 from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
-from cloister.privacy.models import build_model, load_arrays, state_arrays
+from cloister.privacy.models import build_model, check_model, load_arrays, state_arrays
 from cloister.privacy.randomness import OsRandom, RandomSource
 from cloister.privacy.testing import SeededTestRandom
 from cloister.privacy.trainer import DPTrainer, TrainingData, TrainingPlan
@@ -107,7 +107,7 @@ class SiteRuntime:
     Raises:
         JobError: `federation.wrong_delta`.
         PrivacyError: the plan or the delta is impossible for this many records.
-        ModelError: the job's model cannot be built.
+        ModelError: the job's model cannot be built, or mixes records; asked here, before anything is reserved.
     """
 
     def __init__(
@@ -147,6 +147,7 @@ class SiteRuntime:
             job.seed,
             job.model.model_dump(mode="json")["parameters"],
         )
+        check_model(self._model, data.features.shape[1])
         self._airlock = AirlockPolicy.for_tensors(state_arrays(self._model))
         self._trainer = DPTrainer(self._plan, noise=randomness("noise"), sampling=randomness("sampling"))
         self._spent: list[Event] = list(ledger.events(job.job_id))
