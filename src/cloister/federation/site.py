@@ -107,7 +107,7 @@ class SiteRuntime:
     Raises:
         JobError: `federation.wrong_delta`.
         PrivacyError: the plan or the delta is impossible for this many records.
-        ModelError: the job's model cannot be built, or mixes records; asked here, before anything is reserved.
+        ModelError: the job's model cannot be built, or mixes records; nothing was reserved.
     """
 
     def __init__(
