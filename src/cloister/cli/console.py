@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from cloister.evidence.checks import Outcome
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     from cloister.evidence.verifier import Verdict
 
+_FILE_WIDTH = 500
+
 _MARKS = {
     Outcome.PASSED: "[green]passed[/]",
     Outcome.FAILED: "[bold red]FAILED[/]",
@@ -20,10 +23,10 @@ _MARKS = {
 
 
 def console() -> Console:
-    """Return a console on stdout."""
+    """Return a console on stdout; lines that go into a file or a pipe are not folded."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
 
 def check_table(verdict: Verdict) -> Table:
