@@ -47,15 +47,13 @@ def _run(words: list[str]) -> int:
         code = app(words, standalone_mode=False)
     except typer.Exit as leaving:
         return leaving.exit_code
-    except typer.Abort:
-        return EXIT_INTERRUPTED
     except typer.TyperException as error:
         message = getattr(error, "format_message", error.__str__)()
         # Without any argument the help was shown, and the exception says no more.
         if message:
             show_error("usage.wrong", message, "See: cloister --help", as_json=as_json)
         return EXIT_USAGE
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         show_error("usage.interrupted", "interrupted; nothing half-written is left", as_json=as_json)
         return EXIT_INTERRUPTED
     except CloisterError as error:
