@@ -117,7 +117,7 @@ class Kind(StrEnum):
         {"a": (1, 2)},
         {1, 2},
         b"bytes",
-        object(),
+        object,
         Kind.ONE,
     ],
     ids=repr,
