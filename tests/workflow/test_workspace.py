@@ -1,0 +1,247 @@
+"""A workspace keeps what it was given, lets one process in, and shows a job whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cloister.core.clock import Clock
+from cloister.core.errors import KeyStoreError, StorageError
+from cloister.core.hashes import Sha256, sha256_hex
+from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter, Subject
+from cloister.evidence.predicates import BudgetSpend
+from cloister.privacy.errors import LedgerError
+from cloister.workflow.workspace import Party, Workspace, open_workspace
+
+JOB = "11111111-1111-4111-8111-111111111111"
+DATASET = Sha256(sha256_hex(b"records"))
+OTHER_DATASET = Sha256(sha256_hex(b"other records"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace."""
+    with open_workspace(tmp_path / "work") as opened:
+        return opened
+
+
+# One process at a time
+
+
+def test_a_second_opener_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    with open_workspace(tmp_path) as opened:
+        with pytest.raises(StorageError) as refused, open_workspace(tmp_path):
+            pass
+        assert refused.value.code == "storage.in_use"
+        assert opened.party("hub", "hub").signer
+    with open_workspace(tmp_path):
+        pass
+
+
+def test_another_process_is_refused_too(tmp_path: Path) -> None:
+    with open_workspace(tmp_path):
+        child = os.fork()
+        if child == 0:
+            try:
+                with open_workspace(tmp_path):
+                    os._exit(1)
+            except StorageError as error:
+                os._exit(0 if error.code == "storage.in_use" else 2)
+            os._exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError), open_workspace(tmp_path / "file" / "work"):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# Jobs
+
+
+def test_a_job_folder_appears_whole_under_its_final_name(workspace: Workspace) -> None:
+    with workspace.job_folder("tumour-1") as (staging, final):
+        (staging / "model").write_text("weights")
+        assert not final.exists()
+    assert (final / "model").read_text() == "weights"
+    assert not staging.exists()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_job_folder_that_was_not_finished_is_gone(workspace: Workspace, error: type[BaseException]) -> None:
+    def build() -> None:
+        with workspace.job_folder("tumour-1") as (staging, _):
+            (staging / "model").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        build()
+    assert list((workspace.root / "jobs").iterdir()) == []
+
+
+def test_a_finished_job_is_not_replaced(workspace: Workspace) -> None:
+    with workspace.job_folder("tumour-1") as (staging, final):
+        (staging / "model").write_text("first")
+    with pytest.raises(StorageError) as refused, workspace.job_folder("tumour-1"):
+        pass
+    assert refused.value.code == "storage.exists"
+    assert (final / "model").read_text() == "first"
+
+
+def test_what_a_killed_process_left_is_cleared_when_the_next_one_opens(workspace: Workspace) -> None:
+    left = workspace.root / "jobs" / ".unfinished-tumour-1"
+    left.mkdir(parents=True)
+    (left / "model").write_text("half")
+    with open_workspace(workspace.root):
+        assert not left.exists()
+
+
+def test_what_is_the_owners_is_closed_to_others(workspace: Workspace, clock: Clock) -> None:
+    site = workspace.party("site", "north")
+    site.open_log().close()
+    workspace.ledger(site, DATASET, delta=1e-4).close()
+    workspace.simulated_vendor(clock)
+    for path in workspace.root.rglob("*"):
+        if path.name not in {"jobs", "parties"} and path.is_file() and path.name != ".lock":
+            assert path.stat().st_mode & 0o077 == 0, path
+    assert workspace.root.stat().st_mode & 0o077 == 0
+
+
+# Parties
+
+
+def test_a_party_keeps_its_key_over_processes(workspace: Workspace) -> None:
+    first = workspace.party("site", "north").signer.public_key.key_id
+    with open_workspace(workspace.root) as again:
+        assert again.party("site", "north").signer.public_key.key_id == first
+
+
+def test_no_two_parties_and_no_two_roles_share_a_key(workspace: Workspace) -> None:
+    keys = {
+        workspace.party(role, name).signer.public_key.key_id
+        for role, name in (("site", "north"), ("site", "south"), ("hospital", "north"), ("hub", "hub"))
+    }
+    assert len(keys) == 4
+
+
+def test_a_key_that_others_can_read_is_refused(workspace: Workspace) -> None:
+    party = workspace.party("site", "north")
+    (party.folder / "keys" / "site.pem").chmod(0o640)
+    with pytest.raises(KeyStoreError) as refused:
+        workspace.party("site", "north")
+    assert refused.value.code == "key.permissions"
+
+
+def test_the_simulated_vendor_is_the_same_over_processes(workspace: Workspace, clock: Clock) -> None:
+    root = workspace.simulated_vendor(clock).root_der
+    with open_workspace(workspace.root) as again:
+        assert again.simulated_vendor(clock).root_der == root
+
+
+# Logs
+
+
+def test_a_log_is_begun_once_and_continued_ever_after(workspace: Workspace, clock: Clock) -> None:
+    site = workspace.party("site", "north")
+    spend(site, clock)
+    log = site.open_log()
+    assert log.size == 1
+    log.close()
+
+
+def test_a_log_that_was_used_and_is_gone_is_not_begun_anew(workspace: Workspace, clock: Clock) -> None:
+    site = workspace.party("site", "north")
+    spend(site, clock)
+    (site.folder / "log.sqlite").unlink()
+    with pytest.raises(EvidenceError) as refused:
+        site.open_log()
+    assert refused.value.code == "evidence.log_missing"
+
+
+def test_a_log_whose_beginning_was_cut_off_is_begun_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = workspace.party("site", "north")
+    create = EvidenceLog.create
+
+    def cut_off(*arguments: object, **named: object) -> EvidenceLog:
+        create(*arguments, **named)  # type: ignore[arg-type]
+        raise StorageError("storage.no_space", "There is no space left.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvidenceLog, "create", cut_off)
+        with pytest.raises(StorageError):
+            site.open_log()
+    assert {path.name for path in site.folder.iterdir()} == {"keys"}
+    log = site.open_log()
+    assert log.size == 0
+    log.close()
+
+
+def test_a_log_that_was_made_but_not_marked_is_marked_when_it_is_next_opened(workspace: Workspace) -> None:
+    site = workspace.party("site", "north")
+    site.open_log().close()
+    (site.folder / "log.begun").unlink()
+    site.open_log().close()
+    (site.folder / "log.sqlite").unlink()
+    with pytest.raises(EvidenceError):
+        site.open_log()
+
+
+# Ledgers
+
+
+def spend(site: Party, clock: Clock) -> None:
+    """Let a site state that it spent budget on its dataset."""
+    log = site.open_log()
+    StatementWriter(log, site.signer, site.name, JOB, clock).write(
+        BudgetSpend,
+        (Subject("dataset/north", DATASET),),
+        round=0,
+        purpose="training",
+        event={
+            "mechanism": "sampled_gaussian",
+            "sampling_probability": 0.5,
+            "noise_multiplier": 1.0,
+            "steps": 1,
+        },
+        delta=1e-4,
+        unit="record",
+        relation="add_or_remove_one",
+        reserved_steps=1,
+        executed_steps=1,
+        dataset_sha256=DATASET,
+        noise_generator="aes-256-ctr/os-entropy",
+        ledger_head=DATASET,
+        prior_events=[],
+    )
+    log.close()
+
+
+def test_a_ledger_lies_beside_the_site_and_outlives_every_job(workspace: Workspace) -> None:
+    site = workspace.party("site", "north")
+    workspace.ledger(site, DATASET, delta=1e-4).close()
+    path = workspace.root / "parties" / "site" / "north" / "budget" / f"{DATASET}.sqlite"
+    assert path.is_file()
+    with workspace.ledger(site, DATASET, delta=1e-4) as again:
+        assert again.dataset_sha256 == DATASET
+
+
+def test_a_dataset_that_was_never_spent_on_gets_a_new_ledger(workspace: Workspace, clock: Clock) -> None:
+    site = workspace.party("site", "north")
+    spend(site, clock)
+    with workspace.ledger(site, OTHER_DATASET, delta=1e-4) as ledger:
+        assert ledger.epsilon() == 0.0
+
+
+def test_a_ledger_that_is_gone_after_spending_is_not_made_anew(workspace: Workspace, clock: Clock) -> None:
+    site = workspace.party("site", "north")
+    spend(site, clock)
+    with pytest.raises(LedgerError) as refused:
+        workspace.ledger(site, DATASET, delta=1e-4)
+    assert refused.value.code == "ledger.missing"
+    assert list((site.folder).glob("budget/*")) == []
