@@ -46,6 +46,9 @@ def _run(words: list[str]) -> int:
     try:
         code = app(words, standalone_mode=False)
     except typer.Exit as leaving:
+        # Typer turns an interrupt into this code.
+        if leaving.exit_code == EXIT_INTERRUPTED:
+            return _interrupted(as_json=as_json)
         return leaving.exit_code
     except typer.TyperException as error:
         message = getattr(error, "format_message", error.__str__)()
@@ -54,8 +57,7 @@ def _run(words: list[str]) -> int:
             show_error("usage.wrong", message, "See: cloister --help", as_json=as_json)
         return EXIT_USAGE
     except (typer.Abort, KeyboardInterrupt):
-        show_error("usage.interrupted", "interrupted; nothing half-written is left", as_json=as_json)
-        return EXIT_INTERRUPTED
+        return _interrupted(as_json=as_json)
     except CloisterError as error:
         if debug:
             raise
@@ -86,6 +88,11 @@ def _run(words: list[str]) -> int:
         )
         return EXIT_DEFECT
     return code if isinstance(code, int) else 0
+
+
+def _interrupted(*, as_json: bool) -> int:
+    show_error("usage.interrupted", "interrupted; nothing half-written is left", as_json=as_json)
+    return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":
