@@ -46,9 +46,6 @@ def _run(words: list[str]) -> int:
     try:
         code = app(words, standalone_mode=False)
     except typer.Exit as leaving:
-        # Typer turns an interrupt into this code.
-        if leaving.exit_code == EXIT_INTERRUPTED:
-            return _interrupted(as_json=as_json)
         return leaving.exit_code
     except typer.TyperException as error:
         message = getattr(error, "format_message", error.__str__)()
@@ -87,6 +84,9 @@ def _run(words: list[str]) -> int:
             as_json=as_json,
         )
         return EXIT_DEFECT
+    if code == EXIT_INTERRUPTED:
+        # Typer turns an interrupt into this code.
+        return _interrupted(as_json=as_json)
     return code if isinstance(code, int) else 0
 
 
