@@ -25,12 +25,20 @@ from tests.system.example_job import FAST, SITES, ExampleJob, finished_jobs, run
 from tests.system.reading import stated_in_log
 from tests.system.tampering import judge
 
-LONGEST = 1.5
+LONGEST = 0.8
 JOB = ExampleJob(job={**FAST, "federation.rounds": 3, "privacy.target_epsilon": 0.4})
 
 
 def run_and_be_stopped(job: Path, workspace: Path, after: float, how: signal.Signals) -> int:
-    """Run a job in a child process and send it a signal; what the child ended with."""
+    """Run a job in a child process and send it a signal; what the child ended with.
+
+    Args:
+        job: The job file.
+        workspace: Where it runs.
+        after: Seconds from the moment when the sites have their ledgers, just before training; below zero,
+            from the child's birth.
+        how: The signal.
+    """
     from cloister.cli.main import main
 
     gc.collect()
@@ -44,15 +52,22 @@ def run_and_be_stopped(job: Path, workspace: Path, after: float, how: signal.Sig
             code = ended.code if isinstance(ended.code, int) else 98
         finally:
             os._exit(code)
-    time.sleep(after)
+    deadline = time.monotonic() + 30
+    while after >= 0 and len(ledger_files(workspace)) < len(SITES) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(abs(after))
     os.kill(child, how)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def ledger_files(workspace: Path) -> list[Path]:
+    return list(workspace.glob("parties/site/*/budget/*.sqlite"))
 
 
 def budgets(workspace: Path) -> dict[str, float]:
     """Epsilon by site as the ledgers count it; 0 where a site has none yet."""
     found = dict.fromkeys(SITES, 0.0)
-    for path in workspace.glob("parties/site/*/budget/*.sqlite"):
+    for path in ledger_files(workspace):
         with BudgetLedger.open(path, Sha256(path.stem)) as ledger:
             found[path.parents[1].name] = ledger.epsilon()
     return found
@@ -111,11 +126,11 @@ def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def test_a_run_killed_in_the_middle_of_training_is_charged_and_the_next_one_runs(tmp_path: Path) -> None:
-    assert stop_and_run_again(tmp_path, 0.35, signal.SIGKILL) in {-signal.SIGKILL, 0}
+    assert stop_and_run_again(tmp_path, 0.2, signal.SIGKILL) in {-signal.SIGKILL, 0}
 
 
 def test_an_interrupted_run_ends_with_130_and_the_next_one_runs(tmp_path: Path) -> None:
-    assert stop_and_run_again(tmp_path, 0.35, signal.SIGINT) in {130, 0}
+    assert stop_and_run_again(tmp_path, 0.2, signal.SIGINT) in {130, 0}
 
 
 @pytest.mark.nightly
@@ -127,4 +142,4 @@ def test_runs_killed_at_any_instant_lose_no_charge_and_leave_no_half_job(
     for seed in spread(range(first, first + 40), record_property):
         draw = random.Random(seed)
         how = signal.SIGKILL if draw.random() < 0.8 else signal.SIGINT
-        stop_and_run_again(tmp_path / str(seed), draw.uniform(0.0, LONGEST), how)
+        stop_and_run_again(tmp_path / str(seed), draw.uniform(-LONGEST, LONGEST), how)
