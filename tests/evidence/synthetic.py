@@ -183,7 +183,10 @@ class SyntheticJob:
                 "threshold": 0.8,
                 "evaluation_method": {"test_set": "holdout"},
             },
-            "output_constraints": {"max_model_bytes": 10_000},
+            "output_constraints": {
+                "allowed_outputs": ["model-weights", "dp-scalars", "single-class-flag"],
+                "max_model_bytes": 10_000,
+            },
             "attestation": {"allow_simulated": True, "allowed_measurements": ["ab" * 48]},
             "validity": {
                 "not_before": "2026-01-01T00:00:00.000000Z",
