@@ -103,6 +103,10 @@ def _verify(
     model: Annotated[
         Path | None, typer.Option("--model", help="The model file; by default the one beside the receipt.")
     ] = None,
+    measurement: Annotated[
+        str | None,
+        typer.Option("--measurement", help="SHA-384 of the only code that will do, 96 hex digits."),
+    ] = None,
     production: Annotated[
         bool, typer.Option("--production", help="Accept no simulated attestation.")
     ] = False,
@@ -119,6 +123,7 @@ def _verify(
         receipt,
         trust,
         model,
+        measurement,
         production=production,
         accept_test_randomness=accept_test_randomness,
         as_json=as_json,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from cloister.cli.text import printable
 from cloister.evidence.checks import Outcome
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def check_table(verdict: Verdict) -> Table:
     table.add_column("verdict", no_wrap=True)
     table.add_column("detail", overflow="fold")
     for check in verdict.checks:
-        table.add_row(check.id, _MARKS[check.outcome], escape(check.detail))
+        table.add_row(check.id, _MARKS[check.outcome], escape(printable(check.detail)))
     return table
 
 

@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Sequence
 
+from cloister.cli.text import printable
+
 EXIT_REFUTED = 1
 EXIT_USAGE = 2
 EXIT_ENVIRONMENT = 5
@@ -48,4 +50,4 @@ def show_error(
     lines = [f"cloister: {message} [{code}]", *(f"  - {detail}" for detail in details)]
     if hint:
         lines.append(f"  hint: {hint}")
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(map(printable, lines)), file=sys.stderr)
