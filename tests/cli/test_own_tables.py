@@ -72,8 +72,11 @@ def write_job(folder: Path, tables: Path) -> Path:
     manifest = {
         "hospitals": hospitals,
         "dataset_scope.name": "wards",
+        "dataset_scope.bounds_sha256": data.bounds_sha256,
         "success_metrics.threshold": 0.01,
         "success_metrics.evaluation_method.test_set": "ward-holdout",
+        "success_metrics.evaluation_method.test_set_sha256": data.test.sha256,
+        "success_metrics.evaluation_method.test_set_records": data.test.records,
         "privacy_guardrails.delta_budget": 0.001,
     }
     sites = [{"site": one["id"], "dataset_sha256": one["dataset_sha256"]} for one in hospitals]

@@ -17,6 +17,8 @@ STRANGER = KEYS.generate("stranger")
 
 DATASET = "a" * 64
 OTHER_DATASET = "b" * 64
+BOUNDS = "d" * 64
+TEST_SET = "e" * 64
 SITE = "northgate"
 NOW = datetime(2026, 11, 21, 14, tzinfo=UTC)
 
@@ -34,6 +36,7 @@ MANIFEST: Document = {
     },
     "dataset_scope": {
         "name": "tumour-registry",
+        "bounds_sha256": BOUNDS,
         "sha256": DATASET,
         "data_types": ["tabular"],
         "patient_criteria": ["Adults with a fine needle aspirate of a breast mass."],
@@ -54,6 +57,8 @@ MANIFEST: Document = {
         "evaluation_method": {
             "kind": "named-test-set",
             "test_set": "wisconsin-holdout",
+            "test_set_sha256": TEST_SET,
+            "test_set_records": 169,
             "baseline": "best-constant",
         },
     },

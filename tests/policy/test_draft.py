@@ -85,7 +85,16 @@ def check_against_data(name: str, data_dir: Path | None) -> None:
     assert {site.site: site.dataset_sha256 for site in wanted.sites} == {
         site: sha256 for site, (sha256, _) in there.items()
     }
-    assert terms.success_metrics.evaluation_method.test_set == data.test.name
+    assert (terms.dataset_scope.name, terms.dataset_scope.bounds_sha256) == (
+        data.schema.name,
+        data.bounds_sha256,
+    )
+    measured = terms.success_metrics.evaluation_method
+    assert (measured.test_set, measured.test_set_sha256, measured.test_set_records) == (
+        data.test.name,
+        data.test.sha256,
+        data.test.records,
+    )
 
 
 def test_a_manifests_id_follows_from_the_agreement_and_the_hospital(new_signer: NewSigner) -> None:

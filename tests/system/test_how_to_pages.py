@@ -45,6 +45,7 @@ def mine(tmp_path: Path) -> Path:
         text = (folder / name).read_text()
         for site, records in data.sites.items():
             text = text.replace(site.upper(), records.dataset_sha256)
+        text = text.replace("BOUNDS", data.bounds_sha256).replace("TESTSET", data.test.sha256)
         (folder / name).write_text(text)
     return folder
 

@@ -41,6 +41,7 @@ def data_command(job: Path, data: Path | None, *, as_json: bool) -> int:
     out.print(
         f"test set: {description.test_set}, {description.test_records} records, {description.test_set_sha256}"
     )
+    out.print(f"bounds_sha256: {description.bounds_sha256}")
     out.print(f"normalisation: {description.normalisation}")
     out.print(f"source: {description.citation}", style="dim")
     return 0

@@ -140,6 +140,7 @@ class ManifestDraft(Section):
             purpose_limitation=self.purpose_limitation,
             dataset_scope=DatasetScope(
                 name=scope.name,
+                bounds_sha256=scope.bounds_sha256,
                 sha256=hospital.dataset_sha256,
                 data_types=scope.data_types,
                 patient_criteria=scope.patient_criteria,

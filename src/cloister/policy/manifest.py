@@ -109,16 +109,30 @@ class TemporalRange(Section):
 
 
 class SharedScope(Section):
-    """The part of a dataset's scope that hospitals of one agreement have in common."""
+    """The part of a dataset's scope that hospitals of one agreement have in common.
+
+    Attributes:
+        name: The dataset's name, as its own declaration gives it; a hospital's budget is kept under it.
+        bounds_sha256: Hash of the declaration of columns, public bounds and classes.
+        data_types: What kinds of data it holds.
+        patient_criteria: Whose records they are.
+        temporal_range: When the records were taken.
+    """
 
     name: Slug
+    bounds_sha256: Sha256Field
     data_types: Words
     patient_criteria: Sentences
     temporal_range: TemporalRange
 
 
 class DatasetScope(SharedScope):
-    """Which dataset: its name, the SHA-256 of its content and how many records it holds."""
+    """Which dataset: what hospitals have in common, the commitment to its content and its size.
+
+    Attributes:
+        sha256: The commitment to the records, as the site computes it.
+        sample_size: How many records there are.
+    """
 
     sha256: Sha256Field
     sample_size: Count
@@ -156,12 +170,16 @@ class EvaluationMethod(Section):
     Attributes:
         kind: On a test set that is public or consented, and named.
         test_set: The test set's name.
+        test_set_sha256: Hash of its records, so that a name can't be given to other ones.
+        test_set_records: How many records it holds.
         baseline: What the model is compared with: the constant answer that scores best on the same
             test set. It is computed, never claimed.
     """
 
     kind: Literal["named-test-set"]
     test_set: Slug
+    test_set_sha256: Sha256Field
+    test_set_records: Count
     baseline: Literal["best-constant"]
 
 
