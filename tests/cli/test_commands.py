@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 
 import cloister as package
+from cloister.enclave.measure import code_measurement
 from cloister.evidence.verifier import CHECK_IDS
 from cloister.health import load_source
 from tests.cli.conftest import Cloister, content
@@ -179,7 +180,17 @@ def test_verify_answers_a_machine_with_one_object(cloister: Cloister, finished: 
     ended = cloister("verify", finished / "receipt.json", "--trust", finished / "trust", "--json")
     answer = ended.json()
     assert ended.code == 0
-    assert answer.keys() == {"accepted", "simulated", "test_randomness", "production_required", "checks"}
+    assert answer.keys() == {
+        "accepted",
+        "refused_because",
+        "simulated",
+        "test_randomness",
+        "production_required",
+        "measurements",
+        "checks",
+    }
+    assert answer["refused_because"] == []
+    assert answer["measurements"] == [code_measurement().hex()]
     assert answer["accepted"] is True
     checks = cast(list[dict[str, str]], answer["checks"])
     assert [(check["id"], check["outcome"]) for check in checks] == [(name, "passed") for name in CHECK_IDS]
@@ -202,6 +213,17 @@ def test_verify_in_production_says_why_it_refuses(cloister: Cloister, finished: 
     ended = cloister("verify", finished / "receipt.json", "--trust", finished / "trust", "--production")
     assert ended.code == 1
     assert "--production accepts no simulated attestation" in ended.out
+
+
+@pytest.mark.parametrize("measurement", ["0" * 96, "", "not a measurement"])
+def test_verify_refuses_other_code_than_the_one_demanded(
+    measurement: str, cloister: Cloister, finished: Path
+) -> None:
+    place = (finished / "receipt.json", "--trust", finished / "trust")
+    ended = cloister("verify", *place, "--measurement", measurement)
+    assert ended.code == 1
+    assert "--measurement names other code than was attested" in ended.out
+    assert cloister("verify", *place, "--measurement", code_measurement().hex()).code == 0
 
 
 @pytest.mark.parametrize(
