@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from cloister.core.hashes import Sha256
 from cloister.privacy import BudgetLedger
 from cloister.workflow.workspace import open_workspace
 from tests.cli.conftest import Cloister, Ended, content
@@ -37,7 +36,7 @@ def spent(workspace: Path) -> dict[str, float]:
     """Epsilon by site, as the ledgers say; 0 where none was made."""
     found = {}
     for path in sorted(workspace.glob("parties/site/*/budget/*.sqlite")):
-        with BudgetLedger.open(path, Sha256(path.stem)) as ledger:
+        with BudgetLedger.open(path, path.stem) as ledger:
             found[path.parent.parent.name] = ledger.epsilon()
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cloister.core.hashes import Sha256
+from cloister.core.hashes import sha256_hex
 from cloister.evidence.transcript import SampledGaussian
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded
@@ -16,12 +16,13 @@ from cloister.privacy.ledger import BudgetLedger, Purpose
 
 
 def main(path: str, dataset: str, job: str, noise: str, limit: str) -> None:
-    with BudgetLedger.open(Path(path), Sha256(dataset)) as ledger:
+    with BudgetLedger.open(Path(path), dataset) as ledger:
         number = 0
         while True:
             try:
                 held = ledger.reserve(
                     SampledGaussian(0.1, float(noise), 10),
+                    dataset_sha256=sha256_hex(b"records"),
                     job_id=job,
                     round_number=number,
                     purpose=Purpose.TRAINING,

@@ -19,7 +19,8 @@ from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded, LedgerError, PrivacyError
 from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
 
-DATASET = sha256_hex(b"a dataset")
+DATASET = "wards"
+RECORDS = sha256_hex(b"records")
 DELTA = 1e-4
 ROUND = SampledGaussian(0.2, 2.864, 10)
 """Ten rounds of this are a little under epsilon 3."""
@@ -38,7 +39,14 @@ def ledger(path: Path, clock: Clock) -> BudgetLedger:
 def reserve(
     ledger: BudgetLedger, event: Event = ROUND, job: str = "job", number: int = 0, *limits: Limit
 ) -> Reservation:
-    return ledger.reserve(event, job_id=job, round_number=number, purpose=Purpose.TRAINING, limits=limits)
+    return ledger.reserve(
+        event,
+        dataset_sha256=RECORDS,
+        job_id=job,
+        round_number=number,
+        purpose=Purpose.TRAINING,
+        limits=limits,
+    )
 
 
 def test_a_round_that_would_exceed_the_budget_is_refused_before_it_starts(ledger: BudgetLedger) -> None:
@@ -153,9 +161,11 @@ def test_a_ledger_with_an_impossible_delta_is_not_made(path: Path, delta: float)
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_ledger_of_an_unnamed_dataset_is_not_made(path: Path) -> None:
+@pytest.mark.parametrize("name", ["", "../wards", "Wards", "1wards", "wards.old", "w" * 64, "wards\n"])
+def test_a_dataset_that_has_no_plain_name_gets_no_ledger(path: Path, name: str) -> None:
     with pytest.raises(InputError):
-        BudgetLedger.create(path, Sha256("heart"), DELTA)
+        BudgetLedger.create(path, name, DELTA)
+    assert list(path.parent.iterdir()) == []
 
 
 def test_making_a_ledger_where_nothing_can_be_written_leaves_nothing(tmp_path: Path) -> None:
@@ -173,7 +183,7 @@ def test_a_missing_ledger_is_refused_and_not_made(path: Path) -> None:
 def test_the_ledger_of_another_dataset_is_refused(ledger: BudgetLedger, path: Path) -> None:
     ledger.close()
     with pytest.raises(LedgerError) as refusal:
-        BudgetLedger.open(path, sha256_hex(b"another dataset"))
+        BudgetLedger.open(path, "other-wards")
     assert refusal.value.code == "ledger.other_dataset"
 
 
@@ -259,6 +269,32 @@ def test_a_file_put_in_an_open_ledgers_place_is_refused(ledger: BudgetLedger, pa
         with pytest.raises(LedgerError) as refusal:
             reserve(running)
     assert refusal.value.code == "ledger.corrupt"
+
+
+def test_records_that_were_changed_charge_the_same_ledger(ledger: BudgetLedger) -> None:
+    for number, content in enumerate((b"rows", b"rows in another order", b"one row more", b"another split")):
+        ledger.reserve(
+            ROUND,
+            dataset_sha256=sha256_hex(content),
+            job_id=f"job {number}",
+            round_number=0,
+            purpose=Purpose.TRAINING,
+            limits=[],
+        )
+    assert ledger.events() == (SampledGaussian(0.2, 2.864, 40),)
+
+
+def test_a_spend_without_a_commitment_to_its_records_is_refused(ledger: BudgetLedger) -> None:
+    with pytest.raises(InputError):
+        ledger.reserve(
+            ROUND,
+            dataset_sha256=Sha256("wards"),
+            job_id="job",
+            round_number=0,
+            purpose=Purpose.TRAINING,
+            limits=[],
+        )
+    assert ledger.events() == ()
 
 
 def test_each_entry_moves_the_head(ledger: BudgetLedger) -> None:

@@ -18,7 +18,8 @@ from cloister.privacy.errors import BudgetExceeded
 from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
 from cloister.privacy.ledger_entries import resize, size
 
-DATASET = sha256_hex(b"a dataset")
+DATASET = "wards"
+RECORDS = sha256_hex(b"records")
 DELTA = 1e-5
 DATASET_LIMIT, JOB_LIMIT = 2.0, 1.2
 LIMITS = [Limit("manifest", DATASET_LIMIT, Scope.DATASET), Limit("job", JOB_LIMIT, Scope.JOB)]
@@ -56,7 +57,12 @@ class Jobs(RuleBasedStateMachine):
         )
         try:
             reservation = self.openings[opening].reserve(
-                event, job_id=job, round_number=0, purpose=Purpose.TRAINING, limits=LIMITS
+                event,
+                dataset_sha256=RECORDS,
+                job_id=job,
+                round_number=0,
+                purpose=Purpose.TRAINING,
+                limits=LIMITS,
             )
         except BudgetExceeded:
             assert not fits

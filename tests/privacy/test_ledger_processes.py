@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cloister.core.hashes import sha256_hex
 from cloister.evidence.transcript import SampledGaussian
 from cloister.privacy.accountant import epsilon_of
 from cloister.privacy.ledger import BudgetLedger
 from tests.nightly import nightly_seed, spread
 
-DATASET = sha256_hex(b"a dataset")
+DATASET = "wards"
 WORKER = Path(__file__).with_name("ledger_worker.py")
 LIMIT = 2.0
 

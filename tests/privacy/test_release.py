@@ -17,12 +17,13 @@ from cloister.privacy.randomness import OsRandom
 from cloister.privacy.release import NoisyAccuracy, release_accuracy, release_count
 from cloister.privacy.testing import SeededTestRandom
 
+RECORDS = sha256_hex(b"records")
 LIMITS = [Limit("manifest", 3.0, Scope.DATASET)]
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> BudgetLedger:
-    return BudgetLedger.create(tmp_path / "budget.sqlite", sha256_hex(b"a dataset"), 1e-5)
+    return BudgetLedger.create(tmp_path / "budget.sqlite", "wards", 1e-5)
 
 
 def accuracy(ledger: BudgetLedger, correct: int, records: int, noise: float) -> NoisyAccuracy:
@@ -32,6 +33,7 @@ def accuracy(ledger: BudgetLedger, correct: int, records: int, noise: float) -> 
         noise_multiplier=noise,
         source=OsRandom("metrics"),
         ledger=ledger,
+        dataset_sha256=RECORDS,
         job_id="job",
         round_number=0,
         limits=LIMITS,
@@ -72,6 +74,7 @@ def test_noise_on_a_count_has_the_stated_scale() -> None:
                 noise_multiplier=noise,
                 source=source,
                 ledger=Unlimited(),
+                dataset_sha256=RECORDS,
                 job_id="job",
                 round_number=0,
                 limits=[],
@@ -95,6 +98,7 @@ def test_the_interval_holds_the_accuracy_at_least_as_often_as_it_says() -> None:
             noise_multiplier=6.0,
             source=source,
             ledger=Unlimited(),
+            dataset_sha256=RECORDS,
             job_id="job",
             round_number=0,
             limits=[],

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from cloister.core.hashes import Sha256
 from cloister.evidence.predicates import BudgetSpend, JobClosed, Violation
 from cloister.federation.events import RoundStarted
 from cloister.privacy import BudgetExceeded, BudgetLedger, LedgerError
@@ -26,7 +25,7 @@ def ledgers(workspace: Path) -> dict[str, float]:
     spent = {}
     for site in SITES:
         (path,) = (workspace / "parties" / "site" / site / "budget").glob("*.sqlite")
-        with BudgetLedger.open(path, Sha256(path.stem)) as ledger:
+        with BudgetLedger.open(path, path.stem) as ledger:
             spent[site] = ledger.epsilon()
     return spent
 

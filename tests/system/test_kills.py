@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloister.core.files import read_bounded
-from cloister.core.hashes import Sha256, sha256_file
+from cloister.core.hashes import sha256_file
 from cloister.evidence import Trust
 from cloister.evidence.predicates import BudgetSpend, UpdateReleased
 from cloister.evidence.transcript import epsilon, event_from_json
@@ -68,7 +68,7 @@ def budgets(workspace: Path) -> dict[str, float]:
     """Epsilon by site as the ledgers count it; 0 where a site has none yet."""
     found = dict.fromkeys(SITES, 0.0)
     for path in ledger_files(workspace):
-        with BudgetLedger.open(path, Sha256(path.stem)) as ledger:
+        with BudgetLedger.open(path, path.stem) as ledger:
             found[path.parents[1].name] = ledger.epsilon()
     return found
 

@@ -9,15 +9,15 @@ import pytest
 
 from cloister.core.clock import Clock
 from cloister.core.errors import KeyStoreError, StorageError
-from cloister.core.hashes import Sha256, sha256_hex
+from cloister.core.hashes import sha256_hex
 from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter, Subject
-from cloister.evidence.predicates import BudgetSpend
+from cloister.evidence.predicates import BudgetSpend, DataCommitment
 from cloister.privacy.errors import LedgerError
 from cloister.workflow.workspace import Party, Workspace, open_workspace
 
 JOB = "11111111-1111-4111-8111-111111111111"
-DATASET = Sha256(sha256_hex(b"records"))
-OTHER_DATASET = Sha256(sha256_hex(b"other records"))
+DATASET, OTHER_DATASET = "wards", "clinics"
+RECORDS = sha256_hex(b"records")
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_log_is_begun_once_and_continued_ever_after(workspace: Workspace, cloc
     site = workspace.party("site", "north")
     spend(site, clock)
     log = site.open_log()
-    assert log.size == 1
+    assert log.size == 2
     log.close()
 
 
@@ -198,9 +198,21 @@ def test_a_log_that_was_made_but_not_marked_is_marked_when_it_is_next_opened(wor
 def spend(site: Party, clock: Clock) -> None:
     """Let a site state that it spent budget on its dataset."""
     log = site.open_log()
-    StatementWriter(log, site.signer, site.name, JOB, clock).write(
+    writer = StatementWriter(log, site.signer, site.name, JOB, clock)
+    writer.write(
+        DataCommitment,
+        (Subject("dataset/north", RECORDS),),
+        dataset_name=DATASET,
+        dataset_sha256=RECORDS,
+        records=100,
+        features=4,
+        single_class=None,
+        normalisation="declared-public-bounds",
+        bounds_sha256=RECORDS,
+    )
+    writer.write(
         BudgetSpend,
-        (Subject("dataset/north", DATASET),),
+        (Subject("dataset/north", RECORDS),),
         round=0,
         purpose="training",
         event={
@@ -214,9 +226,9 @@ def spend(site: Party, clock: Clock) -> None:
         relation="add_or_remove_one",
         reserved_steps=1,
         executed_steps=1,
-        dataset_sha256=DATASET,
+        dataset_sha256=RECORDS,
         noise_generator="aes-256-ctr/os-entropy",
-        ledger_head=DATASET,
+        ledger_head=RECORDS,
         prior_events=[],
     )
     log.close()
@@ -228,7 +240,7 @@ def test_a_ledger_lies_beside_the_site_and_outlives_every_job(workspace: Workspa
     path = workspace.root / "parties" / "site" / "north" / "budget" / f"{DATASET}.sqlite"
     assert path.is_file()
     with workspace.ledger(site, DATASET, delta=1e-4) as again:
-        assert again.dataset_sha256 == DATASET
+        assert again.dataset == DATASET
 
 
 def test_a_dataset_that_was_never_spent_on_gets_a_new_ledger(workspace: Workspace, clock: Clock) -> None:

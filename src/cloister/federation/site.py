@@ -244,6 +244,7 @@ class SiteRuntime:
         try:
             return self._ledger.reserve(
                 self._plan.event,
+                dataset_sha256=Sha256(self._data.dataset_sha256),
                 job_id=self._job.job_id,
                 round_number=round_number,
                 purpose=Purpose.TRAINING,

@@ -3,7 +3,8 @@
 Rules kept here:
 
 1. One file per dataset, at the site that owns it, outside every job's folder. It outlives jobs, rounds and
-   models.
+   models. A dataset is what its hospital declares under one name, not a hash of its content: one more row,
+   rows in another order or another split are still the same patients, and charge the same ledger.
 2. ``reserve`` is durable before the first gradient; ``settle`` gives back the steps that did not happen. A
    crash leaves the reservation spent.
 3. Every reservation, open or settled, counts against every limit. The hard stop over the whole dataset is
@@ -53,6 +54,7 @@ from cloister.privacy.ledger_entries import (
     Reserved,
     Settled,
     entry_hash,
+    is_dataset_name,
     read_entry,
     resize,
 )
@@ -107,14 +109,12 @@ class BudgetLedger:
         self._state = LedgerState()
 
     @classmethod
-    def create(
-        cls, path: Path, dataset_sha256: Sha256, delta: float, *, clock: Clock = system_clock
-    ) -> BudgetLedger:
+    def create(cls, path: Path, dataset: str, delta: float, *, clock: Clock = system_clock) -> BudgetLedger:
         """Make the ledger of a dataset, once.
 
         Args:
             path: Where; its folder exists, the file does not.
-            dataset_sha256: Which dataset.
+            dataset: The name its hospital declares for it.
             delta: The delta every epsilon of this dataset is taken at, in (0, 1).
             clock: Time of the entries.
 
@@ -124,9 +124,13 @@ class BudgetLedger:
             StorageError: The file can't be written; nothing is left behind.
         """
         PrivacyBudget(HARD_STOP.epsilon, delta)
-        if not is_sha256(dataset_sha256):
-            raise InputError("input.schema", "A dataset is named by its SHA-256 in hexadecimal.")
-        header = Header(VERSION, dataset_sha256, delta, MODE, UNIT, RELATION)
+        if not is_dataset_name(dataset):
+            raise InputError(
+                "input.schema",
+                "A dataset with a budget needs a plain name.",
+                "Declare up to 63 lower-case letters, digits and hyphens, a letter first.",
+            )
+        header = Header(VERSION, dataset, delta, MODE, UNIT, RELATION)
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
             engine = open_database(draft)
@@ -140,15 +144,15 @@ class BudgetLedger:
         finally:
             for leftover in (draft, *(draft.with_name(draft.name + end) for end in ("-wal", "-shm"))):
                 leftover.unlink(missing_ok=True)
-        return cls.open(path, dataset_sha256, clock=clock)
+        return cls.open(path, dataset, clock=clock)
 
     @classmethod
-    def open(cls, path: Path, dataset_sha256: Sha256, *, clock: Clock = system_clock) -> BudgetLedger:
+    def open(cls, path: Path, dataset: str, *, clock: Clock = system_clock) -> BudgetLedger:
         """Open a dataset's ledger and check every entry.
 
         Args:
             path: The file that :meth:`create` made.
-            dataset_sha256: The dataset that is about to be used.
+            dataset: The declared name of the dataset that is about to be used.
             clock: Time of the entries.
 
         Raises:
@@ -168,19 +172,27 @@ class BudgetLedger:
         try:
             with ledger._locked(snapshot):
                 pass
-            ledger._require_dataset(dataset_sha256)
+            ledger._require_dataset(dataset)
         except BaseException:
             engine.dispose()
             raise
         return ledger
 
     def reserve(
-        self, event: Event, *, job_id: str, round_number: int, purpose: Purpose, limits: Sequence[Limit]
+        self,
+        event: Event,
+        *,
+        dataset_sha256: Sha256,
+        job_id: str,
+        round_number: int,
+        purpose: Purpose,
+        limits: Sequence[Limit],
     ) -> Reservation:
         """Hold a spend as spent, durably, before anything is done to the records.
 
         Args:
             event: The most that will be done.
+            dataset_sha256: Commitment to the records as they are now; noted, it decides nothing.
             job_id: The job it belongs to.
             round_number: The job's round, from 0.
             purpose: What the spend is for.
@@ -196,7 +208,9 @@ class BudgetLedger:
         """
         if not 1 <= len(job_id) <= _LONGEST_JOB_ID or round_number < 0:
             raise InputError("input.schema", "A reservation needs a job id and a round number of 0 or more.")
-        entry = Reserved(uuid.uuid4().hex, event, job_id, round_number, purpose)
+        if not is_sha256(dataset_sha256):
+            raise InputError("input.schema", "A reservation needs the commitment to the records it is for.")
+        entry = Reserved(uuid.uuid4().hex, event, dataset_sha256, job_id, round_number, purpose)
 
         def admit() -> None:
             exceeded = self._exceeded(event, job_id, [*limits, HARD_STOP])
@@ -259,9 +273,9 @@ class BudgetLedger:
         return self._state.header.delta
 
     @property
-    def dataset_sha256(self) -> Sha256:
-        """The dataset this ledger belongs to."""
-        return self._state.header.dataset_sha256
+    def dataset(self) -> str:
+        """The declared name of the dataset this ledger belongs to."""
+        return self._state.header.dataset
 
     @property
     def mode(self) -> str:
@@ -290,8 +304,8 @@ class BudgetLedger:
                 self._take_in(connection)
                 yield connection
 
-    def _require_dataset(self, dataset_sha256: Sha256) -> None:
-        if self.dataset_sha256 != dataset_sha256:
+    def _require_dataset(self, dataset: str) -> None:
+        if self.dataset != dataset:
             raise LedgerError(
                 "ledger.other_dataset",
                 f"The budget ledger {self._path.name} belongs to another dataset.",

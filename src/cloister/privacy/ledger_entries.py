@@ -6,6 +6,7 @@ covers its number, the hash before it and its bytes, so the newest hash commits 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 MODE: Final = "adaptive"
 GENESIS: Final = Sha256("0" * 64)
+_DATASET_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 class Purpose(StrEnum):
@@ -46,7 +48,7 @@ class Header:
     """Entry 0: what the ledger is about, never changed."""
 
     version: int
-    dataset_sha256: Sha256
+    dataset: str
     delta: float
     mode: str
     unit: str
@@ -57,7 +59,7 @@ class Header:
         return {
             "type": "ledger",
             "version": self.version,
-            "dataset_sha256": self.dataset_sha256,
+            "dataset": self.dataset,
             "delta": self.delta,
             "mode": self.mode,
             "unit": self.unit,
@@ -72,6 +74,7 @@ class Reserved:
 
     id: str
     event: Event
+    dataset_sha256: Sha256
     job_id: str
     round_number: int
     purpose: Purpose
@@ -82,6 +85,7 @@ class Reserved:
             "type": "reserved",
             "id": self.id,
             "event": event_to_json(self.event),
+            "dataset_sha256": self.dataset_sha256,
             "job_id": self.job_id,
             "round": self.round_number,
             "purpose": self.purpose.value,
@@ -102,6 +106,11 @@ class Settled:
 
 
 Entry = Header | Reserved | Settled
+
+
+def is_dataset_name(name: str) -> bool:
+    """Return whether a dataset's name is one that a ledger and its file can bear."""
+    return _DATASET_NAME.fullmatch(name) is not None
 
 
 def entry_hash(sequence: int, previous: Sha256, body: bytes) -> Sha256:
@@ -140,14 +149,14 @@ def _read_header(value: dict[str, JSON]) -> Header:
         case {
             "type": "ledger",
             "version": 1,
-            "dataset_sha256": str(dataset),
+            "dataset": str(dataset),
             "delta": float(delta),
             "mode": "adaptive",
             "unit": "record",
             "relation": "add_or_remove_one",
             "recorded_at": str(),
-        } if len(value) == 8 and is_sha256(dataset) and 0 < delta < 1:
-            return Header(VERSION, Sha256(dataset), delta, MODE, UNIT, RELATION)
+        } if len(value) == 8 and is_dataset_name(dataset) and 0 < delta < 1:
+            return Header(VERSION, dataset, delta, MODE, UNIT, RELATION)
     raise _malformed()
 
 
@@ -157,12 +166,13 @@ def _read_reserved(value: dict[str, JSON]) -> Reserved:
             "type": "reserved",
             "id": str(name),
             "event": dict(event),
+            "dataset_sha256": str(dataset),
             "job_id": str(job),
             "round": int(number),
             "purpose": "training" | "evaluation" as purpose,
             "recorded_at": str(),
-        } if len(value) == 7 and number >= 0:
-            return Reserved(name, event_from_json(event), job, number, Purpose(purpose))
+        } if len(value) == 8 and number >= 0 and is_sha256(dataset):
+            return Reserved(name, event_from_json(event), Sha256(dataset), job, number, Purpose(purpose))
     raise _malformed()
 
 

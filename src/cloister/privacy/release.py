@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cloister.core.hashes import Sha256
 from cloister.evidence.transcript import Event, Gaussian
 from cloister.privacy.budget import Limit
 from cloister.privacy.errors import PrivacyError
@@ -52,6 +53,7 @@ def release_count(
     noise_multiplier: float,
     source: RandomSource,
     ledger: BudgetLedger,
+    dataset_sha256: Sha256,
     job_id: str,
     round_number: int,
     limits: Sequence[Limit],
@@ -63,6 +65,7 @@ def release_count(
         noise_multiplier: Standard deviation of the noise.
         source: Where the noise comes from.
         ledger: The dataset's ledger.
+        dataset_sha256: Commitment to the records that are counted.
         job_id: The job that asks.
         round_number: Its round.
         limits: Ceilings of manifest and job.
@@ -78,6 +81,7 @@ def release_count(
         raise PrivacyError("privacy.data_invalid", "A count can't be negative.")
     reservation = ledger.reserve(
         Gaussian(noise_multiplier, 1),
+        dataset_sha256=dataset_sha256,
         job_id=job_id,
         round_number=round_number,
         purpose=Purpose.EVALUATION,
@@ -95,6 +99,7 @@ def release_accuracy(
     noise_multiplier: float,
     source: RandomSource,
     ledger: BudgetLedger,
+    dataset_sha256: Sha256,
     job_id: str,
     round_number: int,
     limits: Sequence[Limit],
@@ -107,6 +112,7 @@ def release_accuracy(
         noise_multiplier: Standard deviation of the noise on the count.
         source: Where the noise comes from.
         ledger: The dataset's ledger.
+        dataset_sha256: Commitment to the records that are counted.
         job_id: The job that asks.
         round_number: Its round.
         limits: Ceilings of manifest and job.
@@ -127,6 +133,7 @@ def release_accuracy(
         noise_multiplier=noise_multiplier,
         source=source,
         ledger=ledger,
+        dataset_sha256=dataset_sha256,
         job_id=job_id,
         round_number=round_number,
         limits=limits,

@@ -5,7 +5,8 @@ Rules kept here:
 - Each hospital completes and signs its own manifest and decides with its own facts; one hospital's
   no is a no, and every reason of every hospital is listed.
 - The decision is written into the site's log before it takes effect, a refusal too.
-- The dataset's hash is computed from the records that will be trained on, at the time of the decision.
+- The hashes of the dataset, of its declaration and of the test set are those of what will be trained and
+  measured on, at the time of the decision.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from uuid import uuid4
 
 from cloister.core.clock import Clock, format_time
 from cloister.core.hashes import Sha256
+from cloister.core.parsing import parse_model
 from cloister.enclave.measure import code_measurement
 from cloister.evidence import Envelope, StatementWriter, Subject
 from cloister.evidence.predicates import DataCommitment, ManifestAccepted, RequestDecided
@@ -147,12 +149,12 @@ def commit_data(data: FederatedData, agreement: Agreement, writers: Mapping[str,
         writer.write(
             DataCommitment,
             (Subject(name=f"dataset/{site}", sha256=Sha256(table.dataset_sha256)),),
-            dataset_name=f"{data.source}/{site}",
+            dataset_name=agreement.manifests[site].dataset_scope.name,
             dataset_sha256=table.dataset_sha256,
             records=table.records,
             features=len(table.feature_names),
             single_class=table.single_class if OutputKind.SINGLE_CLASS_FLAG in allowed else None,
-            normalisation=data.normalisation,
+            normalisation="declared-public-bounds",
             bounds_sha256=data.bounds_sha256,
         )
 
@@ -181,12 +183,7 @@ def _decide_at(
         epsilon_budget=manifest.privacy_guardrails.epsilon_budget,
         delta_budget=manifest.privacy_guardrails.delta_budget,
     )
-    facts = DecisionFacts(
-        site=site,
-        dataset_sha256=Sha256(data.sites[site].dataset_sha256),
-        records=data.sites[site].records,
-        decided_at=format_time(clock()),
-    )
+    facts = _facts_at(site, data, clock)
     decision = decide(manifest, request, facts)
     reasons = (*decision.reason_lines, *decide_job(manifest, request, terms).reason_lines)
     writer.write(
@@ -200,3 +197,20 @@ def _decide_at(
         facts=facts.as_json(),
     )
     return reasons
+
+
+def _facts_at(site: str, data: FederatedData, clock: Clock) -> DecisionFacts:
+    return parse_model(
+        DecisionFacts,
+        {
+            "site": site,
+            "dataset_name": data.schema.name,
+            "bounds_sha256": data.bounds_sha256,
+            "dataset_sha256": data.sites[site].dataset_sha256,
+            "records": data.sites[site].records,
+            "test_set_sha256": data.test.sha256,
+            "test_set_records": data.test.records,
+            "decided_at": format_time(clock()),
+        },
+        f"declaration of the data at {site}",
+    )

@@ -22,7 +22,7 @@ from uuid import uuid4
 from cloister.core.clock import Clock, system_clock
 from cloister.core.errors import CloisterError
 from cloister.core.files import write_new
-from cloister.core.hashes import Sha256, sha256_hex
+from cloister.core.hashes import sha256_hex
 from cloister.core.logging import (
     Logger,
     LogLevel,
@@ -212,7 +212,7 @@ def _run(
             site: opened.enter_context(
                 workspace.ledger(
                     parties.sites[site].party,
-                    Sha256(data.sites[site].dataset_sha256),
+                    agreement.manifests[site].dataset_scope.name,
                     delta=agreement.manifests[site].privacy_guardrails.delta_budget,
                 )
             )

@@ -34,7 +34,7 @@ from cloister.core.hashes import Sha256
 from cloister.core.keys import FileKeyStore, Signer
 from cloister.enclave.attestation.simulator import SimulatedVendor
 from cloister.evidence import EvidenceError, EvidenceLog, Role, log_origin, open_statement
-from cloister.evidence.predicates import BudgetSpend
+from cloister.evidence.predicates import BudgetSpend, DataCommitment
 from cloister.privacy.errors import LedgerError
 from cloister.privacy.ledger import BudgetLedger
 
@@ -98,12 +98,12 @@ class Workspace:
         folder.mkdir(exist_ok=True, mode=0o700)
         return SimulatedVendor.open(folder, clock)
 
-    def ledger(self, site: Party, dataset: Sha256, *, delta: float) -> BudgetLedger:
+    def ledger(self, site: Party, dataset: str, *, delta: float) -> BudgetLedger:
         """Open a site's budget ledger for one dataset, creating it if the dataset is new to the site.
 
         Args:
             site: The site that owns the dataset.
-            dataset: The dataset's hash.
+            dataset: The name the hospital's manifest declares for the dataset.
             delta: Delta at which the dataset's epsilon is stated, as its manifest says.
 
         Raises:
@@ -113,7 +113,7 @@ class Workspace:
         path = site.folder / "budget" / f"{dataset}.sqlite"
         if path.exists():
             return BudgetLedger.open(path, dataset)
-        if _has_spent(site, dataset):
+        if _stated_heads(site, dataset):
             raise LedgerError(
                 "ledger.missing",
                 f"the budget ledger of {site.name} is gone, but its log shows spending on this dataset",
@@ -203,16 +203,22 @@ def _lock(handle: IO[str], root: Path) -> None:
         ) from error
 
 
-def _has_spent(site: Party, dataset: Sha256) -> bool:
-    log = site.open_log()
-    try:
-        for index in range(log.size):
-            try:
-                predicate = open_statement(log.entry(index)).predicate
-            except EvidenceError:
-                continue
-            if isinstance(predicate, BudgetSpend) and predicate.dataset_sha256 == dataset:
-                return True
-        return False
-    finally:
-        log.close()
+def _stated_heads(site: Party, dataset: str) -> tuple[Sha256, ...]:
+    """Every head of a dataset's ledger that the site's own log states, oldest first.
+
+    A spend doesn't name its dataset; the job's data commitment, which the site wrote before it, does.
+    """
+    names: dict[str, str] = {}
+    heads: list[Sha256] = []
+    with site.open_log() as log:
+        envelopes = log.envelopes()
+    for envelope in envelopes:
+        try:
+            predicate = open_statement(envelope).predicate
+        except EvidenceError:
+            continue
+        if isinstance(predicate, DataCommitment):
+            names[predicate.job_id] = predicate.dataset_name
+        elif isinstance(predicate, BudgetSpend) and names.get(predicate.job_id) == dataset:
+            heads.append(Sha256(predicate.ledger_head))
+    return tuple(heads)
