@@ -16,7 +16,6 @@ from cloister.evidence.terms import MANIFEST_TYPE, REQUEST_TYPE
 from cloister.policy.decision import Decision, DecisionFacts, Reason, decide
 from cloister.policy.errors import PolicyError
 from cloister.policy.job_decision import JobTerms, decide_job, job_terms
-from cloister.policy.lifecycle import RequestEvent, RequestState, transition
 from cloister.policy.manifest import (
     OutputKind,
     PrimaryMetric,
@@ -66,8 +65,6 @@ __all__ = [
     "ProtocolManifest",
     "Reason",
     "RequestDraft",
-    "RequestEvent",
-    "RequestState",
     "TrainingRequest",
     "check_policy",
     "decide",
@@ -82,7 +79,6 @@ __all__ = [
     "schemas",
     "sign_manifest",
     "sign_request",
-    "transition",
 ]
 
 

@@ -9,7 +9,7 @@ from cloister.core.errors import CloisterError
 
 
 class PolicyError(CloisterError):
-    """A document, a request or a state change that policy refuses."""
+    """A document or a request that policy refuses."""
 
     exit_code: ClassVar[int] = 3
     CODES: ClassVar[Mapping[str, str]] = {
@@ -18,5 +18,4 @@ class PolicyError(CloisterError):
         "policy.not_canonical": "A signed document isn't the canonical encoding of its own content.",
         "policy.unknown_hospital": "A hospital or site is asked for that the document doesn't name.",
         "policy.refused": "A request or job asks for what isn't allowed; the details list every reason.",
-        "policy.illegal_transition": "A request can't go from its present state to the one asked for.",
     }

@@ -5,8 +5,7 @@ Rules kept here:
 - A request pins, for every site, the manifest it was written for (id, version and hash) and the
   dataset it wants (hash). Another manifest or other data need another request.
 - It states the privacy loss it asks for and what shall leave; a job may ask for less, never for more.
-- It is signed like a manifest, by the developer that it names. Its state (pending, approved, ...) is
-  no part of it: see :mod:`cloister.policy.lifecycle`.
+- It is signed like a manifest, by the developer that it names. What becomes of it is no part of it.
 """
 
 from __future__ import annotations
