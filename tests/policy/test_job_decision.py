@@ -87,6 +87,16 @@ def test_a_job_judged_by_another_test_set_is_refused() -> None:
     assert broken(replace(terms(), test_set="easy-cases")) == ["job-test-set"]
 
 
+def test_weights_leave_only_where_they_were_asked_for_and_are_allowed() -> None:
+    silent = manifest({"output_constraints.allowed_outputs": ["dp-scalars"]})
+    counts = request({"outputs": ["dp-scalars"]}, under=silent)
+    refused = decide_job(silent, counts, terms())
+    assert {reason.rule for reason in refused.reasons} == {"job-outputs"}
+    assert len(refused.reasons) == 2
+    assert not decide_job(silent, request(under=silent), terms()).approved
+    assert not decide_job(manifest(), request({"outputs": ["dp-scalars"]}), terms()).approved
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, 0.0, -1.0])
 def test_a_privacy_loss_that_is_not_a_positive_number_is_refused(number: float) -> None:
     assert broken(replace(terms(), epsilon=number, delta=number)) == ["job-epsilon", "job-delta"]
@@ -95,7 +105,9 @@ def test_a_privacy_loss_that_is_not_a_positive_number_is_refused(number: float) 
 def test_a_job_that_breaks_everything_gets_every_reason() -> None:
     worst = {key: value for _, more in MORE for key, value in more.items() if key != "model.parameters"}
     asked = replace(terms(worst), datasets={SITE: OTHER_DATASET}, test_set="easy-cases")
-    assert set(broken(asked)) == set(JOB_RULES)
+    agreed = manifest({"output_constraints.allowed_outputs": ["dp-scalars"]})
+    reasons = decide_job(agreed, request({"outputs": ["dp-scalars"]}), asked).reasons
+    assert {reason.rule for reason in reasons} == set(JOB_RULES)
 
 
 @pytest.mark.parametrize(

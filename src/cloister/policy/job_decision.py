@@ -4,6 +4,8 @@ Rules kept here:
 
 - A job may do less than the request asks for (fewer sites, rounds, steps, less epsilon), never more and
   never something else.
+- What a job yields has to be asked for and allowed to leave. The one mechanism that can be read here,
+  DP-SGD, yields weights.
 - As in :mod:`cloister.policy.decision`: every rule runs, every reason is given.
 """
 
@@ -18,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cloister.core.canonical import JSON, canonicalize
 from cloister.core.errors import InputError
 from cloister.policy.decision import Decision, Reason
-from cloister.policy.manifest import ProtocolManifest
+from cloister.policy.manifest import OutputKind, ProtocolManifest
 from cloister.policy.request import TrainingRequest
 
 
@@ -190,6 +192,13 @@ def _job_delta(_: ProtocolManifest, request: TrainingRequest, terms: JobTerms) -
         yield f"the job's delta {terms.delta:g} is not within the requested {request.privacy.delta:g}"
 
 
+def _job_outputs(manifest: ProtocolManifest, request: TrainingRequest, _: JobTerms) -> Iterator[str]:
+    if OutputKind.MODEL_WEIGHTS not in request.outputs:
+        yield "the job's sites send model-weights, which the request doesn't ask for"
+    if OutputKind.MODEL_WEIGHTS not in manifest.output_constraints.allowed_outputs:
+        yield "the job's sites send model-weights, which the manifest doesn't allow to leave"
+
+
 def _job_test_set(manifest: ProtocolManifest, _: TrainingRequest, terms: JobTerms) -> Iterator[str]:
     named = manifest.success_metrics.evaluation_method.test_set
     if terms.test_set != named:
@@ -208,5 +217,6 @@ JOB_RULES: Mapping[str, JobRule] = {
     "job-local-steps": _job_steps,
     "job-epsilon": _job_epsilon,
     "job-delta": _job_delta,
+    "job-outputs": _job_outputs,
     "job-test-set": _job_test_set,
 }
