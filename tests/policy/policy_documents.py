@@ -147,10 +147,30 @@ def facts(changes: Changes | None = None) -> DecisionFacts:
         changed(
             {
                 "site": SITE,
+                "dataset_name": "tumour-registry",
+                "bounds_sha256": BOUNDS,
                 "dataset_sha256": DATASET,
                 "records": 190,
+                "test_set_sha256": TEST_SET,
+                "test_set_records": 169,
                 "decided_at": "2026-11-21T14:00:00.000000Z",
             },
             changes or {},
         )
+    )
+
+
+def facts_of(agreed: ProtocolManifest) -> DecisionFacts:
+    """Return what a site knows where everything is as its manifest says."""
+    scope, measured = agreed.dataset_scope, agreed.success_metrics.evaluation_method
+    return facts(
+        {
+            "site": agreed.hospital.id,
+            "dataset_name": scope.name,
+            "bounds_sha256": scope.bounds_sha256,
+            "dataset_sha256": scope.sha256,
+            "records": scope.sample_size,
+            "test_set_sha256": measured.test_set_sha256,
+            "test_set_records": measured.test_set_records,
+        }
     )

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_documents import (
+    BOUNDS,
     DATASET,
     OTHER_DATASET,
     SITE,
+    TEST_SET,
     Changes,
     facts,
     manifest,
@@ -63,6 +65,10 @@ CASES = [
     Case("purpose-allowed", "treatment is not among", request={"purpose": "treatment"}),
     Case("dataset-requested", "another hash", site={"dataset_sha256": OTHER_DATASET}),
     Case("dataset-unchanged", "changed or replaced", facts={"dataset_sha256": OTHER_DATASET}),
+    Case("dataset-name", "isn't declared as tumour-registry", facts={"dataset_name": "tumour-registry-2"}),
+    Case("dataset-bounds", "another hash than the manifest's", facts={"bounds_sha256": "f" * 64}),
+    Case("test-set", "changed or replaced", facts={"test_set_sha256": "f" * 64}),
+    Case("test-set", "doesn't hold the 169", facts={"test_set_records": 12}),
     Case("sample-size", "doesn't hold the 190", facts={"records": 189}),
     Case(
         "group-size",
@@ -167,7 +173,13 @@ def test_a_request_that_breaks_everything_gets_every_reason() -> None:
         under=agreed,
         site={"dataset_sha256": OTHER_DATASET, "manifest_version": "9.0.0"},
     )
-    decision = decide(agreed, asked, facts({"records": 3, "dataset_sha256": "e" * 64}))
+    elsewhere: Changes = {
+        "dataset_name": "fresh-budget",
+        "bounds_sha256": OTHER_DATASET,
+        "dataset_sha256": "e" * 64,
+        "test_set_records": 1,
+    }
+    decision = decide(agreed, asked, facts({"records": 3, **elsewhere}))
     assert rules(decision) == set(REQUEST_RULES) - {"site"}
     order = list(REQUEST_RULES)
     places = [order.index(reason.rule) for reason in decision.reasons]
@@ -249,7 +261,11 @@ def situations(draw: st.DrawFn) -> tuple[ProtocolManifest, TrainingRequest, Deci
     known = facts(
         {
             "site": [SITE, "riverside"][draw(mostly)],
+            "dataset_name": ["tumour-registry", "fresh-budget"][draw(mostly)],
+            "bounds_sha256": [BOUNDS, OTHER_DATASET][draw(mostly)],
             "dataset_sha256": [DATASET, OTHER_DATASET][draw(mostly)],
+            "test_set_sha256": [TEST_SET, OTHER_DATASET][draw(mostly)],
+            "test_set_records": [169, 12][draw(mostly)],
             "records": draw(st.one_of(st.just(agreed.dataset_scope.sample_size), st.integers(0, 60))),
             "decided_at": draw(st.sampled_from(TIMES)),
         }
@@ -265,6 +281,9 @@ def obeys(agreed: ProtocolManifest, asked: TrainingRequest, known: DecisionFacts
         and agreed.hospital.id == known.site
         and site.manifest_sha256 == agreed.sha256
         and site.dataset_sha256 == agreed.dataset_scope.sha256 == known.dataset_sha256
+        and (known.dataset_name, known.bounds_sha256)
+        == (agreed.dataset_scope.name, agreed.dataset_scope.bounds_sha256)
+        and (known.test_set_sha256, known.test_set_records) == (TEST_SET, 169)
         and agreed.validity.not_before <= known.decided_at < agreed.validity.not_after
         and asked.submission_timestamp <= known.decided_at
         and asked.purpose in agreed.purpose_limitation.allowed_purposes
@@ -296,7 +315,10 @@ BREAKERS: dict[str, tuple[Changes, Changes, Changes]] = {
     "request-time": ({"submission_timestamp": "2027-01-01T00:00:00.000000Z"}, {}, {}),
     "dataset-requested": ({}, {"dataset_sha256": OTHER_DATASET}, {}),
     "manifest-reference": ({}, {"manifest_version": "0.0.1"}, {}),
+    "dataset-name": ({}, {}, {"dataset_name": "fresh-budget"}),
+    "dataset-bounds": ({}, {}, {"bounds_sha256": OTHER_DATASET}),
     "dataset-unchanged": ({}, {}, {"dataset_sha256": OTHER_DATASET}),
+    "test-set": ({}, {}, {"test_set_sha256": OTHER_DATASET}),
     "group-size": ({}, {}, {"records": 2}),
     "manifest-validity": ({}, {}, {"decided_at": "2029-01-01T00:00:00.000000Z"}),
 }

@@ -9,14 +9,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from policy_documents import DATASET, NOW, facts
+from policy_documents import DATASET, NOW, facts_of
 
-from cloister.core.clock import format_time
 from cloister.core.errors import CloisterError, InputError
 from cloister.core.keys import Signer
 from cloister.health import load_source
 from cloister.policy import (
-    DecisionFacts,
     ManifestDraft,
     PolicyError,
     RequestDraft,
@@ -59,14 +57,7 @@ def test_the_examples_become_signed_documents_that_approve_each_other(
         signer = signers[site]
         assert open_manifest(sign_manifest(manifest, signer), signer.public_key) == manifest
         assert manifest.attestation.allowed_measurements == (MEASUREMENT,)
-        scope = manifest.dataset_scope
-        known = DecisionFacts(
-            site=site,
-            dataset_sha256=scope.sha256,
-            records=scope.sample_size,
-            decided_at=format_time(NOW),
-        )
-        assert decide(manifest, request, known).reason_lines == ()
+        assert decide(manifest, request, facts_of(manifest)).reason_lines == ()
 
 
 def test_the_tumour_example_names_the_data_that_is_there() -> None:
@@ -202,8 +193,7 @@ def completed(path: Path, new_signer: NewSigner, **when: float) -> tuple[str, ..
         manifests, key, request_id=REQUEST_ID, submitted_at=NOW + timedelta(**when)
     )
     manifest = manifests["northgate"]
-    known = facts({"dataset_sha256": manifest.dataset_scope.sha256, "records": 190})
-    return tuple(reason.rule for reason in decide(manifest, request, known).reasons)
+    return tuple(reason.rule for reason in decide(manifest, request, facts_of(manifest)).reasons)
 
 
 def test_a_request_file_for_another_dataset_hash_is_refused(tmp_path: Path, new_signer: NewSigner) -> None:

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 from policy_documents import (
+    BOUNDS,
     DATASET,
     DEVELOPER,
     HOSPITAL,
@@ -112,8 +113,8 @@ class Story:
             "records": 190,
             "features": 30,
             "single_class": False,
-            "normalisation": "declared public bounds",
-            "bounds_sha256": "0" * 64,
+            "normalisation": "declared-public-bounds",
+            "bounds_sha256": BOUNDS,
         }
         site.write(DataCommitment, subject, **(commitment | self.committed))
         return build_record(
@@ -150,6 +151,7 @@ def test_an_approval_that_the_documents_bear_out_passes(tmp_path: Path) -> None:
     assert check_policy(replace(context, trust=Trust([]))).outcome is Outcome.FAILED
 
 
+WITHOUT_WEIGHTS = manifest({"output_constraints.allowed_outputs": ["dp-scalars"]})
 LATE = "2028-01-01T00:00:00.000000Z"
 FORGERIES: dict[str, tuple[Story, str]] = {
     "prohibited purpose": (Story(request=request({"purpose": "marketing"})), "purpose-prohibited"),
@@ -160,6 +162,17 @@ FORGERIES: dict[str, tuple[Story, str]] = {
     "small group": (Story(facts={"records": 3}, committed={"records": 3}), "group-size"),
     "other records": (Story(committed={"dataset_sha256": OTHER_DATASET}), "other records"),
     "other record count": (Story(committed={"records": 191}), "other records"),
+    "other bounds": (Story(committed={"bounds_sha256": "0" * 64}), "another name or declaration"),
+    "another name": (Story(committed={"dataset_name": "fresh-budget"}), "another name or declaration"),
+    "another name in facts": (
+        Story(facts={"dataset_name": "fresh-budget"}, committed={"dataset_name": "fresh-budget"}),
+        "dataset-name",
+    ),
+    "easier cases under the test set's name": (Story(facts={"test_set_sha256": "f" * 64}), "test-set"),
+    "weights that nobody allowed to leave": (
+        Story(manifest=WITHOUT_WEIGHTS, request=request({"outputs": ["dp-scalars"]}, under=WITHOUT_WEIGHTS)),
+        "job-outputs",
+    ),
     "another site's facts": (Story(facts={"site": "riverside"}), "another site"),
     "unreadable facts": (Story(decided={"facts": {"site": SITE}}), "can't be read"),
     "a job with more rounds": (Story(job=changed(JOB, {"rounds": 11})), "job-rounds"),

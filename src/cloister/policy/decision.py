@@ -22,7 +22,7 @@ from cloister.core.canonical import JSON
 from cloister.core.clock import parse_time
 from cloister.core.hashes import Sha256Field
 from cloister.policy.errors import PolicyError
-from cloister.policy.fields import LARGEST_INTEGER, Section, Slug, Timestamp
+from cloister.policy.fields import LARGEST_INTEGER, Section, Slug, Text, Timestamp
 from cloister.policy.manifest import OutputKind, ProtocolManifest
 from cloister.policy.request import TrainingRequest
 
@@ -34,22 +34,34 @@ class DecisionFacts(Section):
 
     Attributes:
         site: The site's name.
+        dataset_name: Name that the dataset's own declaration gives it.
+        bounds_sha256: Hash of that declaration: columns, public bounds, classes.
         dataset_sha256: Hash of the dataset that is there now.
         records: Number of records in it.
+        test_set_sha256: Hash of the test set that the model will be measured on.
+        test_set_records: Number of records in that.
         decided_at: Time of the decision.
     """
 
     site: Slug
+    dataset_name: Text
+    bounds_sha256: Sha256Field
     dataset_sha256: Sha256Field
     records: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
+    test_set_sha256: Sha256Field
+    test_set_records: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
     decided_at: Timestamp
 
     def as_json(self) -> dict[str, JSON]:
         """Return the facts as they are written into a statement."""
         return {
             "site": self.site,
+            "dataset_name": self.dataset_name,
+            "bounds_sha256": self.bounds_sha256,
             "dataset_sha256": self.dataset_sha256,
             "records": self.records,
+            "test_set_sha256": self.test_set_sha256,
+            "test_set_records": self.test_set_records,
             "decided_at": self.decided_at,
         }
 
@@ -162,6 +174,17 @@ def _prohibition(manifest: ProtocolManifest, request: TrainingRequest, _: Decisi
         yield f"the purpose {request.purpose} is prohibited"
 
 
+def _dataset_name(manifest: ProtocolManifest, _: TrainingRequest, facts: DecisionFacts) -> Iterator[str]:
+    # The budget is kept under this name: under another one it would begin anew.
+    if facts.dataset_name != manifest.dataset_scope.name:
+        yield f"the dataset at the site isn't declared as {manifest.dataset_scope.name}"
+
+
+def _bounds(manifest: ProtocolManifest, _: TrainingRequest, facts: DecisionFacts) -> Iterator[str]:
+    if facts.bounds_sha256 != manifest.dataset_scope.bounds_sha256:
+        yield "the columns and bounds declared at the site have another hash than the manifest's"
+
+
 def _dataset(manifest: ProtocolManifest, request: TrainingRequest, facts: DecisionFacts) -> Iterator[str]:
     asked = request.for_site(facts.site)
     if asked is not None and asked.dataset_sha256 != manifest.dataset_scope.sha256:
@@ -176,6 +199,14 @@ def _unchanged(manifest: ProtocolManifest, _: TrainingRequest, facts: DecisionFa
 def _sample_size(manifest: ProtocolManifest, _: TrainingRequest, facts: DecisionFacts) -> Iterator[str]:
     if facts.records != manifest.dataset_scope.sample_size:
         yield f"the dataset doesn't hold the {manifest.dataset_scope.sample_size} records the manifest states"
+
+
+def _test_set(manifest: ProtocolManifest, _: TrainingRequest, facts: DecisionFacts) -> Iterator[str]:
+    pinned = manifest.success_metrics.evaluation_method
+    if facts.test_set_sha256 != pinned.test_set_sha256:
+        yield "the test set has another hash than the manifest's: it was changed or replaced"
+    if facts.test_set_records != pinned.test_set_records:
+        yield f"the test set doesn't hold the {pinned.test_set_records} records the manifest states"
 
 
 def _group_size(manifest: ProtocolManifest, _: TrainingRequest, facts: DecisionFacts) -> Iterator[str]:
@@ -229,9 +260,12 @@ REQUEST_RULES: Mapping[str, RequestRule] = {
     "manifest-reference": _reference,
     "purpose-allowed": _purpose,
     "purpose-prohibited": _prohibition,
+    "dataset-name": _dataset_name,
+    "dataset-bounds": _bounds,
     "dataset-requested": _dataset,
     "dataset-unchanged": _unchanged,
     "sample-size": _sample_size,
+    "test-set": _test_set,
     "group-size": _group_size,
     "epsilon-budget": _epsilon,
     "delta-budget": _delta,

@@ -121,5 +121,7 @@ def _facts(site: str, facts: DecisionFacts, stated: RequestDecided, record: JobR
     for held in record.by(site, DataCommitment):
         if (held.dataset_sha256, held.records) != (facts.dataset_sha256, facts.records):
             yield "the decision rests on other records than the site committed to"
+        if (held.dataset_name, held.bounds_sha256) != (facts.dataset_name, facts.bounds_sha256):
+            yield "the decision rests on another name or declaration than the site committed to"
     if abs(parse_time(facts.decided_at) - parse_time(stated.recorded_at)) > CLOCK_TOLERANCE:
         yield "the decision was written down at another time than it says it was made"
