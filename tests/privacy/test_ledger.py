@@ -306,6 +306,19 @@ def test_each_entry_moves_the_head(ledger: BudgetLedger) -> None:
     assert len(set(heads)) == 3
 
 
+def test_heads_that_a_ledger_never_had_are_told_apart(ledger: BudgetLedger, path: Path) -> None:
+    heads = [ledger.head]
+    held = reserve(ledger)
+    heads.append(ledger.head)
+    ledger.settle(held, 3)
+    heads.append(ledger.head)
+    stranger = sha256_hex(b"another ledger's entry")
+    assert ledger.unknown([*heads, stranger]) == (stranger,)
+    ledger.close()
+    with BudgetLedger.open(path, DATASET) as again:
+        assert again.unknown([stranger, *heads]) == (stranger,)
+
+
 def test_threads_can_not_overspend_together(ledger: BudgetLedger) -> None:
     limit = Limit("dataset", 2.0, Scope.DATASET)
     granted: list[Reservation] = []

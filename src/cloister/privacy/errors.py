@@ -44,6 +44,7 @@ class LedgerError(PrivacyError):
         "ledger.missing": "The budget ledger does not exist.",
         "ledger.exists": "A budget ledger exists already at this path.",
         "ledger.corrupt": "The budget ledger was damaged or edited.",
+        "ledger.rolled_back": "The site's own log states spends that the budget ledger doesn't hold.",
         "ledger.other_dataset": "The budget ledger belongs to another dataset.",
         "ledger.newer_version": "The budget ledger was written by a newer version.",
         "ledger.unavailable": "The budget ledger can't be read or written now.",

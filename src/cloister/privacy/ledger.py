@@ -21,31 +21,26 @@ jobs are chosen after seeing earlier results (Feldman and Zrnic 2021), and so ma
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from sqlalchemy import Connection, Engine
 
-from cloister.core.canonical import canonicalize
 from cloister.core.clock import Clock, format_time, system_clock
 from cloister.core.database import open_database, snapshot, transaction
-from cloister.core.errors import InputError, StorageError
-from cloister.core.files import storage_error, sync_directory
+from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256, is_sha256
 from cloister.evidence.transcript import RELATION, UNIT, Event
 from cloister.privacy.accountant import AGREEMENT, epsilon_of
 from cloister.privacy.budget import HARD_STOP, Limit, PrivacyBudget, Scope
 from cloister.privacy.errors import BudgetExceeded, LedgerError
 from cloister.privacy.ledger_entries import (
-    GENESIS,
     MODE,
     VERSION,
     Header,
@@ -58,16 +53,17 @@ from cloister.privacy.ledger_entries import (
     read_entry,
     resize,
 )
-
-if TYPE_CHECKING:
-    from cloister.core.canonical import JSON
+from cloister.privacy.ledger_file import (
+    append_entry,
+    begin_file,
+    clear_drafts,
+    closed_on_damage,
+    damaged,
+    file_identity,
+)
 
 __all__ = ["BudgetLedger", "Purpose", "Reservation"]
 
-_SCHEMA: Final = (
-    "CREATE TABLE entries (sequence INTEGER PRIMARY KEY, previous TEXT NOT NULL, body BLOB NOT NULL,"
-    " hash TEXT NOT NULL) STRICT"
-)
 _HAS_TABLE: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'entries'"
 _NEWEST: Final = "SELECT sequence, previous, body, hash FROM entries WHERE sequence >= ? ORDER BY sequence"
 _LONGEST_JOB_ID: Final = 200
@@ -104,7 +100,7 @@ class BudgetLedger:
         self._engine = engine
         self._path = path
         self._clock = clock
-        self._identity = _identity(path)
+        self._identity = file_identity(path)
         self._lock = threading.RLock()
         self._state = LedgerState()
 
@@ -131,19 +127,7 @@ class BudgetLedger:
                 "Declare up to 63 lower-case letters, digits and hyphens, a letter first.",
             )
         header = Header(VERSION, dataset, delta, MODE, UNIT, RELATION)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        try:
-            engine = open_database(draft)
-            try:
-                with transaction(engine) as connection:
-                    connection.exec_driver_sql(_SCHEMA)
-                    _insert(connection, 0, GENESIS, header.to_json(format_time(clock())))
-            finally:
-                engine.dispose()
-            _publish(draft, path)
-        finally:
-            for leftover in (draft, *(draft.with_name(draft.name + end) for end in ("-wal", "-shm"))):
-                leftover.unlink(missing_ok=True)
+        begin_file(path, header.to_json(format_time(clock())))
         return cls.open(path, dataset, clock=clock)
 
     @classmethod
@@ -166,7 +150,8 @@ class BudgetLedger:
                 f"There is no budget ledger at {path.name}.",
                 "Make one when the dataset is registered; a lost ledger means the budget counts as spent.",
             )
-        with _closed_on_damage(path):
+        clear_drafts(path)
+        with closed_on_damage(path):
             engine = open_database(path)
         ledger = cls(engine, path, clock)
         try:
@@ -267,6 +252,15 @@ class BudgetLedger:
         with self._locked(snapshot):
             return self._state.head
 
+    def unknown(self, heads: Iterable[Sha256]) -> tuple[Sha256, ...]:
+        """Return those of the given heads that never were this ledger's newest entry.
+
+        A head that was stated and is unknown here means that entries are gone: the file is an older copy, or
+        a new ledger under an old name.
+        """
+        with self._locked(snapshot):
+            return tuple(head for head in heads if head not in self._state.digests)
+
     @property
     def delta(self) -> float:
         """The delta that every epsilon of this dataset is taken at."""
@@ -297,9 +291,9 @@ class BudgetLedger:
     @contextmanager
     def _locked(self, access: Callable[[Engine], AbstractContextManager[Connection]]) -> Iterator[Connection]:
         """Hold the file for reading or writing and take in what was written since; state comes from here."""
-        with self._lock, _closed_on_damage(self._path):
-            if _identity(self._path) != self._identity:
-                raise _damaged(self._path)
+        with self._lock, closed_on_damage(self._path):
+            if file_identity(self._path) != self._identity:
+                raise damaged(self._path)
             with access(self._engine) as connection:
                 self._take_in(connection)
                 yield connection
@@ -315,23 +309,23 @@ class BudgetLedger:
     def _take_in(self, connection: Connection) -> None:
         state = self._state
         if not state.length and not connection.exec_driver_sql(_HAS_TABLE).scalar_one():
-            raise _damaged(self._path)
+            raise damaged(self._path)
         rows = connection.exec_driver_sql(_NEWEST, (max(0, state.length - 1),)).all()
         if state.length:
             # The entry known last is read again: a shortened or rewritten file shows here.
             if not rows or rows[0][0] != state.length - 1 or rows[0][3] != state.head:
-                raise _damaged(self._path)
+                raise damaged(self._path)
             rows = rows[1:]
         for sequence, previous, body, digest in rows:
             # The header is read before the chain is judged: a newer version may chain in another way.
             entry = read_entry(sequence, body)
             if sequence != state.length or previous != state.head:
-                raise _damaged(self._path)
+                raise damaged(self._path)
             if digest != entry_hash(sequence, previous, body):
-                raise _damaged(self._path)
+                raise damaged(self._path)
             state.apply(entry, digest)
         if not state.length:
-            raise _damaged(self._path)
+            raise damaged(self._path)
 
     def _write(self, entry: Reserved | Settled, admit: Callable[[], None]) -> None:
         """Append an entry if ``admit`` does not raise, in one transaction with what it looked at."""
@@ -339,7 +333,7 @@ class BudgetLedger:
             with self._locked(transaction) as connection:
                 admit()
                 body = entry.to_json(format_time(self._clock()))
-                digest = _insert(connection, self._state.length, self._state.head, body)
+                digest = append_entry(connection, self._state.length, self._state.head, body)
             # Known only once durable; from here on, its absence from the file is damage.
             self._state.apply(entry, digest)
 
@@ -355,53 +349,3 @@ class BudgetLedger:
                     f"{limit.name}: epsilon of {whole} would be {after:.4f}, the limit is {limit.epsilon:g}"
                 )
         return found
-
-
-def _insert(connection: Connection, sequence: int, previous: Sha256, body: dict[str, JSON]) -> Sha256:
-    data = canonicalize(body)
-    digest = entry_hash(sequence, previous, data)
-    connection.exec_driver_sql(
-        "INSERT INTO entries (sequence, previous, body, hash) VALUES (?, ?, ?, ?)",
-        (sequence, previous, data, digest),
-    )
-    return digest
-
-
-def _publish(draft: Path, path: Path) -> None:
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        raise LedgerError(
-            "ledger.exists",
-            f"There is a budget ledger at {path.name} already.",
-            "Open it; a ledger is never replaced.",
-        ) from None
-    except OSError as error:
-        raise storage_error(error, path) from None
-    sync_directory(path.parent)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _damaged(path: Path) -> LedgerError:
-    return LedgerError(
-        "ledger.corrupt",
-        f"The budget ledger {path.name} was damaged, shortened or edited.",
-        "Restore it from the newest copy whose head stands in a statement; never start a new one.",
-    )
-
-
-@contextmanager
-def _closed_on_damage(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except StorageError as error:
-        if error.code == "storage.corrupt":
-            raise _damaged(path) from None
-        raise

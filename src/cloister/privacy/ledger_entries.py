@@ -206,6 +206,7 @@ class LedgerState:
 
     length: int = 0
     head: Sha256 = GENESIS
+    digests: set[Sha256] = field(default_factory=set)
     _header: Header | None = None
     _open: dict[str, Reserved] = field(default_factory=dict)
     _settled: set[str] = field(default_factory=set)
@@ -246,6 +247,7 @@ class LedgerState:
                 self._add(reserved, entry.executed - size(reserved.event))
         self.length += 1
         self.head = digest
+        self.digests.add(digest)
 
     def check_settlement(self, entry: Settled) -> None:
         """Refuse a settlement that doesn't fit its reservation.
