@@ -12,10 +12,13 @@ from cloister.core.errors import KeyStoreError, StorageError
 from cloister.core.hashes import sha256_hex
 from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter, Subject
 from cloister.evidence.predicates import BudgetSpend, DataCommitment
+from cloister.evidence.transcript import SampledGaussian, event_to_json
 from cloister.privacy.errors import LedgerError
+from cloister.privacy.ledger import BudgetLedger, Purpose
 from cloister.workflow.workspace import Party, Workspace, open_workspace
 
 JOB = "11111111-1111-4111-8111-111111111111"
+OTHER_JOB = "22222222-2222-4222-8222-222222222222"
 DATASET, OTHER_DATASET = "wards", "clinics"
 RECORDS = sha256_hex(b"records")
 
@@ -147,7 +150,7 @@ def test_the_simulated_vendor_is_the_same_over_processes(workspace: Workspace, c
 
 def test_a_log_is_begun_once_and_continued_ever_after(workspace: Workspace, clock: Clock) -> None:
     site = workspace.party("site", "north")
-    spend(site, clock)
+    spend(workspace, site, clock)
     log = site.open_log()
     assert log.size == 2
     log.close()
@@ -155,7 +158,7 @@ def test_a_log_is_begun_once_and_continued_ever_after(workspace: Workspace, cloc
 
 def test_a_log_that_was_used_and_is_gone_is_not_begun_anew(workspace: Workspace, clock: Clock) -> None:
     site = workspace.party("site", "north")
-    spend(site, clock)
+    spend(workspace, site, clock)
     (site.folder / "log.sqlite").unlink()
     with pytest.raises(EvidenceError) as refused:
         site.open_log()
@@ -195,43 +198,46 @@ def test_a_log_that_was_made_but_not_marked_is_marked_when_it_is_next_opened(wor
 # Ledgers
 
 
-def spend(site: Party, clock: Clock) -> None:
-    """Let a site state that it spent budget on its dataset."""
-    log = site.open_log()
-    writer = StatementWriter(log, site.signer, site.name, JOB, clock)
-    writer.write(
-        DataCommitment,
-        (Subject("dataset/north", RECORDS),),
-        dataset_name=DATASET,
-        dataset_sha256=RECORDS,
-        records=100,
-        features=4,
-        single_class=None,
-        normalisation="declared-public-bounds",
-        bounds_sha256=RECORDS,
-    )
-    writer.write(
-        BudgetSpend,
-        (Subject("dataset/north", RECORDS),),
-        round=0,
-        purpose="training",
-        event={
-            "mechanism": "sampled_gaussian",
-            "sampling_probability": 0.5,
-            "noise_multiplier": 1.0,
-            "steps": 1,
-        },
-        delta=1e-4,
-        unit="record",
-        relation="add_or_remove_one",
-        reserved_steps=1,
-        executed_steps=1,
-        dataset_sha256=RECORDS,
-        noise_generator="aes-256-ctr/os-entropy",
-        ledger_head=RECORDS,
-        prior_events=[],
-    )
-    log.close()
+def spend(workspace: Workspace, site: Party, clock: Clock, job: str = JOB) -> None:
+    """Let a site spend budget on its dataset, and state it as it does in a job."""
+    event = SampledGaussian(0.5, 8.0, 1)
+    with workspace.ledger(site, DATASET, delta=1e-4) as ledger, site.open_log() as log:
+        reservation = ledger.reserve(
+            event, dataset_sha256=RECORDS, job_id=job, round_number=0, purpose=Purpose.TRAINING, limits=[]
+        )
+        ledger.settle(reservation, 1)
+        writer = StatementWriter(log, site.signer, site.name, job, clock)
+        writer.write(
+            DataCommitment,
+            (Subject("dataset/north", RECORDS),),
+            dataset_name=DATASET,
+            dataset_sha256=RECORDS,
+            records=100,
+            features=4,
+            single_class=None,
+            normalisation="declared-public-bounds",
+            bounds_sha256=RECORDS,
+        )
+        writer.write(
+            BudgetSpend,
+            (Subject("dataset/north", RECORDS),),
+            round=0,
+            purpose="training",
+            event=event_to_json(event),
+            delta=1e-4,
+            unit="record",
+            relation="add_or_remove_one",
+            reserved_steps=1,
+            executed_steps=1,
+            dataset_sha256=RECORDS,
+            noise_generator="aes-256-ctr/os-entropy",
+            ledger_head=ledger.head,
+            prior_events=[],
+        )
+
+
+def ledger_file(site: Party) -> Path:
+    return site.folder / "budget" / f"{DATASET}.sqlite"
 
 
 def test_a_ledger_lies_beside_the_site_and_outlives_every_job(workspace: Workspace) -> None:
@@ -245,15 +251,70 @@ def test_a_ledger_lies_beside_the_site_and_outlives_every_job(workspace: Workspa
 
 def test_a_dataset_that_was_never_spent_on_gets_a_new_ledger(workspace: Workspace, clock: Clock) -> None:
     site = workspace.party("site", "north")
-    spend(site, clock)
+    spend(workspace, site, clock)
     with workspace.ledger(site, OTHER_DATASET, delta=1e-4) as ledger:
         assert ledger.epsilon() == 0.0
 
 
+def test_a_ledger_that_holds_all_that_was_stated_is_opened(workspace: Workspace, clock: Clock) -> None:
+    site = workspace.party("site", "north")
+    for job in (JOB, OTHER_JOB):
+        spend(workspace, site, clock, job)
+    with workspace.ledger(site, DATASET, delta=1e-4) as ledger:
+        assert ledger.events() == (SampledGaussian(0.5, 8.0, 2),)
+
+
 def test_a_ledger_that_is_gone_after_spending_is_not_made_anew(workspace: Workspace, clock: Clock) -> None:
     site = workspace.party("site", "north")
-    spend(site, clock)
+    spend(workspace, site, clock)
+    ledger_file(site).unlink()
     with pytest.raises(LedgerError) as refused:
         workspace.ledger(site, DATASET, delta=1e-4)
     assert refused.value.code == "ledger.missing"
     assert list((site.folder).glob("budget/*")) == []
+
+
+def test_an_older_copy_of_a_ledger_is_refused(workspace: Workspace, clock: Clock) -> None:
+    site = workspace.party("site", "north")
+    spend(workspace, site, clock)
+    earlier = ledger_file(site).read_bytes()
+    spend(workspace, site, clock, OTHER_JOB)
+    ledger_file(site).write_bytes(earlier)
+    with pytest.raises(LedgerError) as refused:
+        workspace.ledger(site, DATASET, delta=1e-4)
+    assert refused.value.code == "ledger.rolled_back"
+    assert "lacks 1 spend" in refused.value.message
+
+
+def test_an_empty_ledger_in_the_place_of_one_that_was_spent_from_is_refused(
+    workspace: Workspace, clock: Clock
+) -> None:
+    site = workspace.party("site", "north")
+    spend(workspace, site, clock)
+    ledger_file(site).unlink()
+    BudgetLedger.create(ledger_file(site), DATASET, 1e-4).close()
+    with pytest.raises(LedgerError) as refused:
+        workspace.ledger(site, DATASET, delta=1e-4)
+    assert refused.value.code == "ledger.rolled_back"
+
+
+def test_a_ledger_that_went_another_way_since_a_stated_spend_is_refused(
+    workspace: Workspace, clock: Clock
+) -> None:
+    site = workspace.party("site", "north")
+    spend(workspace, site, clock)
+    earlier = ledger_file(site).read_bytes()
+    spend(workspace, site, clock, OTHER_JOB)
+    ledger_file(site).write_bytes(earlier)
+    with BudgetLedger.open(ledger_file(site), DATASET) as ledger:
+        ledger.reserve(
+            SampledGaussian(0.5, 8.0, 1),
+            dataset_sha256=RECORDS,
+            job_id=OTHER_JOB,
+            round_number=0,
+            purpose=Purpose.TRAINING,
+            limits=[],
+        )
+    with pytest.raises(LedgerError) as refused:
+        workspace.ledger(site, DATASET, delta=1e-4)
+    assert refused.value.code == "ledger.rolled_back"

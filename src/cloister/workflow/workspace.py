@@ -13,7 +13,7 @@ Rules kept here:
 
 - One process at a time: a second one is refused, it doesn't wait and it doesn't share.
 - A job's folder appears complete or not at all: it is built under a hidden name and renamed.
-- A ledger that is gone while the site's log shows spending on its dataset is not made anew.
+- A ledger that is gone, or lacks a spend, while the site's log shows spending on its dataset is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from cloister.core.files import sync_directory, write_new
 from cloister.core.hashes import Sha256
 from cloister.core.keys import FileKeyStore, Signer
 from cloister.enclave.attestation.simulator import SimulatedVendor
-from cloister.evidence import EvidenceError, EvidenceLog, Role, log_origin, open_statement
+from cloister.evidence import EvidenceLog, Role, log_origin, open_statement
 from cloister.evidence.predicates import BudgetSpend, DataCommitment
 from cloister.privacy.errors import LedgerError
 from cloister.privacy.ledger import BudgetLedger
@@ -107,13 +107,21 @@ class Workspace:
             delta: Delta at which the dataset's epsilon is stated, as its manifest says.
 
         Raises:
-            LedgerError: The ledger is missing although the site has spent on this dataset, or it
-                can't be trusted.
+            LedgerError: ``ledger.missing`` although the site's log shows spending on this dataset,
+                ``ledger.rolled_back`` where it lacks what the log states, or it can't be trusted.
+            EvidenceError: The site's log doesn't hold together, or holds what this version can't read.
         """
         path = site.folder / "budget" / f"{dataset}.sqlite"
+        stated = _stated_heads(site, dataset)
         if path.exists():
-            return BudgetLedger.open(path, dataset)
-        if _stated_heads(site, dataset):
+            ledger = BudgetLedger.open(path, dataset)
+            try:
+                _require_whole(ledger, stated, site)
+            except BaseException:
+                ledger.close()
+                raise
+            return ledger
+        if stated:
             raise LedgerError(
                 "ledger.missing",
                 f"the budget ledger of {site.name} is gone, but its log shows spending on this dataset",
@@ -203,6 +211,16 @@ def _lock(handle: IO[str], root: Path) -> None:
         ) from error
 
 
+def _require_whole(ledger: BudgetLedger, stated: Sequence[Sha256], site: Party) -> None:
+    gone = ledger.unknown(stated)
+    if gone:
+        raise LedgerError(
+            "ledger.rolled_back",
+            f"the budget ledger of {site.name} lacks {len(gone)} spend(s) that its log states",
+            "Restore the newest copy of the ledger; an older one would overspend the patients' budget.",
+        )
+
+
 def _stated_heads(site: Party, dataset: str) -> tuple[Sha256, ...]:
     """Every head of a dataset's ledger that the site's own log states, oldest first.
 
@@ -213,10 +231,7 @@ def _stated_heads(site: Party, dataset: str) -> tuple[Sha256, ...]:
     with site.open_log() as log:
         envelopes = log.envelopes()
     for envelope in envelopes:
-        try:
-            predicate = open_statement(envelope).predicate
-        except EvidenceError:
-            continue
+        predicate = open_statement(envelope).predicate
         if isinstance(predicate, DataCommitment):
             names[predicate.job_id] = predicate.dataset_name
         elif isinstance(predicate, BudgetSpend) and names.get(predicate.job_id) == dataset:
