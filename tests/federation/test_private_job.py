@@ -20,6 +20,7 @@ from cloister.evidence.predicates import (
 from cloister.federation import (
     AdmissionError,
     FederationJob,
+    HubRuntime,
     LocalBackend,
     RefusalError,
     RoundFinished,
@@ -175,3 +176,25 @@ def test_other_models_run_by_name(federation: Callable[..., Federation], archite
     hub = parties.hub()
     result = LocalBackend(parties.directory).run(job, compile_job(job), hub, sites)
     assert len(result.rounds) == 2
+
+
+def test_a_hub_with_a_model_of_its_own_to_start_from_finds_no_site(
+    federation: Callable[..., Federation],
+) -> None:
+    class OtherSeed(Federation):
+        def hub(self) -> HubRuntime:
+            job = self.job
+            self.job = job.model_copy(update={"seed": 99})
+            try:
+                return super().hub()
+            finally:
+                self.job = job
+
+    parties = federation(kind=OtherSeed)
+    with pytest.raises(RefusalError) as refusal:
+        parties.run()
+    assert refusal.value.code == "federation.sites_refused"
+    for site in JOB.clients:
+        stated = [statement.predicate for statement in parties.statements(site)]
+        assert [one.rule for one in stated if isinstance(one, Violation)] == ["federation.foreign_start"]
+        assert parties.ledgers[site].epsilon() == 0.0

@@ -18,6 +18,7 @@ from cloister.federation import (
     FederationError,
     FederationJob,
     JobError,
+    RefusalError,
     SiteRuntime,
     initial_weights,
     plan_round,
@@ -189,15 +190,41 @@ def test_training_that_fails_midway_is_spent_in_full_and_stated(
     assert statement.predicate.executed_steps == 3
 
 
-def test_rounds_only_go_forward(federation: Callable[..., Federation]) -> None:
+def test_rounds_come_one_after_the_other(federation: Callable[..., Federation]) -> None:
     site = federation().site("north")
+    site.train_round(task(0), proceed)
     site.train_round(task(1), proceed)
     spent = site.epsilon_spent()
-    for number in (0, 1, JOB.rounds):
+    for number in (0, 1, 3, JOB.rounds):
         with pytest.raises(FederationError) as refusal:
             site.train_round(RoundTask(number, 99, task().weights), proceed)
         assert refusal.value.code == "federation.bad_task"
     assert site.epsilon_spent() == spent
+
+
+def test_a_hub_that_starts_from_weights_of_its_own_gets_nothing_and_that_is_stated(
+    federation: Callable[..., Federation],
+) -> None:
+    parties = federation()
+    site = parties.site("north")
+    chosen = {name: value + np.float32(0.5) for name, value in START.items()}
+    with pytest.raises(RefusalError) as refusal:
+        site.train_round(RoundTask(0, JOB.rounds, chosen), proceed)
+    assert refusal.value.code == "federation.foreign_start"
+    (statement,) = parties.statements("north")
+    assert isinstance(statement.predicate, Violation)
+    assert statement.predicate.rule == "federation.foreign_start"
+    assert statement.predicate.artifact_sha256 == tensors_sha256(chosen)
+    assert parties.ledgers["north"].epsilon() == 0.0
+
+
+def test_a_hub_that_leaves_out_the_first_round_gets_nothing(federation: Callable[..., Federation]) -> None:
+    parties = federation()
+    chosen = {name: value + np.float32(0.5) for name, value in START.items()}
+    with pytest.raises(FederationError) as refusal:
+        parties.site("north").train_round(RoundTask(1, JOB.rounds, chosen), proceed)
+    assert refusal.value.code == "federation.bad_task"
+    assert parties.ledgers["north"].epsilon() == 0.0
 
 
 @pytest.mark.parametrize(
@@ -287,11 +314,16 @@ def test_an_unknown_model_is_refused(federation: Callable[..., Federation]) -> N
 
 def test_the_public_seed_moves_the_start_and_never_the_noise(federation: Callable[..., Federation]) -> None:
     other = JOB.model_copy(update={"seed": 2})
-    assert tensors_sha256(initial_weights(other, FEATURES, CLASSES)) != tensors_sha256(START)
+    elsewhere = initial_weights(other, FEATURES, CLASSES)
+    assert tensors_sha256(elsewhere) != tensors_sha256(START)
     parties = federation()
-    first = parties.site("north").train_round(task(), proceed)
+    site = parties.site("north")
+    site.train_round(task(0), proceed)
+    first = site.train_round(task(1), proceed)
     parties.job = other
-    second = parties.site("north").train_round(task(), proceed)
+    site = parties.site("north")
+    site.train_round(RoundTask(0, JOB.rounds, elsewhere), proceed)
+    second = site.train_round(task(1), proceed)
     assert tensors_sha256(first["params"]) == tensors_sha256(second["params"])  # type: ignore[arg-type]
 
 

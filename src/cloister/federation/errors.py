@@ -47,6 +47,7 @@ class RefusalError(FederationError):
     CODES = MappingProxyType(
         {
             "federation.sites_refused": "Sites refused a round, and fewer are left than the job needs.",
+            "federation.foreign_start": "A site was sent other weights to start from than the job's own.",
         }
     )
 

@@ -1,7 +1,8 @@
 """A site's node: its data, budget, airlock, key and log, and what it does in a round.
 
 Rules, in the order of a round:
-1. Nothing happens out of turn: rounds only go forward, and only for the job this site agreed to.
+1. Nothing happens out of turn: rounds come one after the other, from the first, and only for the job this
+   site agreed to. The first begins with the weights that the job's model and public seed give, or not at all.
 2. The round's cost is reserved in the dataset's ledger, durably, before the first gradient. A round over any
    limit does not start; the refusal is stated.
 3. Noise and sampling come from this site's own source. Nothing in a job or a message can choose it.
@@ -29,7 +30,7 @@ from cloister.evidence.predicates import BudgetSpend, UpdateReleased, Violation
 from cloister.evidence.statement import Subject
 from cloister.evidence.transcript import RELATION, UNIT, Event, coalesce, event_to_json
 from cloister.evidence.writer import StatementWriter
-from cloister.federation.errors import FederationError, JobError
+from cloister.federation.errors import FederationError, JobError, RefusalError
 from cloister.federation.job import FederationJob
 from cloister.federation.node import Abort, Challenge, ReleasedUpdate, RoundTask
 from cloister.health import SiteData
@@ -148,6 +149,7 @@ class SiteRuntime:
             job.model.model_dump(mode="json")["parameters"],
         )
         check_model(self._model, data.features.shape[1])
+        self._start_sha256 = tensors_sha256(state_arrays(self._model))
         self._airlock = AirlockPolicy.for_tensors(state_arrays(self._model))
         self._trainer = DPTrainer(self._plan, noise=randomness("noise"), sampling=randomness("sampling"))
         self._spent: list[Event] = list(ledger.events(job.job_id))
@@ -192,16 +194,20 @@ class SiteRuntime:
         Raises:
             BudgetExceeded: the round does not fit the budget; nothing was done.
             FederationError: `federation.bad_task` out of turn, `federation.aborted` when stopped.
+            RefusalError: `federation.foreign_start`: the first round begins with other weights than the job's.
             ModelError: the weights are not the model's.
         """
-        if not self._last_round < task.round < self._job.rounds:
+        if task.round != self._last_round + 1 or task.round >= self._job.rounds:
             raise FederationError("federation.bad_task", "a round comes out of turn")
         if abort():
             raise FederationError("federation.aborted", "the round was stopped before it began")
         load_arrays(self._model, cast("Mapping[str, npt.NDArray[np.float32]]", task.weights))
+        received = tensors_sha256(task.weights)
+        if task.round == 0:
+            self._require_own_start(received)
         reservation = self._reserve(task.round)
         self._last_round = task.round
-        self._received_sha256 = tensors_sha256(task.weights)
+        self._received_sha256 = received
         executed = self._plan.steps
         aborted = False
         try:
@@ -239,6 +245,17 @@ class SiteRuntime:
             airlock_policy_sha256=self._airlock.sha256,
         )
         return ReleasedUpdate(screened.tensors, screened.sha256, screened.scalars)
+
+    def _require_own_start(self, received: str) -> None:
+        if received == self._start_sha256:
+            return
+        refusal = RefusalError(
+            "federation.foreign_start",
+            "the weights to start from are not those of the job's model and seed",
+            "the hub has to start from `initial_weights` of the job that the sites agreed to",
+        )
+        self._state_violation(refusal, received)
+        raise refusal
 
     def _reserve(self, round_number: int) -> Reservation:
         try:
@@ -278,12 +295,12 @@ class SiteRuntime:
         )
         self._stated_prior = True
 
-    def _state_violation(self, error: CloisterError) -> None:
+    def _state_violation(self, error: CloisterError, artifact_sha256: str | None = None) -> None:
         detail = "; ".join([error.message, *error.details])
         self._statements.write(
             Violation,
             [Subject(f"job {self._job.job_id}", sha256_hex(self._job.canonical()))],
             rule=error.code,
             detail=detail[:500],
-            artifact_sha256=None,
+            artifact_sha256=artifact_sha256,
         )

@@ -29,7 +29,7 @@ from cloister.federation.flare.aggregator import SiteOrderedAggregator
 from cloister.federation.flare.messages import TASKS_POSTED, error_code, hub_node
 from cloister.federation.node import AggregatedRound, HubNode, SiteFailure, Weights
 
-_REFUSALS = ("ledger.", "airlock.", "policy.", "federation.update_refused")
+_REFUSALS = ("ledger.", "airlock.", "policy.", "federation.update_refused", "federation.foreign_")
 """Beginnings of the codes with which a site refuses under its own rules, rather than fails."""
 
 
