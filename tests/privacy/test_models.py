@@ -144,6 +144,23 @@ def test_weights_travel_as_arrays(name: str) -> None:
     assert not np.array_equal(next(iter(copies.values())), next(iter(state_arrays(source).values())))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_weight_travels_twice(name: str) -> None:
+    model = build_model(name, 5, 2, seed=1)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    assert sum(array.size for array in state_arrays(model).values()) == weights
+
+
+def test_weights_that_layers_share_travel_once_and_stay_shared() -> None:
+    first = nn.Linear(3, 3)
+    model = nn.Sequential(first, nn.ReLU(), first)
+    arrays = state_arrays(model)
+    assert sorted(arrays) == ["0.bias", "0.weight"]
+    load_arrays(model, {name: array + 1 for name, array in arrays.items()})
+    assert model[0] is model[2]
+    assert all(np.array_equal(state_arrays(model)[name], array + 1) for name, array in arrays.items())
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -8,7 +8,7 @@ Rules kept here:
    that no per-record bound holds.
 3. The allow-list can't see what a model's own ``forward`` does, so a probe compares a batch's outputs with
    single-row outputs.
-4. Weights travel as float32 arrays under the model's own names.
+4. Weights travel as float32 arrays under the model's own names, each weight once.
 
 Packages add models through the entry-point group ``cloister.models``: each entry point is a builder.
 """
@@ -174,8 +174,12 @@ def _check_layer(name: str, module: nn.Module) -> None:
 
 
 def state_arrays(model: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
-    """Return copies of the model's weights, float32, sorted by name."""
-    state = model.state_dict()
+    """Return copies of the model's weights, float32, sorted by name; each once, under its first name.
+
+    Weights are parameters: a model with other state is refused by :func:`check_model`. A state dictionary would
+    list a weight that two layers hold, such as the recurrent ones of ``gru``, under each of its names.
+    """
+    state = dict(model.named_parameters())
     return {name: state[name].detach().to(torch.float32).numpy().copy() for name in sorted(state)}
 
 
@@ -186,7 +190,7 @@ def load_arrays(model: nn.Module, arrays: Mapping[str, npt.NDArray[np.float32]])
         ModelError: ``model.weights_mismatch`` unless names, shapes and types are exactly the model's and all
             values are finite. The model is unchanged then.
     """
-    state = model.state_dict()
+    state = dict(model.named_parameters())
     if set(state) != set(arrays):
         raise ModelError("model.weights_mismatch", "The weights' names are not the model's.")
     for name, tensor in state.items():
@@ -195,7 +199,9 @@ def load_arrays(model: nn.Module, arrays: Mapping[str, npt.NDArray[np.float32]])
             raise ModelError("model.weights_mismatch", f"The weights of {name} have another shape or type.")
         if not np.isfinite(array).all():
             raise ModelError("model.weights_mismatch", f"The weights of {name} are not finite.")
-    model.load_state_dict({name: torch.from_numpy(np.array(arrays[name])) for name in state})
+    with torch.no_grad():
+        for name, tensor in state.items():
+            tensor.copy_(torch.from_numpy(np.array(arrays[name])))
 
 
 class _Parameters(BaseModel):
