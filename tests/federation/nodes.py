@@ -10,6 +10,7 @@ import numpy as np
 
 from cloister.core.errors import CloisterError
 from cloister.enclave.tensors import tensors_sha256
+from cloister.federation.compile import JobFolder, compile_job
 from cloister.federation.errors import FederationError
 from cloister.federation.job import FederationJob, ModelSpec, PrivacyConfig, TrainingConfig
 from cloister.federation.node import (
@@ -53,12 +54,17 @@ class ArithmeticSite:
     ) -> None:
         self.site = site
         self.job_sha256 = job.sha256
+        self._folder_sha256 = compile_job(job).sha256
         self._job_id = job.job_id
         self.rounds: list[int] = []
         self.received: list[str] = []
         self._step = np.float32(step)
         self._before_round = before_round
         self._measurement = measurement
+
+    def accept_folder(self, folder: JobFolder) -> None:
+        if folder.sha256 != self._folder_sha256:
+            raise FederationError("federation.bad_task", "another folder")
 
     def quote(self, challenge: Challenge) -> bytes:
         assert challenge.job_id == self._job_id

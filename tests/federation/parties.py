@@ -26,6 +26,7 @@ from cloister.federation import (
     FederationJob,
     FederationResult,
     HubRuntime,
+    JobFolder,
     LocalBackend,
     SiteRuntime,
     compile_job,
@@ -123,6 +124,13 @@ class Federation:
         return seeded_test_randomness(self.seed, site)
 
     def site(self, name: str) -> SiteRuntime:
+        """A site that has seen its job's folder."""
+        site = self.newcomer(name)
+        site.accept_folder(compile_job(self.job))
+        return site
+
+    def newcomer(self, name: str) -> SiteRuntime:
+        """A site that no back end has shown anything."""
         return SiteRuntime(
             self.job,
             table(name),
@@ -150,9 +158,10 @@ class Federation:
             evaluate=lambda weights: accuracy(self.job, weights),
         )
 
-    def run(self, on_event: EventSink = ignore_events) -> FederationResult:
-        sites = {name: self.site(name) for name in self.job.clients}
-        return LocalBackend(self.directory).run(self.job, compile_job(self.job), self.hub(), sites, on_event)
+    def run(self, on_event: EventSink = ignore_events, folder: JobFolder | None = None) -> FederationResult:
+        sites = {name: self.newcomer(name) for name in self.job.clients}
+        compiled = folder or compile_job(self.job)
+        return LocalBackend(self.directory).run(self.job, compiled, self.hub(), sites, on_event)
 
     def statements(self, party: str) -> list[Statement]:
         entries = self.logs[party].extract(self.job.job_id).entries

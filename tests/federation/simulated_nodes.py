@@ -12,7 +12,7 @@ from nvflare.apis.fl_context import FLContext
 
 from cloister.core.canonical import parse
 from cloister.core.errors import CloisterError
-from cloister.federation import FederationJob
+from cloister.federation import FederationJob, JobFolder
 from cloister.federation.node import (
     Abort,
     Admission,
@@ -45,6 +45,9 @@ class SimulatedSite(FLComponent):
     @property
     def job_sha256(self) -> str:
         return self._node.job_sha256
+
+    def accept_folder(self, folder: JobFolder) -> None:
+        self._node.accept_folder(folder)
 
     def quote(self, challenge: Challenge) -> bytes:
         return self._node.quote(challenge)

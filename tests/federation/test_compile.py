@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cloister.core.canonical import parse_canonical
-from cloister.federation import JobError, compile_job
+from cloister.core.errors import InputError
+from cloister.federation import JobError, JobFolder, compile_job
 from tests.federation.nodes import a_job
 
 
@@ -66,6 +67,14 @@ def test_a_folder_can_be_written_for_other_back_ends(tmp_path: Path) -> None:
         if path.is_file()
     }
     assert written == dict(folder.files)
+    assert JobFolder.read(tmp_path / "job") == folder
+
+
+def test_a_link_in_a_folder_is_not_followed(tmp_path: Path) -> None:
+    compile_job(a_job()).write(tmp_path / "job")
+    (tmp_path / "job" / "app" / "more").symlink_to("/etc")
+    with pytest.raises(InputError):
+        JobFolder.read(tmp_path / "job")
 
 
 def _paths(value: object) -> list[str]:

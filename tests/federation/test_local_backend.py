@@ -383,11 +383,28 @@ def test_a_job_whose_weights_never_move_is_not_complete(tmp_path: Path) -> None:
     assert doubt.value.code == "federation.incomplete"
 
 
+def credulous(sites: dict[str, ArithmeticSite]) -> dict[str, ArithmeticSite]:
+    """Sites that take any folder, so that what stands behind that check is seen."""
+    for site in sites.values():
+        site.accept_folder = lambda folder: None  # type: ignore[method-assign]
+    return sites
+
+
 def test_a_folder_of_another_job_is_refused_by_every_site(tmp_path: Path) -> None:
     job = a_job(rounds=2)
     with pytest.raises(FederationError) as refusal:
         LocalBackend(tmp_path).run(
             job, compile_job(a_job(rounds=2, seed=5)), ArithmeticHub(job), sites_for(job)
+        )
+    assert refusal.value.code == "federation.too_few_sites"
+    assert all("another folder" in line for line in refusal.value.details)
+
+
+def test_a_folder_of_another_job_fits_no_executor_either(tmp_path: Path) -> None:
+    job = a_job(rounds=2)
+    with pytest.raises(FederationError) as refusal:
+        LocalBackend(tmp_path).run(
+            job, compile_job(a_job(rounds=2, seed=5)), ArithmeticHub(job), credulous(sites_for(job))
         )
     assert refusal.value.code == "federation.quorum_lost"
     assert all("federation.bad_task" in line for line in refusal.value.details)
@@ -404,7 +421,7 @@ def test_a_folder_without_an_airlock_still_meets_the_sites_own(tmp_path: Path) -
         job,
         type(folder)({**folder.files, client: open_door}),
         ArithmeticHub(job),
-        sites_for(job, south=smuggler),
+        credulous(sites_for(job, south=smuggler)),
     )
     assert result.failures == (SiteFailure("south", 0, "federation.update_refused"),)
 

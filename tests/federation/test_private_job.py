@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from cloister.core.canonical import canonicalize
 from cloister.core.clock import Clock
 from cloister.enclave.tensors import tensors_sha256
 from cloister.evidence.predicates import (
@@ -21,6 +23,7 @@ from cloister.federation import (
     AdmissionError,
     FederationJob,
     HubRuntime,
+    JobFolder,
     LocalBackend,
     RefusalError,
     RoundFinished,
@@ -28,6 +31,7 @@ from cloister.federation import (
     compile_job,
     os_randomness,
 )
+from cloister.federation.compile import CLIENT_FILE
 from cloister.federation.events import FederationEvent
 from cloister.federation.site import RandomnessFor
 from cloister.privacy.budget import Limit, Scope
@@ -197,4 +201,34 @@ def test_a_hub_with_a_model_of_its_own_to_start_from_finds_no_site(
     for site in JOB.clients:
         stated = [statement.predicate for statement in parties.statements(site)]
         assert [one.rule for one in stated if isinstance(one, Violation)] == ["federation.foreign_start"]
+        assert parties.ledgers[site].epsilon() == 0.0
+
+
+def without_airlock(folder: JobFolder) -> JobFolder:
+    """The job's own folder, its hash still in it, but with the filter taken out."""
+    config = json.loads(folder.files[CLIENT_FILE])
+    config["task_result_filters"] = []
+    return JobFolder({**folder.files, CLIENT_FILE: canonicalize(config)})
+
+
+def with_more(folder: JobFolder) -> JobFolder:
+    """The job's own folder with one more file."""
+    return JobFolder({**folder.files, "app/custom/extra.py": b"import os"})
+
+
+@pytest.mark.parametrize("tamper", [without_airlock, with_more])
+def test_a_folder_other_than_the_agreed_jobs_is_refused_before_anything_is_built_from_it(
+    federation: Callable[..., Federation], tamper: Callable[[JobFolder], JobFolder]
+) -> None:
+    foreign = tamper(compile_job(JOB))
+    assert JOB.sha256.encode() in foreign.files[CLIENT_FILE]
+    parties = federation()
+    with pytest.raises(AdmissionError) as refusal:
+        parties.run(folder=foreign)
+    assert refusal.value.code == "federation.too_few_sites"
+    assert all("not what the agreed job compiles to" in line for line in refusal.value.details)
+    for site in JOB.clients:
+        (stated,) = (statement.predicate for statement in parties.statements(site))
+        assert isinstance(stated, Violation)
+        assert (stated.rule, stated.artifact_sha256) == ("federation.foreign_folder", foreign.sha256)
         assert parties.ledgers[site].epsilon() == 0.0

@@ -339,3 +339,16 @@ def test_evidence_is_bound_to_this_job_and_no_other(federation: Callable[..., Fe
     assert Evidence.decode(site.quote(challenge)).report
     with pytest.raises(FederationError):
         site.quote(Challenge(bytes(32), "00000000-0000-4000-8000-000000000002", "policy"))
+
+
+def test_a_site_that_was_shown_no_folder_proves_and_trains_nothing(
+    federation: Callable[..., Federation],
+) -> None:
+    parties = federation()
+    site = parties.newcomer("north")
+    with pytest.raises(FederationError) as unproven:
+        site.quote(Challenge(bytes(32), JOB.job_id, "policy"))
+    with pytest.raises(FederationError) as untrained:
+        site.train_round(task(), proceed)
+    assert {unproven.value.code, untrained.value.code} == {"federation.bad_task"}
+    assert parties.ledgers["north"].epsilon() == 0.0

@@ -7,7 +7,8 @@ will run.
 Rules:
 - equal jobs compile to equal bytes: no clock, no path, no random id;
 - the canonical job travels along (`app/config/cloister_job.json`), and each site's executor is configured
-  with its SHA-256, so that a site notices a folder made from a job other than the one it agreed to.
+  with its SHA-256, so that a mix-up of jobs is noticed. It proves nothing, as it is part of the folder: a
+  site compiles its job by itself and compares the whole folder (`SiteNode.accept_folder`).
 
 Format: NVFlare 2.9 job folder, `meta.json` and `app/config/config_fed_{server,client}.json`, format_version
 2.
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.core.canonical import JSON, canonicalize
-from cloister.core.files import write_atomic
+from cloister.core.files import read_bounded, resolve_inside, write_atomic
 from cloister.core.hashes import sha256_hex
 from cloister.federation.errors import JobError
 from cloister.federation.job import AggregationStrategy, FederationJob
@@ -31,6 +32,7 @@ JOB_FILE = f"{APP}/config/cloister_job.json"
 SERVER_FILE = f"{APP}/config/config_fed_server.json"
 CLIENT_FILE = f"{APP}/config/config_fed_client.json"
 META_FILE = "meta.json"
+MAX_FILE_BYTES = 16 * 1024 * 1024
 
 _FLARE = "cloister.federation.flare"
 _CONTROLLERS: Mapping[AggregationStrategy, str] = {
@@ -49,6 +51,22 @@ class JobFolder:
         """SHA-256 over the canonical JSON of {path: SHA-256 of the content}."""
         listing: dict[str, JSON] = {path: str(sha256_hex(data)) for path, data in self.files.items()}
         return str(sha256_hex(canonicalize(listing)))
+
+    @classmethod
+    def read(cls, directory: Path) -> JobFolder:
+        """The job folder that lies in `directory`: its meta file and everything below its app.
+
+        Raises:
+            InputError: a file is missing, too large, a link or no plain file.
+        """
+        found = (path for path in (directory / APP).rglob("*") if path.is_symlink() or not path.is_dir())
+        below = sorted(path.relative_to(directory).as_posix() for path in found)
+        return cls(
+            {
+                relative: read_bounded(resolve_inside(directory, relative), MAX_FILE_BYTES)
+                for relative in (META_FILE, *below)
+            }
+        )
 
     def write(self, directory: Path) -> Path:
         """Writes the files under `directory` (made if absent).

@@ -47,6 +47,7 @@ class RefusalError(FederationError):
     CODES = MappingProxyType(
         {
             "federation.sites_refused": "Sites refused a round, and fewer are left than the job needs.",
+            "federation.foreign_folder": "The folder that arrived at a site is not what its job compiles to.",
             "federation.foreign_start": "A site was sent other weights to start from than the job's own.",
         }
     )

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from cloister.core.errors import CloisterError
 from cloister.enclave.tensors import FloatArray
+from cloister.federation.compile import JobFolder
 
 Weights = Mapping[str, FloatArray]
 """Named tensors of a model, in the order of their names."""
@@ -102,6 +103,14 @@ class SiteNode(Protocol):
     @property
     def job_sha256(self) -> str:
         """SHA-256 of the job that this site agreed to."""
+        ...
+
+    def accept_folder(self, folder: JobFolder) -> None:
+        """Takes a look at the job folder that arrived; a back end asks before it builds anything from it.
+
+        Raises:
+            CloisterError: it is not the folder of the job that this site agreed to.
+        """
         ...
 
     def quote(self, challenge: Challenge) -> bytes:

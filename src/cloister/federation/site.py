@@ -1,6 +1,8 @@
 """A site's node: its data, budget, airlock, key and log, and what it does in a round.
 
 Rules, in the order of a round:
+0. The site compiles the job it agreed to by itself. Until a back end has shown it a folder with the same
+   content, it proves nothing and trains nothing; a hash that travels inside a folder says nothing about it.
 1. Nothing happens out of turn: rounds come one after the other, from the first, and only for the job this
    site agreed to. The first begins with the weights that the job's model and public seed give, or not at all.
 2. The round's cost is reserved in the dataset's ledger, durably, before the first gradient. A round over any
@@ -30,6 +32,7 @@ from cloister.evidence.predicates import BudgetSpend, UpdateReleased, Violation
 from cloister.evidence.statement import Subject
 from cloister.evidence.transcript import RELATION, UNIT, Event, coalesce, event_to_json
 from cloister.evidence.writer import StatementWriter
+from cloister.federation.compile import JobFolder, compile_job
 from cloister.federation.errors import FederationError, JobError, RefusalError
 from cloister.federation.job import FederationJob
 from cloister.federation.node import Abort, Challenge, ReleasedUpdate, RoundTask
@@ -154,6 +157,7 @@ class SiteRuntime:
         self._trainer = DPTrainer(self._plan, noise=randomness("noise"), sampling=randomness("sampling"))
         self._spent: list[Event] = list(ledger.events(job.job_id))
         self._stated_prior = bool(self._spent)
+        self._accepted = False
         self._last_round = -1
         self._received_sha256 = ""
         self.job_sha256 = job.sha256
@@ -177,12 +181,30 @@ class SiteRuntime:
         """Epsilon of this job's spends at the ledger's delta."""
         return epsilon_of(self._spent, self._ledger.delta)
 
+    def accept_folder(self, folder: JobFolder) -> None:
+        """Compares the folder that arrived with what this site's own job compiles to.
+
+        Raises:
+            RefusalError: `federation.foreign_folder`; that is stated.
+        """
+        if folder.sha256 != compile_job(self._job).sha256:
+            refusal = RefusalError(
+                "federation.foreign_folder",
+                "the job folder that arrived is not what the agreed job compiles to",
+                "the hub has to send the folder that `compile_job` makes of the job, with the same release",
+            )
+            self._state_violation(refusal, folder.sha256)
+            raise refusal
+        self._accepted = True
+
     def quote(self, challenge: Challenge) -> bytes:
         """Evidence bound to the challenge, this site's key and the job this site agreed to.
 
         Raises:
-            FederationError: `federation.bad_task` for a challenge that belongs to another job.
+            FederationError: `federation.bad_task` for a challenge that belongs to another job, or before the
+                job's folder was accepted.
         """
+        self._require_accepted()
         if challenge.job_id != self._job.job_id:
             raise FederationError("federation.bad_task", "a challenge belongs to another job")
         binding = Binding(challenge.nonce, self._site_key_id, challenge.job_id, challenge.policy_id)
@@ -194,9 +216,10 @@ class SiteRuntime:
         Raises:
             BudgetExceeded: the round does not fit the budget; nothing was done.
             FederationError: `federation.bad_task` out of turn, `federation.aborted` when stopped.
-            RefusalError: `federation.foreign_start`: the first round begins with other weights than the job's.
+            RefusalError: `federation.foreign_start` if the first round has other weights than the job's.
             ModelError: the weights are not the model's.
         """
+        self._require_accepted()
         if task.round != self._last_round + 1 or task.round >= self._job.rounds:
             raise FederationError("federation.bad_task", "a round comes out of turn")
         if abort():
@@ -245,6 +268,10 @@ class SiteRuntime:
             airlock_policy_sha256=self._airlock.sha256,
         )
         return ReleasedUpdate(screened.tensors, screened.sha256, screened.scalars)
+
+    def _require_accepted(self) -> None:
+        if not self._accepted:
+            raise FederationError("federation.bad_task", "no folder of the job was accepted at this site")
 
     def _require_own_start(self, received: str) -> None:
         if received == self._start_sha256:

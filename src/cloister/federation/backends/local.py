@@ -9,6 +9,7 @@ Rules:
 - `run` returns or raises only after every thread of the job has ended; a site's thread that will not end (its
   code neither returns nor asks whether to stop) is named in the error, and cannot keep the process from
   exiting;
+- a site sees the folder as it lies on disk before anything is built from it; one that refuses it is absent;
 - the airlock filter is a filter of the site as well as of the job, so no job folder can leave it out.
 
 Source: nvflare 2.9.0, ServerRunner.run and ClientRunner.run; this leaves out their waiting for a network.
@@ -31,6 +32,7 @@ from nvflare.private.fed.client.client_json_config import ClientJsonConfigurator
 from nvflare.private.fed.server.server_json_config import ServerJsonConfigurator
 from nvflare.private.privacy_manager import Scope
 
+from cloister.core.errors import CloisterError
 from cloister.core.files import storage_error
 from cloister.federation.backends.base import FederationResult, require_complete, run_to_the_end
 from cloister.federation.backends.record import RecordedHub, RecordedSite, RunRecord
@@ -104,10 +106,10 @@ class _LocalRun:
         _lay_out(folder, root)
         with BUILDING:
             self._server = _build_server(job, root, hub)
+            arrived = JobFolder.read(root)
+            present = [RecordedSite(sites[name], record) for name in job.clients if name in sites]
             self._clients = [
-                _build_client(job, root, RecordedSite(sites[name], record), self._server)
-                for name in job.clients
-                if name in sites
+                _build_client(job, root, site, self._server) for site in present if _accepts(site, arrived)
             ]
         self._threads = [
             threading.Thread(target=self._server.runner.run, name="hub", daemon=True),
@@ -198,6 +200,14 @@ def _with_details(error: BaseException, details: list[str]) -> BaseException:
     if isinstance(error, FederationError):
         return type(error)(error.code, error.message, error.hint, details=(*error.details, *details))
     return error
+
+
+def _accepts(site: RecordedSite, folder: JobFolder) -> bool:
+    try:
+        site.accept_folder(folder)
+    except CloisterError:
+        return False
+    return True
 
 
 def _build_server(job: FederationJob, root: Path, hub: RecordedHub) -> LocalServerEngine:

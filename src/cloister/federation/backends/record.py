@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from cloister.core.errors import CloisterError
 from cloister.federation.backends.base import FederationResult, RoundRecord
+from cloister.federation.compile import JobFolder
 from cloister.federation.events import (
     EventSink,
     FederationEvent,
@@ -82,14 +83,22 @@ class RunRecord:
 
     def site_reasons(self) -> list[str]:
         """One line per site that was refused or left: its stable code and, if known here, its error."""
-        lines = [f"{seen.site}: refused, {seen.reason}" for seen in self.admissions if not seen.admitted]
-        for failure in self.failures:
-            error = self.site_errors.get(failure.site)
-            text = (
-                error.message if isinstance(error, CloisterError) else type(error).__name__ if error else ""
-            )
-            lines.append(f"{failure.site}: left in round {failure.round + 1}, {failure.code} {text}".rstrip())
+        lines = [
+            f"{seen.site}: refused, {seen.reason} {self._own_words(seen.site)}".rstrip()
+            for seen in self.admissions
+            if not seen.admitted
+        ]
+        lines += [
+            f"{one.site}: left in round {one.round + 1}, {one.code} {self._own_words(one.site)}".rstrip()
+            for one in self.failures
+        ]
         return lines
+
+    def _own_words(self, site: str) -> str:
+        error = self.site_errors.get(site)
+        if isinstance(error, CloisterError):
+            return error.message
+        return type(error).__name__ if error else ""
 
 
 class RecordedSite:
@@ -108,6 +117,14 @@ class RecordedSite:
     def job_sha256(self) -> str:
         """As the node's."""
         return self._node.job_sha256
+
+    def accept_folder(self, folder: JobFolder) -> None:
+        """As the node's."""
+        try:
+            self._node.accept_folder(folder)
+        except Exception as error:
+            self._record.site_errors[self.site] = error
+            raise
 
     def quote(self, challenge: Challenge) -> bytes:
         """As the node's."""
