@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cloister.health import load_source
+from cloister.health import load_source, prepare_source
 from tests.cli.conftest import Cloister
 from tests.system.example_job import FAST, ExampleJob, finished_jobs
 
@@ -54,6 +54,7 @@ def write_tables(folder: Path, west: list[str] | None = None) -> Path:
     (folder / "schema.yaml").write_text(yaml.safe_dump(SCHEMA))
     for name, lines in (("east", rows(40)), ("west", rows(30) if west is None else west), ("test", rows(50))):
         (folder / f"{name}.csv").write_text("\n".join([HEADER, *lines]) + "\n")
+    prepare_source("csv", data_dir=folder)
     return folder
 
 

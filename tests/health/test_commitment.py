@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.health import Column, HealthError, LabelColumn, TableSchema, dataset_sha256
+from cloister.health.commitment import PUBLIC_RECORDS
+from cloister.health.schema import Float64Array
 
 SCHEMA = TableSchema(
     name="t",
@@ -20,40 +23,81 @@ SCHEMA = TableSchema(
 )
 RAW = np.asarray([[1.0, 0.5], [2.0, 0.25]])
 LABELS = np.asarray([0, 1], dtype=np.int64)
+SALT = bytes(range(32))
 
 
-def test_the_hash_is_what_its_description_says() -> None:
+def commitment(raw: Float64Array = RAW, salt: bytes = SALT) -> str:
+    return dataset_sha256(SCHEMA, raw, LABELS, salt=salt)
+
+
+@pytest.mark.parametrize(
+    ("salt", "in_header"), [(PUBLIC_RECORDS, b""), (SALT, b'"salt":"' + SALT.hex().encode() + b'",')]
+)
+def test_the_hash_is_what_its_description_says(salt: bytes, in_header: bytes) -> None:
     header = (
         b'{"classes":["n","p"],"columns":["a","b"],"kinds":["number","number"],"label":"y",'
-        b'"records":2,"schema":"urn:cloister:dataset:v1"}'
+        b'"records":2,' + in_header + b'"schema":"urn:cloister:dataset:v1"}'
     )
     body = struct.pack("<4d", 1.0, 0.5, 2.0, 0.25) + struct.pack("<2q", 0, 1)
     expected = hashlib.sha256(struct.pack(">Q", len(header)) + header + body).hexdigest()
-    assert dataset_sha256(SCHEMA, RAW, LABELS) == expected
+    assert commitment(salt=salt) == expected
+
+
+def guess_the_last_cell(published: str, salt: bytes) -> list[float]:
+    """What an attacker does who knows every cell but the last one, and what a cell can hold."""
+    found = []
+    for hundredths in range(101):
+        tried = RAW.copy()
+        tried[1, 1] = hundredths / 100
+        if commitment(tried, salt) == published:
+            found.append(hundredths / 100)
+    return found
+
+
+def test_who_knows_all_cells_but_one_can_not_confirm_a_guess_of_it() -> None:
+    published = commitment(salt=os.urandom(32))
+    assert guess_the_last_cell(published, PUBLIC_RECORDS) == []
+    assert guess_the_last_cell(published, os.urandom(32)) == []
+    # The same attack on a hash without salt: this is why there is one.
+    assert guess_the_last_cell(commitment(salt=PUBLIC_RECORDS), PUBLIC_RECORDS) == [0.25]
+
+
+def test_who_holds_records_and_salt_can_open_the_commitment() -> None:
+    assert commitment(salt=SALT) == commitment(salt=bytes(SALT))
+    assert commitment(salt=SALT) != commitment(salt=SALT[::-1])
+
+
+@pytest.mark.parametrize("length", [1, 16, 31, 33, 64])
+def test_a_salt_of_another_length_is_refused(length: int) -> None:
+    with pytest.raises(HealthError) as refused:
+        commitment(salt=bytes(length))
+    assert refused.value.code == "health.salt_malformed"
 
 
 def test_memory_order_and_negative_zero_are_not_part_of_it() -> None:
     same = np.asfortranarray(RAW)
-    assert dataset_sha256(SCHEMA, same, LABELS) == dataset_sha256(SCHEMA, RAW, LABELS)
+    assert dataset_sha256(SCHEMA, same, LABELS, salt=SALT) == commitment()
     zero, negative = np.zeros((2, 2)), -np.zeros((2, 2))
-    assert dataset_sha256(SCHEMA, zero, LABELS) == dataset_sha256(SCHEMA, negative, LABELS)
+    assert dataset_sha256(SCHEMA, zero, LABELS, salt=SALT) == dataset_sha256(
+        SCHEMA, negative, LABELS, salt=SALT
+    )
 
 
 @given(st.integers(0, 3), st.floats(-1e9, 1e9).filter(lambda value: value not in (0.25, 0.5, 1.0, 2.0)))
 def test_one_changed_cell_changes_it(cell: int, value: float) -> None:
     changed = RAW.copy()
     changed.flat[cell] = value
-    assert dataset_sha256(SCHEMA, changed, LABELS) != dataset_sha256(SCHEMA, RAW, LABELS)
+    assert dataset_sha256(SCHEMA, changed, LABELS, salt=SALT) != commitment()
 
 
 def test_a_changed_label_order_or_column_name_changes_it() -> None:
     renamed = SCHEMA.model_copy(update={"columns": tuple(reversed(SCHEMA.columns))})
     hashes = {
-        dataset_sha256(SCHEMA, RAW, LABELS),
-        dataset_sha256(SCHEMA, RAW, LABELS[::-1].copy()),
-        dataset_sha256(SCHEMA, RAW[::-1].copy(), LABELS),
-        dataset_sha256(SCHEMA, RAW[:1], LABELS[:1]),
-        dataset_sha256(renamed, RAW, LABELS),
+        commitment(),
+        dataset_sha256(SCHEMA, RAW, LABELS[::-1].copy(), salt=SALT),
+        dataset_sha256(SCHEMA, RAW[::-1].copy(), LABELS, salt=SALT),
+        dataset_sha256(SCHEMA, RAW[:1], LABELS[:1], salt=SALT),
+        dataset_sha256(renamed, RAW, LABELS, salt=SALT),
     }
     assert len(hashes) == 5
 
@@ -61,11 +105,11 @@ def test_a_changed_label_order_or_column_name_changes_it() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_missing_values_have_no_hash(value: float) -> None:
     with pytest.raises(HealthError) as refused:
-        dataset_sha256(SCHEMA, np.full((2, 2), value), LABELS)
+        commitment(np.full((2, 2), value))
     assert refused.value.code == "health.not_finite"
 
 
 def test_arrays_that_do_not_fit_have_no_hash() -> None:
     with pytest.raises(HealthError) as refused:
-        dataset_sha256(SCHEMA, RAW, LABELS[:1])
+        dataset_sha256(SCHEMA, RAW, LABELS[:1], salt=SALT)
     assert refused.value.code == "health.shape"

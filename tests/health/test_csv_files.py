@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.core.errors import CloisterError, InputError
-from cloister.health import HealthError, load_source, source_names
+from cloister.health import HealthError, load_source, prepare_source, source_names
 
 SCHEMA = """\
 document: cloister.table/v1
@@ -36,6 +36,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "north.csv").write_text(HEADER + "50,none,120,well\n60,some,300,ill\n")
     (tmp_path / "south.csv").write_text("\ufeff" + HEADER + ' 70 ,some,"1.5e2",ill\r\n')
     (tmp_path / "test.csv").write_text("site," + HEADER + "north,40,none,100,well\nsouth,45,some,110,ill\n")
+    prepare_source("csv", data_dir=tmp_path)
     return tmp_path
 
 
@@ -117,6 +118,8 @@ def test_bytes_that_are_not_utf8_are_refused(folder: Path) -> None:
         (lambda text: text.replace("[north, south]", "[north, north]"), "health.schema"),
         (lambda text: text.replace("[north, south]", "[north, test]"), "health.schema"),
         (lambda text: text.replace("name: age", "name: site"), "health.schema"),
+        (lambda text: text.replace("[well, ill]", "[well, ill, dead]"), "health.classes"),
+        (lambda text: text.replace("[well, ill]", "[well]"), "input.schema"),
         (lambda text: text.replace("citation:", "test_set:"), "input.duplicate_key"),
         (lambda text: text + "\t- [", "input.syntax"),
     ],
@@ -170,6 +173,7 @@ def test_whatever_a_file_holds_the_answer_is_data_or_a_typed_error(
     (folder / "schema.yaml").write_text(SCHEMA.replace("[north, south]", "[north]"))
     (folder / "test.csv").write_text(HEADER + "40,none,100,well\n")
     (folder / "north.csv").write_bytes(HEADER.encode() + content)
+    prepare_source("csv", data_dir=folder)
     try:
         data = load_source("csv", data_dir=folder)
     except CloisterError:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cloister.health import Column, ColumnKind, HealthError, LabelColumn, OutsideBounds, TableSchema
+from cloister.health.commitment import PUBLIC_RECORDS
 from cloister.health.data import make_site
 
 AGE = Column(name="age", kind=ColumnKind.INTEGER, lower=0.0, upper=100.0)
@@ -33,7 +34,7 @@ def labels(count: int) -> np.ndarray:
 
 
 def test_a_sound_table_is_scaled_from_its_declared_bounds_to_minus_one_and_one() -> None:
-    site = make_site("north", SCHEMA, table(SOUND), labels(3))
+    site = make_site("north", SCHEMA, table(SOUND), labels(3), salt=PUBLIC_RECORDS)
     assert site.feature_names == ("age", "pressure", "sex", "pain=some", "pain=much")
     assert site.features.dtype == np.float32
     assert site.features.tolist() == [
@@ -44,14 +45,14 @@ def test_a_sound_table_is_scaled_from_its_declared_bounds_to_minus_one_and_one()
 
 
 def test_scaling_depends_on_the_declaration_and_not_on_the_other_records() -> None:
-    alone = make_site("north", SCHEMA, table(SOUND[:1]), labels(1)).features
-    together = make_site("north", SCHEMA, table(SOUND), labels(3)).features
+    alone = make_site("north", SCHEMA, table(SOUND[:1]), labels(1), salt=PUBLIC_RECORDS).features
+    together = make_site("north", SCHEMA, table(SOUND), labels(3), salt=PUBLIC_RECORDS).features
     assert np.array_equal(alone[0], together[0])
 
 
 def test_a_site_keeps_its_own_copy_of_the_records_and_nobody_writes_to_it() -> None:
     raw = table(SOUND)
-    site = make_site("north", SCHEMA, raw, labels(3))
+    site = make_site("north", SCHEMA, raw, labels(3), salt=PUBLIC_RECORDS)
     raw[0, 0] = 77.0
     assert site.raw[0, 0] == 50.0
     with pytest.raises(ValueError, match="read-only"):
@@ -59,11 +60,11 @@ def test_a_site_keeps_its_own_copy_of_the_records_and_nobody_writes_to_it() -> N
 
 
 def test_a_value_outside_its_bounds_is_clamped_only_where_the_column_declares_it() -> None:
-    site = make_site("north", SCHEMA, table([[50.0, 999.0, 1.0, 0.0]]), labels(1))
+    site = make_site("north", SCHEMA, table([[50.0, 999.0, 1.0, 0.0]]), labels(1), salt=PUBLIC_RECORDS)
     assert site.features[0, 1] == 1.0
     assert site.raw[0, 1] == 999.0
     with pytest.raises(HealthError) as refused:
-        make_site("north", SCHEMA, table([[101.0, 150.0, 1.0, 0.0]]), labels(1))
+        make_site("north", SCHEMA, table([[101.0, 150.0, 1.0, 0.0]]), labels(1), salt=PUBLIC_RECORDS)
     assert refused.value.code == "health.out_of_range"
 
 
@@ -83,7 +84,7 @@ def test_a_value_outside_its_bounds_is_clamped_only_where_the_column_declares_it
 )
 def test_a_table_that_is_not_as_declared_is_refused(rows: list[list[float]], code: str) -> None:
     with pytest.raises(HealthError) as refused:
-        make_site("north", SCHEMA, table(rows), labels(len(rows)))
+        make_site("north", SCHEMA, table(rows), labels(len(rows)), salt=PUBLIC_RECORDS)
     assert refused.value.code == code
     assert refused.value.exit_code == 2
 
@@ -91,7 +92,7 @@ def test_a_table_that_is_not_as_declared_is_refused(rows: list[list[float]], cod
 def test_every_column_at_fault_is_named_and_rows_are_only_counted() -> None:
     rows = [[123456.0, float("nan"), 7.5, 0.0], [123457.0, 60.0, 1.0, 0.0]]
     with pytest.raises(HealthError) as refused:
-        make_site("north", SCHEMA, table(rows), labels(2))
+        make_site("north", SCHEMA, table(rows), labels(2), salt=PUBLIC_RECORDS)
     assert refused.value.details == (
         "column age: 2 rows out of bounds",
         "column pressure: 1 row without a finite value",
@@ -103,7 +104,7 @@ def test_every_column_at_fault_is_named_and_rows_are_only_counted() -> None:
 
 def test_a_label_outside_the_declared_classes_is_refused() -> None:
     with pytest.raises(HealthError) as refused:
-        make_site("north", SCHEMA, table(SOUND), np.asarray([0, 1, 2]))
+        make_site("north", SCHEMA, table(SOUND), np.asarray([0, 1, 2]), salt=PUBLIC_RECORDS)
     assert refused.value.code == "health.label"
 
 

@@ -40,6 +40,9 @@ def mine(tmp_path: Path) -> Path:
     for name, count in SITES.items():
         rows = "\n".join([header[0], *patients(count, draw)])
         (folder / "tables" / f"{name}.csv").write_text(rows + "\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["data", str(folder / "job.yaml"), "--data", str(folder / "tables")])
+    assert ended.value.code == 0
     data = load_source("csv", data_dir=folder / "tables")
     for name in ("manifest.yaml", "request.yaml"):
         text = (folder / name).read_text()

@@ -1,13 +1,16 @@
-"""``cloister data``: check the sites' tables and print what may be shown of them."""
+"""``cloister data``: check the sites' tables, make the salts they lack, print what may be shown of them."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 
 def data_command(job: Path, data: Path | None, *, as_json: bool) -> int:
     """Load and validate a job's data and print sizes and hashes.
+
+    Private tables that have no secret salt yet get one; each is named on stderr.
 
     Args:
         job: The job file.
@@ -18,18 +21,24 @@ def data_command(job: Path, data: Path | None, *, as_json: bool) -> int:
         0.
     """
     from cloister.core.settings import load_settings
-    from cloister.health import describe
+    from cloister.health import describe, prepare_source
     from cloister.workflow.admission import load_data
     from cloister.workflow.jobfile import load_job
 
     data_dir = load_settings({"data_dir": data}).data_dir
-    description = describe(load_data(load_job(job, data_dir=data_dir), data_dir))
+    spec = load_job(job, data_dir=data_dir)
+    section = spec.file.data
+    for name in prepare_source(section.source, data_dir=data_dir, sites=section.sites):
+        print(f"cloister: made {name}, a secret: keep it with the table and its backups", file=sys.stderr)
+    description = describe(load_data(spec, data_dir))
     if as_json:
         print(json.dumps(description.model_dump(mode="json"), indent=2))
         return 0
+    from rich.markup import escape
     from rich.table import Table
 
     from cloister.cli.console import console
+    from cloister.cli.text import printable
 
     table = Table(title=f"{description.source}", title_justify="left", box=None, header_style="dim")
     for name in ("site", "records", "features", "dataset_sha256 (for the manifest)"):
@@ -38,10 +47,9 @@ def data_command(job: Path, data: Path | None, *, as_json: bool) -> int:
         table.add_row(site.name, str(site.records), str(site.features), site.dataset_sha256)
     out = console()
     out.print(table)
-    out.print(
-        f"test set: {description.test_set}, {description.test_records} records, {description.test_set_sha256}"
-    )
+    held = f"{description.test_records} records, {description.test_set_sha256}"
+    out.print(escape(printable(f"test set: {description.test_set}, {held}")))
     out.print(f"bounds_sha256: {description.bounds_sha256}")
-    out.print(f"normalisation: {description.normalisation}")
-    out.print(f"source: {description.citation}", style="dim")
+    out.print(escape(printable(f"normalisation: {description.normalisation}")))
+    out.print(escape(printable(f"source: {description.citation}")), style="dim")
     return 0

@@ -1,4 +1,4 @@
-"""Records as validated, bounded, hashed tables: public bounds, data sources, the dataset commitment.
+"""Records as validated, bounded, hashed tables: public bounds, data sources, the salted commitment.
 
 numpy is loaded when a name that needs it is first used.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         make_test_set,
     )
     from cloister.health.schema import Column, ColumnKind, LabelColumn, OutsideBounds, TableSchema
-    from cloister.health.sources import DEFAULT_SPLIT_SEED, load_source, source_names
+    from cloister.health.sources import DEFAULT_SPLIT_SEED, load_source, prepare_source, source_names
 
 _HOMES = {
     "dataset_sha256": "commitment",
@@ -40,6 +40,7 @@ _HOMES = {
     "TableSchema": "schema",
     "DEFAULT_SPLIT_SEED": "sources",
     "load_source": "sources",
+    "prepare_source": "sources",
     "source_names": "sources",
 }
 
@@ -61,6 +62,7 @@ __all__ = [
     "load_source",
     "make_site",
     "make_test_set",
+    "prepare_source",
     "source_names",
 ]
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from cloister.health.commitment import dataset_sha256
+from cloister.health.commitment import PUBLIC_RECORDS, dataset_sha256
 from cloister.health.schema import Float32Array, Float64Array, Int64Array, TableSchema
 
 _Array = TypeVar("_Array", Float64Array, Float32Array, Int64Array)
@@ -174,7 +174,9 @@ def describe(data: FederatedData) -> PublicDescription:
     )
 
 
-def make_site(name: str, schema: TableSchema, raw: Float64Array, labels: Int64Array) -> SiteData:
+def make_site(
+    name: str, schema: TableSchema, raw: Float64Array, labels: Int64Array, *, salt: bytes
+) -> SiteData:
     """Validate, hash and scale one site's records.
 
     Args:
@@ -182,6 +184,7 @@ def make_site(name: str, schema: TableSchema, raw: Float64Array, labels: Int64Ar
         schema: declared columns and bounds.
         raw: values [records, columns].
         labels: class indices [records].
+        salt: the site's secret salt, or ``PUBLIC_RECORDS``; it is not kept.
 
     Returns:
         The site's data, arrays read-only.
@@ -196,14 +199,14 @@ def make_site(name: str, schema: TableSchema, raw: Float64Array, labels: Int64Ar
         features=_frozen(schema.scale(raw)),
         labels=_frozen(labels),
         feature_names=schema.feature_names,
-        dataset_sha256=dataset_sha256(schema, raw, labels),
+        dataset_sha256=dataset_sha256(schema, raw, labels, salt=salt),
     )
 
 
 def make_test_set(
     name: str, schema: TableSchema, raw: Float64Array, labels: Int64Array, sites: tuple[str, ...]
 ) -> TestSet:
-    """Validate, hash and scale a test set.
+    """Validate, hash and scale a test set; its hash has no salt, so that anyone can check it.
 
     Args:
         name: how receipts call it.
@@ -224,7 +227,7 @@ def make_test_set(
         features=_frozen(schema.scale(raw)),
         labels=_frozen(labels),
         sites=sites,
-        sha256=dataset_sha256(schema, raw, labels),
+        sha256=dataset_sha256(schema, raw, labels, salt=PUBLIC_RECORDS),
     )
 
 

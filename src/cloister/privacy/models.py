@@ -176,8 +176,8 @@ def _check_layer(name: str, module: nn.Module) -> None:
 def state_arrays(model: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
     """Return copies of the model's weights, float32, sorted by name; each once, under its first name.
 
-    Weights are parameters: a model with other state is refused by :func:`check_model`. A state dictionary would
-    list a weight that two layers hold, such as the recurrent ones of ``gru``, under each of its names.
+    Weights are parameters: a model with other state is refused by :func:`check_model`. A state dictionary
+    would list a weight that two layers hold, such as the recurrent ones of ``gru``, under each of its names.
     """
     state = dict(model.named_parameters())
     return {name: state[name].detach().to(torch.float32).numpy().copy() for name in sorted(state)}

@@ -24,6 +24,10 @@ _MODULES = {
 class Source(Protocol):
     """What a source's module offers."""
 
+    def prepare(self, *, data_dir: Path | None, sites: Sequence[str] | None) -> tuple[str, ...]:
+        """Make what the source needs beside its records and is missing; return the files' names."""
+        ...
+
     def load(self, *, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> FederatedData:
         """Read the records and spread them over sites."""
         ...
@@ -41,7 +45,7 @@ def load_source(
     sites: Sequence[str] | None = None,
     seed: int = DEFAULT_SPLIT_SEED,
 ) -> FederatedData:
-    """Load federated data by the name of its source.
+    """Load federated data by the name of its source; nothing is written.
 
     Args:
         name: one of ``source_names()``.
@@ -57,6 +61,31 @@ def load_source(
         HealthError: unknown source or site, or records that aren't as declared.
         InputError: a file is missing, unreadable, too large or leaves its folder.
     """
+    return _source(name).load(data_dir=data_dir, sites=sites, seed=seed)
+
+
+def prepare_source(
+    name: str, *, data_dir: Path | None = None, sites: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Make what a source needs beside its records and doesn't have yet: the secret salts of private tables.
+
+    Args:
+        name: one of ``source_names()``.
+        data_dir: the folder with the source's files, where it has any.
+        sites: the sites wanted; None means the source's own list.
+
+    Returns:
+        Names of the files made; what is there is never replaced.
+
+    Raises:
+        HealthError: unknown source or site, or a declaration that contradicts itself.
+        InputError: a file is missing, unreadable, too large or leaves its folder.
+        StorageError: a file can't be written.
+    """
+    return _source(name).prepare(data_dir=data_dir, sites=sites)
+
+
+def _source(name: str) -> Source:
     module = _MODULES.get(name)
     if module is None:
         raise HealthError(
@@ -64,4 +93,4 @@ def load_source(
             "No data source of that name is known.",
             f"Choose one of: {', '.join(source_names())}.",
         )
-    return cast(Source, import_module(module)).load(data_dir=data_dir, sites=sites, seed=seed)
+    return cast(Source, import_module(module))

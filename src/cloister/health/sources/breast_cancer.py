@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cloister.core.files import read_bounded
+from cloister.health.commitment import PUBLIC_RECORDS
 from cloister.health.data import FederatedData, make_site, make_test_set
 from cloister.health.errors import HealthError
 from cloister.health.schema import Column, Float64Array, Int64Array, LabelColumn, TableSchema
@@ -118,6 +119,12 @@ NORMALISATION = (
 )
 
 
+def prepare(*, data_dir: Path | None, sites: Sequence[str] | None) -> tuple[str, ...]:
+    """Make nothing: the records are public, so their hashes need no salt and anyone can check them."""
+    del data_dir, sites
+    return ()
+
+
 def load(*, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> FederatedData:
     """Read the bundled records and deal them out to the hospitals.
 
@@ -140,7 +147,10 @@ def load(*, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> Fe
     test_sites = tuple(name for name in chosen for _ in split[name][1])
     return FederatedData(
         source=NAME,
-        sites={name: make_site(name, SCHEMA, raw[split[name][0]], labels[split[name][0]]) for name in chosen},
+        sites={
+            name: make_site(name, SCHEMA, raw[split[name][0]], labels[split[name][0]], salt=PUBLIC_RECORDS)
+            for name in chosen
+        },
         test=make_test_set(TEST_SET, SCHEMA, raw[test_rows], labels[test_rows], test_sites),
         schema=SCHEMA,
         normalisation=NORMALISATION,

@@ -3,7 +3,9 @@
 ``schema.yaml`` declares, before any record is read, the columns with their public bounds, the label's
 classes, the sites and the test set's name (see ``TableDeclaration``). A CSV file is UTF-8 with one header
 line that names the declared columns in order and the label last; ``test.csv`` may begin with a column
-``site`` that says which site a row belongs to. Label cells and category cells hold declared names.
+``site`` that says which site a row belongs to. Label cells and category cells hold declared names. The label
+has two classes. Beside each table lies its secret ``<site>.salt``, made by :func:`prepare`; ``test.csv`` is
+public and has none.
 
 Rules kept here: no path leaves the folder or passes through a link; sizes are bounded; no cell's content
 appears in an error; every problem of a file is listed.
@@ -26,12 +28,14 @@ from cloister.core.parsing import parse_model
 from cloister.health.data import FederatedData, make_site, make_test_set
 from cloister.health.errors import HealthError
 from cloister.health.schema import Column, ColumnKind, Float64Array, Int64Array, TableSchema
+from cloister.health.sources.salts import make_salt, read_salt, salt_name
 from cloister.health.sources.selection import choose_sites
 
 NAME = "csv"
 DECLARATION_FILE = "schema.yaml"
 TEST_FILE = "test.csv"
 SITE_COLUMN = "site"
+CLASSES = 2
 MAX_TABLE_BYTES = 256 * 1024 * 1024
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -59,6 +63,26 @@ class TableDeclaration(BaseModel):
     citation: _Text
 
 
+def prepare(*, data_dir: Path | None, sites: Sequence[str] | None) -> tuple[str, ...]:
+    """Make the salts that are missing.
+
+    Args:
+        data_dir: the folder.
+        sites: some of the declared sites; None means all.
+
+    Returns:
+        Names of the files that were made; none of them was there before.
+
+    Raises:
+        HealthError: the declaration contradicts itself.
+        InputError: no folder was given, or its declaration is missing, malformed or leaves the folder.
+        StorageError: a salt can't be written.
+    """
+    folder = _folder(data_dir)
+    chosen = choose_sites(sites, _declaration(folder).sites, NAME)
+    return tuple(salt_name(site) for site in chosen if make_salt(folder, site))
+
+
 def load(*, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> FederatedData:
     """Read a folder of tables.
 
@@ -71,30 +95,21 @@ def load(*, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> Fe
         The sites' records and the test set; test rows that name another site than those chosen are left out.
 
     Raises:
-        HealthError: the declaration contradicts itself, or a table isn't as declared.
+        HealthError: the declaration contradicts itself or has another number of classes than two, a table
+            isn't as declared, or its salt is missing, malformed or open to others.
         InputError: no folder was given, or a file is missing, malformed, too large or leaves the folder.
     """
-    if data_dir is None:
-        raise InputError(
-            "input.missing_file",
-            "No folder of tables was named.",
-            f"Name one that holds {DECLARATION_FILE}, {TEST_FILE} and a CSV file for each site with --data.",
-        )
-    declaration = parse_model(
-        TableDeclaration, load_yaml(resolve_inside(data_dir, DECLARATION_FILE)), DECLARATION_FILE
-    )
-    if "test" in declaration.sites or len(set(declaration.sites)) != len(declaration.sites):
-        raise HealthError("health.schema", f"{DECLARATION_FILE} names a site twice, or one named test.")
+    folder = _folder(data_dir)
+    declaration = _declaration(folder)
     schema = declaration.table
-    if schema.column_names[0] == SITE_COLUMN:
-        raise HealthError("health.schema", f"The first column can't be named {SITE_COLUMN}.", "Rename it.")
     chosen = choose_sites(sites, declaration.sites, NAME)
-    tables = {name: _read(resolve_inside(data_dir, f"{name}.csv"), schema)[:2] for name in chosen}
-    raw, labels, row_sites = _read(resolve_inside(data_dir, TEST_FILE), schema)
+    salts = {name: read_salt(folder, name) for name in chosen}
+    tables = {name: _read(resolve_inside(folder, f"{name}.csv"), schema)[:2] for name in chosen}
+    raw, labels, row_sites = _read(resolve_inside(folder, TEST_FILE), schema)
     kept = np.asarray([not site or site in chosen for site in row_sites], dtype=bool)
     return FederatedData(
         source=NAME,
-        sites={name: make_site(name, schema, *table) for name, table in tables.items()},
+        sites={name: make_site(name, schema, *table, salt=salts[name]) for name, table in tables.items()},
         test=make_test_set(
             declaration.test_set,
             schema,
@@ -109,6 +124,34 @@ def load(*, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> Fe
         ),
         citation=declaration.citation,
     )
+
+
+def _folder(data_dir: Path | None) -> Path:
+    if data_dir is None:
+        raise InputError(
+            "input.missing_file",
+            "No folder of tables was named.",
+            f"Name one that holds {DECLARATION_FILE}, {TEST_FILE} and a CSV file for each site with --data.",
+        )
+    return data_dir
+
+
+def _declaration(folder: Path) -> TableDeclaration:
+    found = parse_model(
+        TableDeclaration, load_yaml(resolve_inside(folder, DECLARATION_FILE)), DECLARATION_FILE
+    )
+    if "test" in found.sites or len(set(found.sites)) != len(found.sites):
+        raise HealthError("health.schema", f"{DECLARATION_FILE} names a site twice, or one named test.")
+    if found.table.column_names[0] == SITE_COLUMN:
+        raise HealthError("health.schema", f"The first column can't be named {SITE_COLUMN}.", "Rename it.")
+    classes = len(found.table.label.classes)
+    if classes != CLASSES:
+        raise HealthError(
+            "health.classes",
+            f"{DECLARATION_FILE} declares {classes} classes; a model tells {CLASSES} apart.",
+            "Group the classes into two.",
+        )
+    return found
 
 
 def _read(path: Path, schema: TableSchema) -> tuple[Float64Array, Int64Array, tuple[str, ...]]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from cloister.core.errors import InputError
 from cloister.core.files import read_bounded
+from cloister.health.commitment import PUBLIC_RECORDS
 from cloister.health.data import FederatedData, make_site, make_test_set
 from cloister.health.errors import HealthError
 from cloister.health.schema import (
@@ -83,6 +84,12 @@ NORMALISATION = (
 )
 
 
+def prepare(*, data_dir: Path | None, sites: Sequence[str] | None) -> tuple[str, ...]:
+    """Make nothing: the records are public, so their hashes need no salt and anyone can check them."""
+    del data_dir, sites
+    return ()
+
+
 def load(*, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> FederatedData:
     """Read the four centres' files.
 
@@ -113,7 +120,13 @@ def load(*, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> Fe
     return FederatedData(
         source=NAME,
         sites={
-            name: make_site(name, SCHEMA, tables[name][0][trains[name]], tables[name][1][trains[name]])
+            name: make_site(
+                name,
+                SCHEMA,
+                tables[name][0][trains[name]],
+                tables[name][1][trains[name]],
+                salt=PUBLIC_RECORDS,
+            )
             for name in chosen
         },
         test=make_test_set(
