@@ -32,12 +32,21 @@ class Check:
     Attributes:
         id: its stable name.
         outcome: how it ended.
-        detail: the reason, for people; never a record's content.
+        detail: the reason, for people; never a record's content. Characters that don't print, which a receipt
+            may have put there, are escaped.
     """
 
     id: str
     outcome: Outcome
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", escaped(self.detail))
+
+
+def escaped(text: str) -> str:
+    """Text with every character that doesn't print written as its code, safe for a terminal."""
+    return "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in text)
 
 
 def passed(check_id: str, detail: str) -> Check:

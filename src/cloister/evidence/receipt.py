@@ -12,6 +12,7 @@ Rules kept here:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast
@@ -30,7 +31,16 @@ from cloister.evidence.epsilon import EpsilonFigures, epsilon_figures
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import LogExtract, ProvenEntry, decode_proof, log_origin
 from cloister.evidence.predicates import BudgetSpend, Role
-from cloister.evidence.predicates.base import CountField, NameField, Part, PartyField, TimeField, UuidField
+from cloister.evidence.predicates.base import (
+    FILE_NAME_PATTERN,
+    CountField,
+    FileNameField,
+    NameField,
+    Part,
+    PartyField,
+    TimeField,
+    UuidField,
+)
 from cloister.evidence.record import JobRecord, build_record
 from cloister.evidence.requirements import missing_statements
 from cloister.evidence.summary import Summary, spending_sites, summarise
@@ -38,6 +48,7 @@ from cloister.evidence.summary import Summary, spending_sites, summarise
 RECEIPT_SCHEMA: Final = "urn:cloister:receipt:v1"
 RECEIPT_TYPE: Final = "application/vnd.cloister.receipt+json"
 MAX_RECEIPT_BYTES: Final = 256 * 1024 * 1024
+_FILE_NAME: Final = re.compile(FILE_NAME_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,7 @@ class ModelFile:
     """The model file a receipt is about.
 
     Attributes:
-        name: its file name, without a folder.
+        name: its file name: letters, digits, dot, underscore and hyphen, without a folder.
         sha256: SHA-256 of its bytes.
         bytes: its size.
     """
@@ -58,7 +69,7 @@ class ModelFile:
 class ModelSection(Part):
     """The model file, in the receipt."""
 
-    name: NameField
+    name: FileNameField
     sha256: Sha256Field
     bytes: CountField
 
@@ -204,10 +215,13 @@ def compose_receipt(
 
     Raises:
         EvidenceError: ``evidence.statement_missing``, with every missing statement in ``details``;
-            ``evidence.receipt_refused`` if a site's epsilon isn't finite.
+            ``evidence.receipt_refused`` if a site's epsilon isn't finite or the model's file name isn't a
+            plain one.
         ImportError: if dp-accounting is not installed.
     """
     ordered = sorted(extracts, key=lambda one: one.origin)
+    if not _FILE_NAME.fullmatch(model.name):
+        raise EvidenceError("evidence.receipt_refused", "The model's file name is not a plain one.")
     record = build_record(issuer=issuer, job=job, manifests=manifests, request=request, extracts=ordered)
     missing = missing_statements(record)
     if log_origin(Role.HUB, issuer) not in record.checkpoints:

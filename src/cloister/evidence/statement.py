@@ -128,8 +128,8 @@ def _subject(value: JSON) -> Subject:
     if not isinstance(value, dict):
         raise _malformed("a subject is not an object")
     name, digest = value.get("name"), value.get("digest")
-    if not isinstance(name, str) or not isinstance(digest, dict):
-        raise _malformed("a subject has no name or no digest")
+    if not isinstance(name, str) or not name.isprintable() or not isinstance(digest, dict):
+        raise _malformed("a subject has no printable name or no digest")
     sha256 = digest.get("sha256")
     if not isinstance(sha256, str) or not is_sha256(sha256):
         raise _malformed("a subject has no SHA-256")
@@ -140,10 +140,10 @@ def require_subjects(subjects: Sequence[Subject]) -> tuple[Subject, ...]:
     """Check subjects before they are stated.
 
     Raises:
-        EvidenceError: ``evidence.statement_malformed`` if there are none, or one has no proper hash.
+        EvidenceError: ``evidence.statement_malformed`` if there are none, or one has no proper hash or name.
     """
-    if not subjects or any(not is_sha256(one.sha256) for one in subjects):
-        raise _malformed("it needs at least one subject, each with a SHA-256")
+    if not subjects or not all(is_sha256(one.sha256) and one.name.isprintable() for one in subjects):
+        raise _malformed("it needs at least one subject, each with a printable name and a SHA-256")
     return tuple(subjects)
 
 

@@ -4,7 +4,7 @@ Rules kept here:
 
 1. Pure: no file, no network, no clock, no database. What isn't in the receipt or pinned isn't looked up.
 2. It always answers. A receipt that can't be read gets a verdict with the check that failed; the checks
-   behind it are not run, and that counts as failed.
+   behind it are not run, and that counts as failed. A check that breaks counts as not run.
 3. Every check is made, so that a verdict names all that is wrong and not only the first thing.
 4. A verdict is recomputed from statements; nothing the issuer concludes is taken over.
 """
@@ -202,6 +202,9 @@ class Verifier:
         except CloisterError as error:
             done["schema"] = failed("schema", error.message)
             return None
+        except Exception as error:
+            done["schema"] = failed("schema", f"reading it broke: {type(error).__name__}")
+            return None
         done["schema"] = passed("schema", RECEIPT_SCHEMA)
         return ReceiptContext(parsed, _body(value), record, self._trust, model)
 
@@ -214,6 +217,8 @@ class Verifier:
             return _CHECKS[check_id](context)
         except CloisterError as error:
             return failed(check_id, error.message)
+        except Exception as error:  # whatever a receipt brings about, there is a verdict, and it refuses
+            return not_run(check_id, f"the check broke: {type(error).__name__}")
 
     def _check_randomness(self, context: ReceiptContext) -> Check:
         """Noise and sampling came from the operating system's entropy, or tests are explicitly accepted."""

@@ -11,6 +11,7 @@ from cloister.evidence.predicates.admission import (
 )
 from cloister.evidence.predicates.base import Predicate, Role, known_types, predicate_class
 from cloister.evidence.predicates.outcome import (
+    RELEASE_CONSTRAINTS,
     Evaluation,
     JobClosed,
     OutputConstraint,
@@ -29,6 +30,7 @@ from cloister.evidence.predicates.training import (
 
 __all__ = [
     "OS_ENTROPY",
+    "RELEASE_CONSTRAINTS",
     "SEEDED_TEST",
     "AppraisalCheck",
     "AttestationVerdict",

@@ -16,6 +16,7 @@ from cloister.evidence.predicates.base import (
     Part,
     PartyField,
     Predicate,
+    RemarkField,
     Role,
     Sha384Field,
     TextField,
@@ -111,7 +112,7 @@ class AppraisalCheck(Part):
 
     name: NameField
     outcome: Literal["passed", "failed", "not_run"]
-    detail: str = Field(max_length=500)
+    detail: RemarkField
 
 
 @known
@@ -160,7 +161,7 @@ class DataCommitment(Predicate):
         records: how many records; public, since the sampling rate depends on it.
         features: how many features per record.
         single_class: whether all labels are alike, if the manifest lets that fact out; None if it doesn't.
-        normalisation: where the scaling comes from (declared public bounds, or a charged mechanism).
+        normalisation: where the scaling comes from: bounds declared in public, never the records.
         bounds_sha256: SHA-256 of the declared bounds in canonical JSON.
     """
 
@@ -172,5 +173,5 @@ class DataCommitment(Predicate):
     records: CountField
     features: CountField
     single_class: bool | None
-    normalisation: TextField
+    normalisation: Literal["declared-public-bounds"]
     bounds_sha256: Sha256Field

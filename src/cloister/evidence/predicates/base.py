@@ -7,6 +7,7 @@ Rules kept here:
 2. A predicate's TYPE carries its version; an unknown type or version is refused, never guessed.
 3. A predicate's ROLE says which kind of party may make it: a site's statement under a hub's key is refused.
 4. Models are frozen, closed to unknown fields, and refuse NaN and infinity.
+5. Text is printable and times exist: a receipt can be shown on a terminal as it is.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from cloister.core.clock import parse_time
+from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256Field
 from cloister.evidence.errors import EvidenceError
 
@@ -23,15 +26,33 @@ TYPE_PREFIX: Final = "urn:cloister:predicate:"
 
 PARTY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 UUID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+FILE_NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 TIME_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$"
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable: no control, format or bidirectional characters, no line breaks")
+    return text
+
+
+def _moment(text: str) -> str:
+    try:
+        parse_time(text)
+    except InputError as error:
+        raise ValueError(error.message) from None
+    return text
+
 
 PartyField = Annotated[str, StringConstraints(pattern=PARTY_PATTERN)]
 UuidField = Annotated[str, StringConstraints(pattern=UUID_PATTERN)]
-TimeField = Annotated[str, StringConstraints(pattern=TIME_PATTERN)]
+TimeField = Annotated[str, StringConstraints(pattern=TIME_PATTERN), AfterValidator(_moment)]
 MeasurementField = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
 Sha384Field = MeasurementField
-TextField = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-NameField = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+TextField = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_printable)]
+RemarkField = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
+NameField = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+FileNameField = Annotated[str, StringConstraints(pattern=FILE_NAME_PATTERN)]
 Base64Field = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]*={0,2}$", max_length=200_000)]
 CountField = Annotated[int, Field(ge=0, le=2**53 - 1)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from cloister.evidence.predicates.base import (
     Part,
     PartyField,
     Predicate,
+    RemarkField,
     Role,
     TextField,
     known,
@@ -25,8 +26,8 @@ class SiteMetric(Part):
 
     site: PartyField
     metric: NameField
-    value: float | None
-    reason: str = Field(max_length=500)
+    value: Annotated[float, Field(ge=0, le=1)] | None
+    reason: RemarkField
 
 
 @known
@@ -39,7 +40,7 @@ class Evaluation(Predicate):
         records: how many records it has.
         metric: the manifest's metric.
         value: what the model reaches.
-        baseline_name: what it is compared with.
+        baseline_name: what it is compared with: the best constant answer.
         baseline_value: what that reaches.
         improvement_score: the share of the gap between baseline and perfection that the model closes.
         threshold: the manifest's threshold.
@@ -52,10 +53,10 @@ class Evaluation(Predicate):
 
     test_set: NameField
     test_set_sha256: Sha256Field
-    records: CountField
+    records: CountField = Field(gt=0)
     metric: NameField
     value: float = Field(ge=0, le=1)
-    baseline_name: NameField
+    baseline_name: Literal["best-constant"]
     baseline_value: float = Field(ge=0, le=1)
     improvement_score: float
     threshold: float = Field(ge=0, le=1)
@@ -63,12 +64,16 @@ class Evaluation(Predicate):
     sites: tuple[SiteMetric, ...]
 
 
+RELEASE_CONSTRAINTS: Final = ("allowed-outputs", "max-model-bytes", "finite-weights")
+"""What every release is held against; each is named once, and no other."""
+
+
 class OutputConstraint(Part):
     """One of the manifest's conditions on what may be released."""
 
     name: NameField
     satisfied: bool
-    detail: str = Field(max_length=500)
+    detail: RemarkField
 
 
 @known
@@ -79,7 +84,7 @@ class Release(Predicate):
         model_sha256: SHA-256 of the model file.
         model_bytes: its size.
         weights_sha256: hash of the global weights in it, as the last round stated them.
-        constraints: every constraint looked at.
+        constraints: every constraint looked at, those of ``RELEASE_CONSTRAINTS``.
         approved: whether all of them are satisfied.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -115,7 +115,7 @@ class RoundAggregated(Predicate):
     round: RoundField
     strategy: NameField
     updates: dict[PartyField, Sha256Field] = Field(min_length=1)
-    weights: dict[PartyField, float]
+    weights: dict[PartyField, Annotated[float, Field(gt=0, le=1)]]
     absent: dict[PartyField, TextField]
     model_sha256_before: Sha256Field
     model_sha256_after: Sha256Field
