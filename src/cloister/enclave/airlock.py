@@ -26,13 +26,12 @@ from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
-from cloister.core.canonical import JSON, canonicalize
-from cloister.core.hashes import sha256_hex
+from cloister.core.canonical import JSON
 from cloister.enclave.errors import AirlockViolation, EnclaveError
 from cloister.enclave.tensors import FLOAT_DTYPES, FloatArray, update_sha256
+from cloister.evidence.airlock_policy import MAX_UPDATE_BYTES, policy_json, policy_sha256
+from cloister.evidence.weights import TensorForm
 
-POLICY_SCHEMA = "urn:cloister:airlock-policy:v1"
-DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 PARAMS = "params"
 METRICS = "metrics"
 
@@ -69,7 +68,7 @@ class AirlockPolicy:
 
     tensors: tuple[TensorSpec, ...]
     scalars: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    max_bytes: int = DEFAULT_MAX_BYTES
+    max_bytes: int = MAX_UPDATE_BYTES
 
     def __post_init__(self) -> None:
         names = [spec.name for spec in self.tensors]
@@ -93,7 +92,7 @@ class AirlockPolicy:
         tensors: Mapping[str, FloatArray],
         *,
         scalars: Mapping[str, tuple[float, float]] | None = None,
-        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_bytes: int = MAX_UPDATE_BYTES,
     ) -> "AirlockPolicy":
         """The policy that lets exactly the names, shapes and dtypes of a known model pass.
 
@@ -116,20 +115,16 @@ class AirlockPolicy:
 
     def as_json(self) -> JSON:
         """The policy as plain JSON values, tensors sorted by name."""
-        return {
-            "schema": POLICY_SCHEMA,
-            "tensors": [
-                {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
-                for spec in sorted(self.tensors, key=lambda spec: spec.name)
-            ],
-            "scalars": {name: [float(low), float(high)] for name, (low, high) in self.scalars.items()},
-            "max_bytes": self.max_bytes,
-        }
+        return policy_json(self._forms, self.scalars, self.max_bytes)
 
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the policy's RFC 8785 form."""
-        return sha256_hex(canonicalize(self.as_json()))
+        return policy_sha256(self._forms, self.scalars, self.max_bytes)
+
+    @property
+    def _forms(self) -> tuple[TensorForm, ...]:
+        return tuple(TensorForm(spec.name, spec.dtype, spec.shape) for spec in self.tensors)
 
 
 @dataclass(frozen=True, eq=False)

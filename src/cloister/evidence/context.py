@@ -11,7 +11,7 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.receipt import Receipt, ReceiptBody
 from cloister.evidence.record import JobRecord
 from cloister.evidence.trust import Trust
-from cloister.evidence.weights import model_file_weights
+from cloister.evidence.weights import TensorForm, model_file_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,13 @@ class ModelArtifact:
         sha256: SHA-256 of its bytes.
         bytes: its size.
         weights_sha256: hash of the named tensors in it, None if it isn't a model file.
+        tensors: name, dtype and shape of each of them, sorted by name.
     """
 
     sha256: Sha256
     bytes: int
     weights_sha256: Sha256 | None
+    tensors: tuple[TensorForm, ...] = ()
 
 
 def model_artifact(data: bytes) -> ModelArtifact:
@@ -34,8 +36,8 @@ def model_artifact(data: bytes) -> ModelArtifact:
     try:
         weights = model_file_weights(data)
     except EvidenceError:
-        weights = None
-    return ModelArtifact(sha256_hex(data), len(data), weights)
+        return ModelArtifact(sha256_hex(data), len(data), None)
+    return ModelArtifact(sha256_hex(data), len(data), weights.sha256, weights.forms)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,34 @@ _DTYPES: Final = {"F32": ("float32", 4), "F64": ("float64", 8)}
 
 
 @dataclass(frozen=True, slots=True)
+class TensorForm:
+    """What a tensor is apart from its values.
+
+    Attributes:
+        name: its name.
+        dtype: ``float32`` or ``float64``.
+        shape: its dimensions.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWeights:
+    """The weights in a model file.
+
+    Attributes:
+        sha256: hash of its named tensors.
+        forms: each of them, sorted by name.
+    """
+
+    sha256: Sha256
+    forms: tuple[TensorForm, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RawTensor:
     """One named tensor as bytes.
 
@@ -81,14 +109,14 @@ def hash_tensors(tensors: Iterable[RawTensor], scalars: Mapping[str, float] | No
     return Sha256(digest.hexdigest())
 
 
-def model_file_weights(data: bytes) -> Sha256:
-    """Hash the weights in a model file.
+def model_file_weights(data: bytes) -> ModelWeights:
+    """Read which weights are in a model file.
 
     Args:
         data: the file's bytes.
 
     Returns:
-        The hash of its named tensors.
+        The hash and the forms of its named tensors.
 
     Raises:
         EvidenceError: ``evidence.model_malformed`` unless it is a strict safetensors file of float tensors.
@@ -112,7 +140,9 @@ def model_file_weights(data: bytes) -> Sha256:
         end = stop
     if end != len(body) or not tensors:
         raise _malformed()
-    return hash_tensors(tensors)
+    tensors.sort(key=lambda tensor: tensor.name)
+    forms = tuple(TensorForm(one.name, one.dtype, one.shape) for one in tensors)
+    return ModelWeights(hash_tensors(tensors), forms)
 
 
 def _malformed() -> EvidenceError:
