@@ -15,7 +15,7 @@ from cloister.core.hashes import Sha256, sha256_hex
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.envelope import Envelope
 from cloister.evidence.extract import LogExtract, ProvenEntry, log_owner
-from cloister.evidence.predicates import Predicate, Role, RoundAggregated
+from cloister.evidence.predicates import BudgetSpend, Predicate, Role, RoundAggregated
 from cloister.evidence.statement import Statement, open_statement
 from cloister.evidence.terms import JobTerms, ManifestTerms, RequestTerms, read_document, read_terms
 
@@ -93,6 +93,11 @@ class JobRecord:
     def participants(self) -> tuple[str, ...]:
         """The sites whose updates went into the model, sorted."""
         return tuple(sorted({site for one in self.of(RoundAggregated) for site in one.updates}))
+
+    @cached_property
+    def involved(self) -> tuple[str, ...]:
+        """The participants and every other site that spent budget, used or not, sorted."""
+        return tuple(sorted({*self.participants, *(one.party for one in self.of(BudgetSpend))}))
 
     @cached_property
     def _by_class(self) -> Mapping[type[Predicate], tuple[Predicate, ...]]:

@@ -31,10 +31,11 @@ _SITE_ONCE: tuple[type[Predicate], ...] = (ManifestAccepted, RequestDecided, Dat
 def missing_statements(record: JobRecord) -> tuple[str, ...]:
     """Name every statement that is missing, or made more than once where once is meant.
 
-    Required: the hub's opening, one aggregate per round, one verdict that trusts each participating site, the
-    evaluation and the release; of each participating site its manifest, decision and data, and for each
-    round it took part in the budget spent and the update released; and of every party a closing statement
-    that counts as many statements as there are.
+    Required: the hub's opening, one aggregate per round, one verdict that trusts each site that took part or
+    spent budget, the evaluation and the release; of each such site its manifest, decision and data, and for
+    each round it took part in the budget spent and the update released; and of the hub and of every site of
+    the job, whether it took part or not, a closing statement that counts as many statements as there are.
+    Otherwise a hub could call a site absent and keep back the log in which that site states what it spent.
 
     Args:
         record: the job's record.
@@ -57,7 +58,9 @@ def _problems(record: JobRecord) -> Iterator[str]:
         yield f"{hub}: aggregates of rounds the job doesn't have: {extra}"
     if not record.participants:
         yield "no site took part in any round"
-    for site in record.participants:
+    for site in sorted({*record.job.clients} - record.manifests.keys()):
+        yield f"{site}: no manifest"
+    for site in record.involved:
         yield from _site(record, site)
     yield from _closings(record)
 
@@ -80,13 +83,17 @@ def _site(record: JobRecord, site: str) -> Iterator[str]:
 
 def _closings(record: JobRecord) -> Iterator[str]:
     made = Counter(one.owner for one in record.logged)
-    for party in sorted({record.issuer, *made}):
+    last = max(record.by(record.issuer, RoundAggregated), key=lambda one: one.round, default=None)
+    finishers = {record.issuer, *(last.updates if last else ())}
+    for party in sorted({record.issuer, *made, *record.job.clients}):
         closings = record.by(party, JobClosed)
-        if len(closings) != 1:
+        if not made[party]:
+            yield f"{party}: no extract of its log"
+        elif len(closings) != 1:
             yield f"{party}: {len(closings)} closing statements"
         elif closings[0].statements != made[party]:
             yield f"{party}: closed after {closings[0].statements} statements, but {made[party]} are here"
-        elif closings[0].outcome != "completed" and party in (record.issuer, *record.participants):
+        elif closings[0].outcome != "completed" and party in finishers:
             yield f"{party}: the job was not completed"
 
 
