@@ -30,11 +30,13 @@ from cloister.evidence import (
     log_origin,
     sign_envelope,
 )
+from cloister.evidence.airlock_policy import policy_sha256
 from cloister.evidence.checks import Check, CheckRegistry, passed
 from cloister.evidence.context import ReceiptContext, model_artifact
 from cloister.evidence.envelope import Envelope
 from cloister.evidence.predicates import (
     OS_ENTROPY,
+    RELEASE_CONSTRAINTS,
     AttestationVerdict,
     BudgetSpend,
     DataCommitment,
@@ -52,7 +54,7 @@ from cloister.evidence.scoring import improvement_score
 from cloister.evidence.terms import MANIFEST_TYPE, REQUEST_TYPE
 from cloister.evidence.transcript import SampledGaussian, event_to_json
 from cloister.evidence.verifier import TestRandomness, Verdict, Verifier
-from cloister.evidence.weights import model_file_weights
+from cloister.evidence.weights import TensorForm, model_file_weights
 
 HUB = "hub-one"
 JOB_ID = "11111111-2222-4333-8444-555555555555"
@@ -67,6 +69,7 @@ def model_file(*values: float) -> bytes:
 
 
 MODEL = model_file(0.5, -1.25, 3.0)
+RECORDS, ACCURACY, BASELINE = 171, 159 / 171, 107 / 171
 START = datetime(2026, 11, 21, 14, 0, tzinfo=UTC)
 
 Fields = dict[str, object]
@@ -114,7 +117,11 @@ class SyntheticJob:
 
     def weights(self, number: int) -> Sha256:
         """Hash of the global weights after so many rounds; the last ones are those in the model file."""
-        return model_file_weights(MODEL) if number == self.rounds else digest(f"model {number}")
+        return model_file_weights(MODEL).sha256 if number == self.rounds else digest(f"model {number}")
+
+    def records(self, site: str) -> int:
+        """How many records a site trains on."""
+        return 100 + 50 * self.sites.index(site)
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -170,7 +177,11 @@ class SyntheticJob:
                 "name": f"Hospital {site}",
                 "public_key": self.keys[f"hospital-{site}"].public_key.pem,
             },
-            "dataset_scope": {"name": "tumours", "sha256": digest(f"data {site}")},
+            "dataset_scope": {
+                "name": "tumours",
+                "sha256": digest(f"data {site}"),
+                "bounds_sha256": digest("bounds"),
+            },
             "privacy_guardrails": {
                 "epsilon_budget": 4.0,
                 "delta_budget": 1e-5,
@@ -181,7 +192,11 @@ class SyntheticJob:
             "success_metrics": {
                 "primary_metric": "accuracy",
                 "threshold": 0.8,
-                "evaluation_method": {"test_set": "holdout"},
+                "evaluation_method": {
+                    "test_set": "holdout",
+                    "test_set_sha256": digest("holdout"),
+                    "test_set_records": RECORDS,
+                },
             },
             "output_constraints": {
                 "allowed_outputs": ["model-weights", "dp-scalars", "single-class-flag"],
@@ -250,12 +265,12 @@ class SyntheticJob:
             (
                 DataCommitment,
                 {
-                    "dataset_name": f"tumours/{site}",
+                    "dataset_name": "tumours",
                     "dataset_sha256": data,
-                    "records": 100 + 50 * self.sites.index(site),
+                    "records": self.records(site),
                     "features": 30,
                     "single_class": False,
-                    "normalisation": "declared public bounds",
+                    "normalisation": "declared-public-bounds",
                     "bounds_sha256": digest("bounds"),
                 },
             ),
@@ -287,10 +302,10 @@ class SyntheticJob:
                         "round": number,
                         "model_sha256": self.weights(number),
                         "update_sha256": digest(f"update {site} {number}"),
-                        "tensors": [{"name": "weight", "shape": [2, 30], "dtype": "float32"}],
-                        "scalars": ["records"],
-                        "bytes": 240,
-                        "airlock_policy_sha256": digest("airlock"),
+                        "tensors": [{"name": "weight", "shape": [3], "dtype": "float32"}],
+                        "scalars": [],
+                        "bytes": 12,
+                        "airlock_policy_sha256": policy_sha256([TensorForm("weight", "float32", (3,))]),
                     },
                 )
             )
@@ -317,6 +332,7 @@ class SyntheticJob:
             )
         ]
         steps += [(AttestationVerdict, self._verdict(site)) for site in self.sites]
+        total = sum(self.records(site) for site in self.sites)
         for number in range(self.rounds):
             steps.append(
                 (
@@ -325,7 +341,7 @@ class SyntheticJob:
                         "round": number,
                         "strategy": "FED_AVG",
                         "updates": {site: digest(f"update {site} {number}") for site in self.sites},
-                        "weights": {site: 100.0 + 50 * index for index, site in enumerate(self.sites)},
+                        "weights": {site: self.records(site) / total for site in self.sites},
                         "absent": {},
                         "model_sha256_before": self.weights(number),
                         "model_sha256_after": self.weights(number + 1),
@@ -338,12 +354,12 @@ class SyntheticJob:
                 {
                     "test_set": "holdout",
                     "test_set_sha256": digest("holdout"),
-                    "records": 171,
+                    "records": RECORDS,
                     "metric": "accuracy",
-                    "value": 0.93,
+                    "value": ACCURACY,
                     "baseline_name": "best-constant",
-                    "baseline_value": 0.63,
-                    "improvement_score": improvement_score(0.93, 0.63),
+                    "baseline_value": BASELINE,
+                    "improvement_score": improvement_score(ACCURACY, BASELINE),
                     "threshold": 0.8,
                     "passed": True,
                     "sites": [
@@ -360,7 +376,9 @@ class SyntheticJob:
                     "model_sha256": sha256_hex(MODEL),
                     "model_bytes": len(MODEL),
                     "weights_sha256": self.weights(self.rounds),
-                    "constraints": [{"name": "size", "satisfied": True, "detail": ""}],
+                    "constraints": [
+                        {"name": name, "satisfied": True, "detail": ""} for name in RELEASE_CONSTRAINTS
+                    ],
                     "approved": True,
                 },
             )
@@ -400,7 +418,7 @@ class SyntheticJob:
             earlier.close("completed")
             writer = StatementWriter(log, signer, party, self.job_id, ticking())
             for kind, fields in steps:
-                writer.write(kind, [Subject(kind.TYPE, digest(kind.TYPE))], **fields)
+                writer.write(kind, [Subject(f"job {self.job_id}", self.job_sha256)], **fields)
             writer.close(outcome)
             return log.extract(self.job_id)
 

@@ -389,7 +389,7 @@ def test_the_job_changed_after_the_sites_consented(honest_job: SyntheticJob, hon
 
     for edit in (more_epsilon, another_seed, fewer_sites):
         _, hostile = both_ways(honest_job, honest_receipt, edit)
-        assert hostile == {"request"}
+        assert hostile == {"request", "statement-chain"}
 
 
 def test_a_request_of_somebody_else(honest_job: SyntheticJob, honest_receipt: bytes) -> None:
@@ -471,9 +471,9 @@ def step(steps: list[Step], kind: type, position: int = 0) -> dict[str, Any]:
         (lambda s: step(s, RoundAggregated).update(model_sha256_before=digest("other")), "airlock"),
         (lambda s: step(s, RoundAggregated, 1).update(model_sha256_before=digest("other")), "aggregation"),
         (lambda s: step(s, RoundAggregated, 1).update(model_sha256_after=digest("other")), "aggregation"),
-        (lambda s: step(s, RoundAggregated)["weights"].update(north=500.0), "aggregation"),
-        (lambda s: step(s, RoundAggregated)["weights"].update(north=-100.0), "aggregation"),
-        (lambda s: step(s, RoundAggregated)["weights"].update(west=1.0), "aggregation"),
+        (lambda s: step(s, RoundAggregated)["weights"].update(north=0.5, south=0.5), "aggregation"),
+        (lambda s: step(s, RoundAggregated)["weights"].update(north=0.3), "aggregation"),
+        (lambda s: step(s, RoundAggregated)["weights"].update(west=0.1), "aggregation"),
         (lambda s: step(s, RoundAggregated)["absent"].update(north="late"), "aggregation"),
         (lambda s: step(s, RoundAggregated).update(strategy="SCAFFOLD"), "aggregation"),
         (lambda s: step(s, Release).update(weights_sha256=digest("other")), "aggregation"),
@@ -483,7 +483,7 @@ def step(steps: list[Step], kind: type, position: int = 0) -> dict[str, Any]:
         (lambda s: step(s, Evaluation).update(improvement_score=0.99), "evaluation"),
         (lambda s: step(s, Evaluation).update(threshold=0.5), "evaluation"),
         (
-            lambda s: step(s, Evaluation).update(value=0.7, improvement_score=(0.7 - 0.63) / 0.37),
+            lambda s: step(s, Evaluation).update(value=120 / 171, improvement_score=13 / 64),
             "evaluation",
         ),
         (lambda s: step(s, Evaluation).update(metric="f1"), "evaluation"),

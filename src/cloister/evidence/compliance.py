@@ -23,6 +23,9 @@ CLAIMS_NOT_MADE: Final = (
     "That a site's records are true, complete or its own: a site vouches for them by their hash.",
     "That a dataset was charged for nothing but what its site states: the site's ledger stays with the site.",
     "That the hub gave the true reason why a site was absent from a round.",
+    "That a site added the noise it states: a site vouches for its own training.",
+    "That the measured code is a release somebody reviewed: the measurement is compared with what each "
+    "manifest allows, and here each hospital allowed the code it had installed.",
     "That the privacy figures hold beyond their stated unit, relation and sampling, or against attacks on "
     "floating-point arithmetic.",
     "That hardware protected the computation wherever the attestation is marked as simulated.",

@@ -7,7 +7,7 @@ evidenced (destruction, for now) isn't in it but in the receipt's list of claims
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -30,7 +30,6 @@ from cloister.evidence.predicates.base import (
     NameField,
     Part,
     PartyField,
-    TextField,
     TimeField,
     UuidField,
 )
@@ -75,7 +74,7 @@ class DataSummary(Part):
     dataset_sha256: Sha256Field
     records: CountField
     single_class: bool | None
-    normalisation: TextField
+    normalisation: Literal["declared-public-bounds"]
 
 
 class PrivacySummary(Part):
@@ -98,7 +97,7 @@ class PerformanceSummary(Part):
     records: CountField
     metric: NameField
     value: float
-    baseline_name: NameField
+    baseline_name: Literal["best-constant"]
     baseline_value: float
     improvement_score: float
     threshold: float
@@ -186,6 +185,7 @@ def _policy(record: JobRecord, figures: Mapping[str, EpsilonFigures]) -> PolicyS
     sites = record.participants
     datasets = [
         one.dataset_sha256 == record.manifests[site].terms.dataset_scope.sha256
+        and one.bounds_sha256 == record.manifests[site].terms.dataset_scope.bounds_sha256
         for site in sites
         for one in record.by(site, DataCommitment)
     ]

@@ -13,13 +13,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from cloister.core.canonical import JSON, parse_canonical
 from cloister.core.errors import CloisterError
+from cloister.core.hashes import Sha256Field
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.predicates.base import PartyField, UuidField
+from cloister.evidence.predicates.base import CountField, NameField, PartyField, UuidField
 
 MANIFEST_TYPE: Final = "application/vnd.cloister.manifest+json"
 REQUEST_TYPE: Final = "application/vnd.cloister.request+json"
 HARD_STOP_EPSILON: Final = 5.0
 SINGLE_CLASS_FLAG: Final = "single-class-flag"
+MODEL_WEIGHTS: Final = "model-weights"
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 
 
@@ -52,7 +54,7 @@ class JobTerms(View):
     clients: tuple[PartyField, ...] = Field(min_length=1, max_length=10_000)
     min_clients: int
     rounds: int = Field(ge=1, le=10_000)
-    strategy: str
+    strategy: NameField
     privacy: JobPrivacy
     training: JobTraining
 
@@ -60,15 +62,16 @@ class JobTerms(View):
 class ManifestHospital(View):
     """Who signs the manifest; its id is the site's name."""
 
-    id: str
+    id: PartyField
     public_key: str
 
 
 class ManifestScope(View):
-    """Which dataset the manifest is about."""
+    """Which dataset the manifest is about, and the declared public bounds it is scaled by."""
 
-    name: str
-    sha256: str
+    name: NameField
+    sha256: Sha256Field
+    bounds_sha256: Sha256Field
 
 
 class ManifestGuardrails(View):
@@ -81,15 +84,17 @@ class ManifestGuardrails(View):
 
 
 class ManifestEvaluation(View):
-    """How the metric is measured."""
+    """How the metric is measured: on which public test set, by name, hash and number of records."""
 
-    test_set: str
+    test_set: NameField
+    test_set_sha256: Sha256Field
+    test_set_records: CountField = Field(gt=0)
 
 
 class ManifestSuccess(View):
     """What the model has to reach."""
 
-    primary_metric: str
+    primary_metric: NameField
     threshold: float
     evaluation_method: ManifestEvaluation
 
@@ -97,7 +102,7 @@ class ManifestSuccess(View):
 class ManifestOutputs(View):
     """What may leave."""
 
-    allowed_outputs: tuple[str, ...]
+    allowed_outputs: tuple[NameField, ...]
     max_model_bytes: int
 
 
@@ -123,7 +128,7 @@ class ManifestTerms(View):
     """A hospital's manifest."""
 
     manifest_id: UuidField
-    version: str
+    version: NameField
     hospital: ManifestHospital
     dataset_scope: ManifestScope
     privacy_guardrails: ManifestGuardrails
@@ -136,7 +141,7 @@ class ManifestTerms(View):
 class RequestDeveloper(View):
     """Who asks."""
 
-    id: str
+    id: PartyField
     public_key: str
 
 
@@ -150,9 +155,9 @@ class RequestPrivacy(View):
 class RequestSite(View):
     """What is asked of one site."""
 
-    site: str
-    manifest_sha256: str
-    dataset_sha256: str
+    site: PartyField
+    manifest_sha256: Sha256Field
+    dataset_sha256: Sha256Field
 
 
 class RequestTerms(View):
@@ -160,7 +165,7 @@ class RequestTerms(View):
 
     request_id: UuidField
     ai_developer: RequestDeveloper
-    purpose: str
+    purpose: NameField
     privacy: RequestPrivacy
     sites: tuple[RequestSite, ...]
 

@@ -15,9 +15,9 @@ from cloister.evidence.terms import MANIFEST_TYPE, REQUEST_TYPE
 
 
 def check_manifests(context: ReceiptContext) -> Check:
-    """Each participant's manifest is its hospital's, in force, and the very one the site works under."""
+    """Each site's manifest is its hospital's, in force, the one it works under, and allows the hub's code."""
     record = context.record
-    problems = [f"no manifest of {site}" for site in record.participants if site not in record.manifests]
+    problems = [f"no manifest of {site}" for site in record.job.clients if site not in record.manifests]
     problems += [
         f"a manifest of {site}, no site of the job"
         for site in record.manifests
@@ -25,6 +25,12 @@ def check_manifests(context: ReceiptContext) -> Check:
     ]
     for site in sorted(record.manifests):
         problems += [f"{site}: {problem}" for problem in _manifest_problems(context, site)]
+    for opened in record.by(record.issuer, JobOpened):
+        problems += [
+            f"{site}: the hub runs code that the manifest doesn't allow"
+            for site, signed in sorted(record.manifests.items())
+            if opened.code_measurement not in signed.terms.attestation.allowed_measurements
+        ]
     return judged("manifest", problems, f"{len(record.manifests)} manifests signed and in force")
 
 
@@ -56,7 +62,7 @@ def _manifest_problems(context: ReceiptContext, site: str) -> Iterator[str]:
 
 
 def check_request(context: ReceiptContext) -> Check:
-    """The request is the developer's, each participant approved it and this job, the hub opened this job."""
+    """The request is the developer's, each site that trained approved it and this job, the hub opened it."""
     record = context.record
     request = record.request
     problems = list(
@@ -69,7 +75,7 @@ def check_request(context: ReceiptContext) -> Check:
             request.terms.ai_developer.public_key,
         )
     )
-    for site in record.participants:
+    for site in record.involved:
         problems += [f"{site}: {problem}" for problem in _decision_problems(context, site)]
     for opened in record.by(record.issuer, JobOpened):
         if opened.job_sha256 != record.job_sha256:
@@ -77,7 +83,7 @@ def check_request(context: ReceiptContext) -> Check:
         terms = (tuple(sorted(record.job.clients)), record.job.rounds, record.job.strategy)
         if (tuple(opened.sites), opened.rounds, opened.strategy) != terms:
             problems.append("the hub opened a job with other sites, rounds or strategy")
-    return judged("request", problems, f"approved by {len(record.participants)} sites, for this job")
+    return judged("request", problems, f"approved by {len(record.involved)} sites, for this job")
 
 
 def _decision_problems(context: ReceiptContext, site: str) -> Iterator[str]:

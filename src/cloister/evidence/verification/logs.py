@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import pairwise
-from typing import cast
+from typing import Final, cast
 
 from cloister.core.canonical import JSON
+from cloister.core.clock import parse_time
 from cloister.core.errors import CloisterError
+from cloister.core.hashes import sha256_hex
 from cloister.evidence.checkpoint import verify_checkpoint
 from cloister.evidence.checks import Check, judged
 from cloister.evidence.context import ReceiptContext
@@ -31,6 +34,10 @@ from cloister.evidence.receipt import signature_of, signed_bytes
 from cloister.evidence.record import JobRecord, LoggedStatement
 from cloister.evidence.requirements import missing_statements
 
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""How far two parties' clocks may be apart."""
+KEY_ID_PREFIX: Final = "sha256:"
+
 
 def check_receipt_signature(context: ReceiptContext) -> Check:
     """The issuing hub, as pinned, signed every byte of the body."""
@@ -50,7 +57,7 @@ def check_receipt_signature(context: ReceiptContext) -> Check:
 def check_trust(context: ReceiptContext) -> Check:
     """Every party the receipt speaks of is pinned in its role, and every log belongs to one of them."""
     record, trust = context.record, context.trust
-    sites = sorted({one.owner for one in record.logged if one.role is Role.SITE} | set(record.participants))
+    sites = sorted({one.owner for one in record.logged if one.role is Role.SITE} | set(record.job.clients))
     needed = [(Role.HUB, record.issuer), (Role.DEVELOPER, record.request.terms.ai_developer.id)]
     needed += [(role, site) for site in sites for role in (Role.SITE, Role.HOSPITAL)]
     problems = [
@@ -125,6 +132,10 @@ def check_statement_order(context: ReceiptContext) -> Check:
     hub = _chains(context).get(log_origin(Role.HUB, context.body.issuer), [])
     if hub and context.body.issued_at < hub[-1].predicate.recorded_at:
         problems.append("the receipt is dated before the hub's last statement")
+    issued_at = parse_time(context.body.issued_at)
+    for closed in context.record.of(JobClosed):
+        if parse_time(closed.recorded_at) > issued_at + CLOCK_TOLERANCE:
+            problems.append(f"the receipt is dated before {closed.party} closed the job")
     return judged("statement-order", problems, "in the order of the logs")
 
 
@@ -162,7 +173,7 @@ def _site_causal_problems(record: JobRecord, site: str) -> Iterator[str]:
 
 
 def check_statement_chain(context: ReceiptContext) -> Check:
-    """Each party's statements are of this job and form one unbroken chain that ends with its closing."""
+    """Each party's statements are of this job and form one chain up to its closing, about what they name."""
     problems: list[str] = []
     job_id = context.record.job.job_id
     if context.body.job_id != job_id:
@@ -180,9 +191,28 @@ def check_statement_chain(context: ReceiptContext) -> Check:
             if one.predicate.previous != previous:
                 problems.append(f"{where}: it follows another statement than the one before it")
             previous = one.entry.envelope.payload_sha256
+            if not all(
+                subject.sha256 in _hashes_named(context.record, one) for subject in one.statement.subjects
+            ):
+                problems.append(f"{where}: it is about something else than what it states")
         if any(isinstance(one.predicate, JobClosed) for one in chain[:-1]):
             problems.append(f"{origin}: there are statements after the closing one")
     return judged("statement-chain", problems, f"{len(chains)} unbroken chains")
+
+
+def _hashes_named(record: JobRecord, one: LoggedStatement) -> set[str]:
+    """What a statement may be about: anything it names by hash, or the job."""
+    named = {str(record.job_sha256), str(sha256_hex(record.job.job_id.encode("ascii")))}
+    parts: list[JSON] = [cast(JSON, one.predicate.model_dump(mode="json"))]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+        elif isinstance(part, str):
+            named.add(part.removeprefix(KEY_ID_PREFIX))
+    return named
 
 
 def check_statements_complete(context: ReceiptContext) -> Check:

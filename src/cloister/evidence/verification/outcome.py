@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Final
 
 from cloister.core.errors import CloisterError
 from cloister.evidence.checks import Check, judged
 from cloister.evidence.compliance import CLAIMS_NOT_MADE, COMPLIANCE_STATEMENTS
 from cloister.evidence.context import ReceiptContext
 from cloister.evidence.epsilon import EpsilonFigures
-from cloister.evidence.predicates import Evaluation, JobOpened, Release
+from cloister.evidence.predicates import RELEASE_CONSTRAINTS, Evaluation, JobOpened, Release, UpdateReleased
 from cloister.evidence.record import JobRecord
 from cloister.evidence.scoring import improvement_score
 from cloister.evidence.summary import summarise
+from cloister.evidence.terms import MODEL_WEIGHTS
+from cloister.evidence.verification.training import forms_of
+
+WHOLE: Final = 1e-6
 
 
 def check_evaluation(context: ReceiptContext) -> Check:
@@ -37,23 +42,40 @@ def _evaluation_problems(record: JobRecord, one: Evaluation) -> Iterator[str]:
         yield f"the improvement score is {expected:.6f}, not {one.improvement_score:.6f}"
     if one.passed != (one.value >= one.threshold):
         yield "the verdict doesn't follow from value and threshold"
-    metrics = [
-        record.manifests[site].terms.success_metrics
-        for site in record.participants
-        if site in record.manifests
-    ]
+    metrics = [manifest.terms.success_metrics for manifest in record.manifests.values()]
     if any(metric.primary_metric != one.metric for metric in metrics):
         yield "the metric is not every manifest's"
-    if any(metric.evaluation_method.test_set != one.test_set for metric in metrics):
-        yield "the test set is not every manifest's"
+    test_set = (one.test_set, one.test_set_sha256, one.records)
+    for method in (metric.evaluation_method for metric in metrics):
+        if (method.test_set, method.test_set_sha256, method.test_set_records) != test_set:
+            yield "the test set is not every manifest's, by name, hash and records"
+            break
     if not metrics or one.threshold != max(metric.threshold for metric in metrics):
         yield "the threshold is not the strictest manifest's"
     if any(opened.test_set != one.test_set for opened in record.by(record.issuer, JobOpened)):
         yield "the job was opened for another test set"
+    yield from _impossible_figures(record, one)
+
+
+def _impossible_figures(record: JobRecord, one: Evaluation) -> Iterator[str]:
+    """What no measurement on so many records can have come to, whoever made it."""
+    if one.metric == "auroc" and one.baseline_value != 0.5:
+        yield "a constant answer has an AUROC of 0.5, not the baseline stated"
+    if one.metric == "accuracy":
+        if one.baseline_value < 0.5:
+            yield "the better of two constant answers is right at least half the time, the baseline is not"
+        for name, value in (("accuracy", one.value), ("baseline", one.baseline_value)):
+            if abs(value * one.records - round(value * one.records)) > WHOLE:
+                yield f"the {name} is no whole number of {one.records} records"
+    figures = [(figure.site, figure.metric) for figure in one.sites]
+    if len(set(figures)) != len(figures) or any(site not in record.job.clients for site, _ in figures):
+        yield "a figure is given twice, or for no site of the job"
+    if any((figure.value is None) != bool(figure.reason) for figure in one.sites):
+        yield "a site has neither a figure nor a reason why not, or both"
 
 
 def check_model_hash(context: ReceiptContext) -> Check:
-    """The model file is the released one, within all constraints, and holds the weights that were trained."""
+    """The model file is the released one, within all constraints, and holds the tensors that were trained."""
     record, model = context.record, context.model
     problems: list[str] = []
     section = context.body.model
@@ -65,14 +87,20 @@ def check_model_hash(context: ReceiptContext) -> Check:
     for one in releases:
         if (one.model_sha256, one.model_bytes) != (model.sha256, model.bytes):
             problems.append("the model file is not the one that was released")
+        if sorted(constraint.name for constraint in one.constraints) != sorted(RELEASE_CONSTRAINTS):
+            problems.append("the release was held against other constraints than it has to be")
         if not one.approved or not all(constraint.satisfied for constraint in one.constraints):
             problems.append("the release was not approved")
         if one.weights_sha256 != model.weights_sha256:
             problems.append("the model file doesn't hold the weights that were released")
-    for site in record.participants:
-        manifest = record.manifests.get(site)
-        if manifest is not None and model.bytes > manifest.terms.output_constraints.max_model_bytes:
+    for site, manifest in sorted(record.manifests.items()):
+        outputs = manifest.terms.output_constraints
+        if model.bytes > outputs.max_model_bytes:
             problems.append(f"the model file is larger than the manifest of {site} allows")
+        if MODEL_WEIGHTS not in outputs.allowed_outputs:
+            problems.append(f"the manifest of {site} lets no weights out")
+    if any(forms_of(one) != model.tensors for one in record.of(UpdateReleased)):
+        problems.append("the model file holds other tensors than the sites trained")
     return judged("model-hash", problems, f"{section.name} is the released model, {model.bytes} bytes")
 
 

@@ -9,6 +9,7 @@ from typing import cast
 
 from cloister.core.canonical import JSON
 from cloister.core.errors import CloisterError
+from cloister.evidence.airlock_policy import ELEMENT_BYTES, element_bytes, policy_sha256
 from cloister.evidence.checks import Check, judged, not_run
 from cloister.evidence.context import ReceiptContext
 from cloister.evidence.epsilon import TOLERANCE, epsilon_figures, epsilon_limits
@@ -23,28 +24,37 @@ from cloister.evidence.record import JobRecord, SignedManifest
 from cloister.evidence.summary import spending_sites
 from cloister.evidence.terms import SINGLE_CLASS_FLAG
 from cloister.evidence.transcript import Gaussian, SampledGaussian, event_from_json
+from cloister.evidence.weights import TensorForm
 
 WEIGHTED_BY_RECORDS = "FED_AVG"
 
 
 def check_data(context: ReceiptContext) -> Check:
-    """Each participant trained on the dataset its manifest and the request name, and it was large enough."""
+    """Each site committed to the dataset its manifest and the request name, and it was large enough."""
     record = context.record
     problems: list[str] = []
-    for site in record.participants:
+    sites = sorted({one.party for one in record.of(DataCommitment)} | set(record.involved))
+    for site in sites:
         manifest, asked = record.manifests.get(site), record.request.terms.of_site(site)
         for one in record.by(site, DataCommitment):
             if manifest is None or one.dataset_sha256 != manifest.terms.dataset_scope.sha256:
                 problems.append(f"{site}: the dataset is not the manifest's")
             elif one.records < manifest.terms.privacy_guardrails.minimum_group_size:
                 problems.append(f"{site}: the dataset is below the minimum group size")
+            if manifest is not None and not _as_declared(one, manifest):
+                problems.append(f"{site}: the dataset's name or its declared bounds are not the manifest's")
             if one.single_class is not None and not _lets_out_the_flag(manifest):
                 problems.append(f"{site}: it tells of its labels what its manifest doesn't let out")
             if asked is None or one.dataset_sha256 != asked.dataset_sha256:
                 problems.append(f"{site}: the dataset is not the one asked for")
             if any(spend.dataset_sha256 != one.dataset_sha256 for spend in record.by(site, BudgetSpend)):
                 problems.append(f"{site}: the budget of another dataset was charged")
-    return judged("data", problems, f"{len(record.participants)} datasets as agreed")
+    return judged("data", problems, f"{len(sites)} datasets as agreed")
+
+
+def _as_declared(one: DataCommitment, manifest: SignedManifest) -> bool:
+    scope = manifest.terms.dataset_scope
+    return (one.dataset_name, one.bounds_sha256) == (scope.name, scope.bounds_sha256)
 
 
 def _lets_out_the_flag(manifest: SignedManifest | None) -> bool:
@@ -172,12 +182,34 @@ def check_airlock(context: ReceiptContext) -> Check:
     everything = record.of(UpdateReleased)
     if len({one.tensors for one in everything}) > 1:
         problems.append("updates of different shapes left the sites")
-    if any(
-        len({one.airlock_policy_sha256 for one in record.by(site, UpdateReleased)}) > 1
-        for site in record.participants
-    ):
-        problems.append("a site changed its airlock policy within the job")
+    problems += [
+        f"round {one.round}: {one.party} {text}" for one in everything for text in _release_problems(one)
+    ]
     return judged("airlock", problems, f"{len(everything)} updates used as released")
+
+
+def forms_of(one: UpdateReleased) -> tuple[TensorForm, ...]:
+    """The tensors that left in an update, sorted by name."""
+    return tuple(
+        sorted(
+            (TensorForm(part.name, part.dtype, tuple(part.shape)) for part in one.tensors),
+            key=lambda form: form.name,
+        )
+    )
+
+
+def _release_problems(one: UpdateReleased) -> Iterator[str]:
+    forms = forms_of(one)
+    if len({form.name for form in forms}) != len(forms):
+        yield "released two tensors of one name"
+    if one.scalars:
+        yield "released numbers beside the model's tensors"
+    if not all(form.dtype in ELEMENT_BYTES for form in forms):
+        yield "released something else than float tensors"
+    elif one.bytes != element_bytes(forms):
+        yield "released another number of bytes than its tensors have"
+    if one.airlock_policy_sha256 != policy_sha256(forms):
+        yield "applied another airlock policy than the one for these tensors"
 
 
 def check_aggregation(context: ReceiptContext) -> Check:
@@ -203,8 +235,10 @@ def _round_problems(record: JobRecord, one: RoundAggregated) -> Iterator[str]:
         yield f"{len(used)} sites took part, fewer than {job.min_clients}"
     if one.strategy != job.strategy:
         yield "the strategy is not the job's"
-    if set(one.weights) != used or not all(weight > 0 for weight in one.weights.values()):
+    if set(one.weights) != used:
         yield "the weights don't fit the updates"
+    elif not math.isclose(math.fsum(one.weights.values()), 1, rel_tol=1e-9):
+        yield "the weights don't sum to one"
     elif job.strategy == WEIGHTED_BY_RECORDS and not _weights_follow_records(record, one):
         yield "the weights don't follow the sites' record counts"
 
