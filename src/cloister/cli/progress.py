@@ -1,6 +1,7 @@
 """Live progress of a job: one bar for the rounds and one for each hospital, with epsilon spent.
 
-It goes to stderr, so that stdout holds the summary alone.
+It goes to stderr, so that stdout holds the summary alone. The bars appear with the first site that is
+attested: a job refused before that shows none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cloister.federation.events import (
     SiteRoundFinished,
 )
 from cloister.workflow.jobfile import JobSpec
-from cloister.workflow.run import RunEvent, Stage
+from cloister.workflow.watching import RunEvent, Stage
 
 
 def silent(event: RunEvent) -> None:
@@ -50,13 +51,13 @@ class JobProgress:
         }
 
     def __enter__(self) -> JobProgress:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def show(self, event: RunEvent) -> None:
         """Show one event.
@@ -66,10 +67,12 @@ class JobProgress:
         """
         match event:
             case Stage(sentence):
-                self._progress.console.print(sentence, style="dim")
+                self._console.print(sentence, style="dim")
             case SiteAdmitted(site):
+                self._progress.start()
                 self._note(site, "[yellow]attested (SIMULATED)[/]")
             case SiteRefused(site, reason):
+                self._progress.start()
                 self._note(site, f"[bold red]refused: {reason}[/]")
             case SiteLeft(site, code=code):
                 self._note(site, f"[bold red]left: {code}[/]")
