@@ -10,7 +10,7 @@ import pytest
 
 from cloister.workflow.jobfile import load_job
 from cloister.workflow.outcome import JobOutcome
-from cloister.workflow.run import RunEvent
+from cloister.workflow.watching import RunEvent
 from tests.system.example_job import TUMOUR, run
 
 

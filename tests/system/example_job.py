@@ -13,7 +13,8 @@ from cloister.core.canonical import JSON
 from cloister.core.documents import load_yaml
 from cloister.workflow.jobfile import JobSpec, load_job
 from cloister.workflow.outcome import JobOutcome
-from cloister.workflow.run import Watcher, run_job
+from cloister.workflow.run import run_job
+from cloister.workflow.watching import Watcher
 from cloister.workflow.workspace import open_workspace
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -19,7 +19,7 @@ from cloister.evidence.predicates import (
 from cloister.federation import AdmissionError
 from cloister.federation.events import RoundStarted, SiteAdmitted, SiteRefused
 from cloister.workflow.outcome import JobOutcome
-from cloister.workflow.run import RunEvent
+from cloister.workflow.watching import RunEvent
 from tests.system.example_job import FAST, ExampleJob, finished_jobs, run
 from tests.system.reading import stated_in_log
 from tests.system.tampering import judge

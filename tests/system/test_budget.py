@@ -10,14 +10,17 @@ import pytest
 
 from cloister.evidence.predicates import BudgetSpend, JobClosed, Violation
 from cloister.federation.events import RoundStarted
+from cloister.health import load_source
 from cloister.privacy import BudgetExceeded, BudgetLedger, LedgerError
 from cloister.workflow.outcome import JobOutcome
-from cloister.workflow.run import RunEvent
+from cloister.workflow.watching import RunEvent
 from tests.system.example_job import EASY, FAST, SITES, ExampleJob, finished_jobs, run
 from tests.system.reading import stated_in_log
 from tests.system.tampering import judge
 
 BUDGET = 3.0
+HOSPITALS = ("northgate", "riverside", "lakeview")
+"""In the order of the example's manifest and request."""
 
 
 def ledgers(workspace: Path) -> dict[str, float]:
@@ -131,3 +134,34 @@ def test_a_deleted_ledger_is_not_made_anew(tmp_path: Path) -> None:
     assert refused.value.code == "ledger.missing"
     assert "backup" in refused.value.hint
     assert finished_jobs(tmp_path / "work") == [first.folder.name]
+
+
+def test_another_split_of_the_same_patients_gets_no_new_budget(spent: Spent, tmp_path: Path) -> None:
+    workspace = tmp_path / "work"
+    shutil.copytree(spent.workspace, workspace)
+    data = load_source("breast-cancer-wisconsin", seed=7)
+    hashes = {site: table.dataset_sha256 for site, table in data.sites.items()}
+    spec = ExampleJob(
+        job={**FAST, "privacy.target_epsilon": 2.0, "data.split_seed": 7},
+        manifest={
+            **EASY,
+            **{f"hospitals.{at}.dataset_sha256": hashes[site] for at, site in enumerate(HOSPITALS)},
+            "success_metrics.evaluation_method.test_set_sha256": data.test.sha256,
+        },
+        request={f"sites.{at}.dataset_sha256": hashes[site] for at, site in enumerate(HOSPITALS)},
+    ).spec(tmp_path / "job")
+    before = ledgers(workspace)
+    with pytest.raises(BudgetExceeded):
+        run(spec, workspace)
+    assert ledgers(workspace) == before
+
+
+def test_an_emptied_ledger_stops_the_next_job(spent: Spent, tmp_path: Path) -> None:
+    workspace = tmp_path / "work"
+    shutil.copytree(spent.workspace, workspace)
+    (path,) = (workspace / "parties" / "site" / "lakeview" / "budget").glob("*.sqlite")
+    path.unlink()
+    BudgetLedger.create(path, path.stem, 1e-4).close()
+    with pytest.raises(LedgerError) as refused:
+        run(ExampleJob().spec(tmp_path), workspace)
+    assert refused.value.code == "ledger.rolled_back"

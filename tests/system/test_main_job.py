@@ -33,7 +33,7 @@ from cloister.evidence.predicates import (
 from cloister.evidence.verifier import CHECK_IDS
 from cloister.federation.events import RoundFinished, SiteAdmitted, SiteRoundFinished
 from cloister.health import load_source
-from cloister.workflow.run import Stage
+from cloister.workflow.watching import Stage
 from tests.system.conftest import MainJob
 from tests.system.example_job import SITES
 from tests.system.tampering import judge

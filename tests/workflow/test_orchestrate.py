@@ -11,7 +11,7 @@ from cloister.core.errors import InputError
 from cloister.enclave import EnclaveError
 from cloister.enclave.orchestrator import orchestrate as through_the_door
 from cloister.workflow.orchestrate import JobHandle, orchestrate
-from cloister.workflow.run import RunEvent, Stage
+from cloister.workflow.watching import RunEvent, Stage
 from tests.system.example_job import ExampleJob, finished_jobs
 
 

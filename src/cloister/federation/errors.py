@@ -6,6 +6,13 @@ from types import MappingProxyType
 
 from cloister.core.errors import CloisterError
 
+_REFUSALS = ("ledger.", "airlock.", "policy.", "federation.update_refused", "federation.foreign_")
+
+
+def is_refusal(code: str) -> bool:
+    """Whether a site that left with this code refused under its own rules, rather than failed."""
+    return code.startswith(_REFUSALS)
+
 
 class FederationError(CloisterError):
     """A federated job did not come to its end."""

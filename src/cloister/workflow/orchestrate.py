@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cloister.workflow.jobfile import JobSpec, load_job
 from cloister.workflow.outcome import JobOutcome
-from cloister.workflow.run import RunEvent, Watcher, run_job
+from cloister.workflow.run import run_job
+from cloister.workflow.watching import RunEvent, Watcher
 from cloister.workflow.workspace import open_workspace
 
 

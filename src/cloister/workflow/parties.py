@@ -1,25 +1,29 @@
 """The parties of one job on this machine, each with its opened log and its statement writer.
 
-Whatever way the job ends, each party that has stated something closes its chain: completed, refused or
-failed. Then a log alone tells what became of the job.
+Whatever way the job ends, each party that has stated something closes its chain by what became of the job
+for itself: completed, refused or failed. Then a log alone tells it. A process that is killed can't; so the
+job is marked in the workspace as long as its chains are open, and who opens the workspace next closes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cloister.core.clock import Clock
 from cloister.core.errors import StorageError
 from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter
-from cloister.federation import FederationJob
+from cloister.federation import FederationJob, RefusalError
 from cloister.policy import PolicyError
 from cloister.privacy import BudgetExceeded
 from cloister.workflow.workspace import Party, Workspace
 
 HUB = "hub"
+
+
+Ending = Literal["completed", "refused", "failed"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Parties:
 
     hub: Seat
     sites: Mapping[str, Seat]
+    _left: dict[str, Ending] = field(default_factory=dict)
 
     @property
     def writers(self) -> Mapping[str, StatementWriter]:
@@ -48,13 +53,21 @@ class Parties:
         """The hub, then the sites by name."""
         return (self.hub, *(self.sites[name] for name in sorted(self.sites)))
 
-    def close(self, outcome: Literal["completed", "refused", "failed"]) -> None:
-        """Let every party state how the job ended for it, if it hasn't."""
+    def left(self, site: str, ending: Ending) -> None:
+        """Note how the job ended for a site that takes no further part in it."""
+        self._left[site] = ending
+
+    def close(self, ending: Ending) -> None:
+        """Let every party state how the job ended for it, if it hasn't.
+
+        Args:
+            ending: How it ended for the hub and for every site that hadn't left before.
+        """
         for seat in self.seats:
             if not seat.log.extract(seat.writer.job_id).entries:
                 continue
             try:
-                seat.writer.close(outcome)
+                seat.writer.close(self._left.get(seat.party.name, ending) if seat is not self.hub else ending)
             except EvidenceError as error:
                 if error.code != "evidence.job_closed":
                     raise
@@ -87,7 +100,7 @@ def open_parties(workspace: Workspace, job: FederationJob, *, clock: Clock) -> I
         _require_unused(parties, job)
         try:
             yield parties
-        except (PolicyError, BudgetExceeded):
+        except (PolicyError, BudgetExceeded, RefusalError):
             parties.close("refused")
             raise
         except BaseException:

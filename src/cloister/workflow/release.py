@@ -11,7 +11,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,22 +133,21 @@ def state_evaluation(measured: Measured, test: TestSet, hub: StatementWriter) ->
     )
 
 
-def state_release(
-    model_file: bytes, weights: Mapping[str, np.ndarray], goal: Goal, hub: StatementWriter
+def hold_against(
+    model_file: bytes, weights: Mapping[str, np.ndarray], goal: Goal
 ) -> tuple[OutputConstraint, ...]:
-    """Hold the model file against the output constraints and write the result into the hub's log.
+    """Hold a model file against the hospitals' output constraints.
 
     Args:
         model_file: The encoded model.
         weights: The tensors in it.
         goal: The hospitals' constraints.
-        hub: The hub's statement writer.
 
     Returns:
-        The constraints that aren't satisfied.
+        Every constraint, with whether it is satisfied.
     """
     size = len(model_file)
-    constraints = (
+    return (
         OutputConstraint(
             name="allowed-outputs",
             satisfied=OutputKind.MODEL_WEIGHTS in goal.outputs,
@@ -165,18 +164,53 @@ def state_release(
             detail=f"{len(weights)} tensors, {sum(tensor.size for tensor in weights.values())} values",
         ),
     )
-    unmet = tuple(constraint for constraint in constraints if not constraint.satisfied)
+
+
+def require_satisfied(constraints: Sequence[OutputConstraint]) -> None:
+    """Refuse a model of which some constraint doesn't hold.
+
+    Args:
+        constraints: What it was held against.
+
+    Raises:
+        PolicyError: ``policy.refused`` with every unmet constraint in its details.
+    """
+    unmet = [f"{one.name}: {one.detail}" for one in constraints if not one.satisfied]
+    if unmet:
+        raise PolicyError(
+            "policy.refused",
+            "the model isn't released",
+            "The manifests' output constraints don't allow it.",
+            details=unmet,
+        )
+
+
+def state_release(
+    model_file: bytes, weights: Mapping[str, np.ndarray], goal: Goal, hub: StatementWriter
+) -> tuple[OutputConstraint, ...]:
+    """Hold the model file against the output constraints and write the result into the hub's log.
+
+    Args:
+        model_file: The encoded model.
+        weights: The tensors in it.
+        goal: The hospitals' constraints.
+        hub: The hub's statement writer.
+
+    Returns:
+        Every constraint, with whether it is satisfied.
+    """
+    constraints = hold_against(model_file, weights, goal)
     digest = sha256_hex(model_file)
     hub.write(
         Release,
         (Subject(name="model", sha256=digest),),
         model_sha256=digest,
-        model_bytes=size,
+        model_bytes=len(model_file),
         weights_sha256=tensors_sha256(weights),
         constraints=constraints,
-        approved=not unmet,
+        approved=all(one.satisfied for one in constraints),
     )
-    return unmet
+    return constraints
 
 
 def _site_score(test: TestSet, site: str, risk: np.ndarray, smallest: int) -> SiteScore:

@@ -24,13 +24,10 @@ from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.workflows.fedavg import FedAvg
 
 from cloister.core.errors import CloisterError
-from cloister.federation.errors import AdmissionError, FederationError, RefusalError
+from cloister.federation.errors import AdmissionError, FederationError, RefusalError, is_refusal
 from cloister.federation.flare.aggregator import SiteOrderedAggregator
 from cloister.federation.flare.messages import TASKS_POSTED, error_code, hub_node
 from cloister.federation.node import AggregatedRound, HubNode, SiteFailure, Weights
-
-_REFUSALS = ("ledger.", "airlock.", "policy.", "federation.update_refused", "federation.foreign_")
-"""Beginnings of the codes with which a site refuses under its own rules, rather than fails."""
 
 
 class QuorumFedAvg(FedAvg):
@@ -164,7 +161,7 @@ class QuorumFedAvg(FedAvg):
             f"and needs {self._min_sites}"
         )
         hint = "the details name each site that left, and why"
-        if any(code.startswith(_REFUSALS) for code in self._left.values()):
+        if any(is_refusal(code) for code in self._left.values()):
             return RefusalError("federation.sites_refused", message, hint)
         return FederationError("federation.quorum_lost", message, hint)
 

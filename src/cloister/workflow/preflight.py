@@ -1,0 +1,32 @@
+"""What would stop a job after its training, looked at before any budget is spent.
+
+A spent budget doesn't come back. So the model as it starts, which has the form of the one that will be
+released, is measured and held against the manifests' constraints first.
+"""
+
+from __future__ import annotations
+
+from cloister.enclave.model_file import encode_model
+from cloister.federation import FederationJob
+from cloister.federation.hub import initial_weights
+from cloister.health import TestSet
+from cloister.workflow.release import Goal, hold_against, measure_model, require_satisfied
+from cloister.workflow.scoring import CLASSES
+
+
+def require_releasable(job: FederationJob, test: TestSet, goal: Goal) -> None:
+    """Refuse a job whose model couldn't be measured or released, however well it trains.
+
+    Args:
+        job: Names model and seed.
+        test: The test set.
+        goal: The hospitals' metric and constraints.
+
+    Raises:
+        InputError: The metric is undefined on this test set, or its labels are not two classes.
+        ModelError: The job's model can't be built.
+        PolicyError: ``policy.refused``: the model's form breaks a constraint.
+    """
+    start = initial_weights(job, test.features.shape[1], CLASSES)
+    measure_model(job, start, test, goal)
+    require_satisfied(hold_against(encode_model(start), start, goal))

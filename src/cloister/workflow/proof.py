@@ -1,0 +1,69 @@
+"""The receipt of a finished job, the keys to check it with, and this machine's own check of it."""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import uuid4
+
+from cloister.core.files import write_new
+from cloister.core.hashes import sha256_hex
+from cloister.enclave.attestation import certificate_pem
+from cloister.evidence import Role, Trust, TrustEntry, write_trust
+from cloister.evidence.receipt import ModelFile, compose_receipt
+from cloister.evidence.verifier import TestRandomness, Verdict, Verifier, model_artifact
+from cloister.workflow.case import Case
+from cloister.workflow.checks import full_registry
+from cloister.workflow.outcome import MODEL_FILE, RECEIPT_FILE, TRUST_FOLDER
+from cloister.workflow.parties import HUB
+from cloister.workflow.watching import Stage
+
+READABLE: Final = 0o644
+
+
+def prove(case: Case, model_file: bytes) -> Verdict:
+    """Compose the receipt, write it with the public keys, and verify it like a stranger would.
+
+    Args:
+        case: The job, each of whose parties has closed its chain.
+        model_file: The released model.
+
+    Returns:
+        What the verifier says.
+
+    Raises:
+        EvidenceError: A statement is missing.
+    """
+    case.watch(Stage("composing and checking the receipt"))
+    model = ModelFile(name=MODEL_FILE, sha256=sha256_hex(model_file), bytes=len(model_file))
+    receipt = compose_receipt(
+        receipt_id=str(uuid4()),
+        issuer=HUB,
+        signer=case.parties.hub.party.signer,
+        clock=case.clock,
+        job=case.job.model_dump(mode="json"),
+        manifests=case.agreement.manifest_envelopes,
+        request=case.agreement.request_envelope,
+        model=model,
+        extracts=[seat.log.extract(case.job.job_id) for seat in case.parties.seats],
+    )
+    write_new(case.staging / RECEIPT_FILE, receipt, mode=READABLE)
+    write_trust(case.staging / TRUST_FOLDER, _trust_entries(case))
+    accept = TestRandomness.REFUSE if case.test_seed is None else TestRandomness.ACCEPT
+    verifier = Verifier(Trust.load(case.staging / TRUST_FOLDER), full_registry(), accept=accept)
+    return verifier.verify(receipt, model_artifact(model_file))
+
+
+def _trust_entries(case: Case) -> list[TrustEntry]:
+    entries = [
+        TrustEntry(Role(seat.party.role), seat.party.name, seat.party.signer.public_key.pem.encode())
+        for seat in case.parties.seats
+    ]
+    entries += [
+        TrustEntry(Role.HOSPITAL, site, manifest.hospital.public_key.encode())
+        for site, manifest in case.agreement.manifests.items()
+    ]
+    developer = case.agreement.request.ai_developer
+    entries.append(TrustEntry(Role.DEVELOPER, developer.id, developer.public_key.encode()))
+    root = certificate_pem(case.workspace.simulated_vendor(case.clock).root_der)
+    entries.append(TrustEntry(Role.TEE_ROOT, "SIMULATED", root))
+    return entries

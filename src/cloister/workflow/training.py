@@ -1,0 +1,158 @@
+"""From an agreed job to trained weights: open it, build hub and sites, let the federation run.
+
+Rules kept here:
+
+- The job is opened in the hub's log before any site is challenged.
+- A job of which some round would not fit a budget costs nothing: it is refused before its first round.
+- How each site left is known to whoever closes its chain, also if the job comes to nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cloister.core.hashes import sha256_hex
+from cloister.enclave.attestation import AppraisalPolicy, NonceBook, TrustStore
+from cloister.enclave.attestation import Verifier as AttestationVerifier
+from cloister.enclave.measure import code_measurement
+from cloister.evidence import Subject
+from cloister.evidence.predicates import JobOpened
+from cloister.federation import FederationResult, HubRuntime, LocalBackend, SiteRuntime, compile_job
+from cloister.federation.compile import JobFolder
+from cloister.federation.errors import is_refusal
+from cloister.federation.events import FederationEvent, SiteLeft, SiteRefused
+from cloister.federation.hub import initial_weights
+from cloister.federation.node import Weights
+from cloister.federation.site import RandomnessFor, os_randomness, seeded_test_randomness
+from cloister.privacy import Limit, Scope
+from cloister.workflow.admission import Agreement
+from cloister.workflow.affordability import require_affordable
+from cloister.workflow.case import Case
+from cloister.workflow.history import History
+from cloister.workflow.outcome import RoundRecord
+from cloister.workflow.release import measure_model
+from cloister.workflow.scoring import CLASSES
+from cloister.workflow.watching import Stage
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the federation left: the final weights, its rounds, and how long they took."""
+
+    result: FederationResult
+    sites: Mapping[str, SiteRuntime]
+    rounds: tuple[RoundRecord, ...]
+    seconds: float
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """The sites that did not take part to the end, each with the reason."""
+        refused = {one.site: one.reason for one in self.result.admissions if not one.admitted}
+        left = {one.site: f"{one.code} in round {one.round + 1}" for one in self.result.failures}
+        return refused | left
+
+
+def train(case: Case) -> Trained:
+    """Open the job, attest its sites and run all its rounds.
+
+    Args:
+        case: The job and all it works with.
+
+    Raises:
+        CloisterError: What kept the job from its end; every site that left by itself is noted as such.
+    """
+    case.watch(Stage("attesting each site (SIMULATED), then training"))
+    job = case.job
+    compiled = compile_job(job)
+    compiled.write(case.staging / "job")
+    _open_job(case, compiled)
+    sites = _sites(case)
+    limits = {site: _limits(case.agreement, site) for site in job.clients}
+    require_affordable(job, sites, case.ledgers, limits, case.parties.writers)
+
+    def watch(event: FederationEvent) -> None:
+        match event:
+            case SiteRefused(site):
+                case.parties.left(site, "refused")
+            case SiteLeft(site, _, code):
+                case.parties.left(site, "refused" if is_refusal(code) else "failed")
+            case _:
+                pass
+        case.watch(event)
+
+    history = History(job.job_id, watch)
+    began = time.perf_counter()
+    result = LocalBackend(case.staging).run(job, compiled, _hub(case), sites, history.take)
+    seconds = time.perf_counter() - began
+    return Trained(result, sites, history.rounds(case.goal.metric.value), seconds)
+
+
+def _open_job(case: Case, compiled: JobFolder) -> None:
+    digest = sha256_hex(case.job.canonical())
+    case.parties.hub.writer.write(
+        JobOpened,
+        (Subject(name="job", sha256=digest),),
+        job_sha256=digest,
+        job_folder_sha256=compiled.sha256,
+        code_measurement=code_measurement().hex(),
+        sites=sorted(case.job.clients),
+        rounds=case.job.rounds,
+        strategy=case.job.strategy.value,
+        test_set=case.data.test.name,
+    )
+
+
+def _sites(case: Case) -> dict[str, SiteRuntime]:
+    vendor = case.workspace.simulated_vendor(case.clock)
+    measurement = code_measurement()
+    return {
+        site: SiteRuntime(
+            case.job,
+            case.data.sites[site],
+            CLASSES,
+            ledger=case.ledgers[site],
+            statements=seat.writer,
+            site_key_id=seat.party.signer.public_key.key_id,
+            platform=vendor.platform(site, measurement),
+            randomness=_randomness(case, site),
+            limits=_limits(case.agreement, site),
+        )
+        for site, seat in case.parties.sites.items()
+    }
+
+
+def _hub(case: Case) -> HubRuntime:
+    job, manifests = case.job, case.agreement.manifests
+    root = case.workspace.simulated_vendor(case.clock).root_der
+
+    def evaluate(weights: Weights) -> dict[str, float]:
+        measured = measure_model(job, weights, case.data.test, case.goal)
+        return {case.goal.metric.value: measured.result.value}
+
+    return HubRuntime(
+        job,
+        initial_weights(job, case.data.test.features.shape[1], CLASSES),
+        statements=case.parties.hub.writer,
+        verifier=AttestationVerifier(TrustStore.simulated(root), case.clock),
+        nonces=NonceBook(case.clock),
+        policy=AppraisalPolicy.agreed_by(manifest.attestation for manifest in manifests.values()),
+        site_key_ids={site: seat.party.signer.public_key.key_id for site, seat in case.parties.sites.items()},
+        records={site: manifests[site].dataset_scope.sample_size for site in job.clients},
+        evaluate=evaluate,
+    )
+
+
+def _randomness(case: Case, site: str) -> RandomnessFor:
+    if case.test_seed is None:
+        return os_randomness(site, case.job.job_id)
+    return seeded_test_randomness(case.test_seed, site)
+
+
+def _limits(agreement: Agreement, site: str) -> tuple[Limit, ...]:
+    guardrails = agreement.manifests[site].privacy_guardrails
+    return (
+        Limit("manifest budget", guardrails.epsilon_budget, Scope.DATASET),
+        Limit("manifest hard stop", guardrails.epsilon_hard_stop, Scope.DATASET),
+    )
