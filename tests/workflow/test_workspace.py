@@ -9,11 +9,13 @@ import pytest
 
 from cloister.core.clock import Clock
 from cloister.core.errors import KeyStoreError, StorageError
-from cloister.core.hashes import sha256_hex
+from cloister.core.hashes import Sha256, sha256_hex
 from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter, Subject
 from cloister.evidence.predicates import BudgetSpend, DataCommitment
 from cloister.evidence.transcript import SampledGaussian, event_to_json
-from cloister.privacy.errors import LedgerError
+from cloister.health import FederatedData, load_source, prepare_source
+from cloister.privacy.budget import Limit, Scope
+from cloister.privacy.errors import BudgetExceeded, LedgerError
 from cloister.privacy.ledger import BudgetLedger, Purpose
 from cloister.workflow.workspace import Party, Workspace, open_workspace
 
@@ -318,3 +320,69 @@ def test_a_ledger_that_went_another_way_since_a_stated_spend_is_refused(
     with pytest.raises(LedgerError) as refused:
         workspace.ledger(site, DATASET, delta=1e-4)
     assert refused.value.code == "ledger.rolled_back"
+
+
+# The same patients under another hash
+
+TABLE = ["50,no", "61,yes", "47,no", "72,yes"]
+DECLARATION = f"""\
+document: cloister.table/v1
+sites: [north]
+test_set: holdout
+citation: invented
+table:
+  name: {DATASET}
+  basis: invented
+  columns: [{{name: age, lower: 0.0, upper: 120.0}}]
+  label: {{name: ill, classes: ["no", "yes"]}}
+"""
+VARIANTS = {
+    "another order": TABLE[::-1],
+    "one row more": [*TABLE, "55,no"],
+    "one row less": TABLE[1:],
+    "a cell nudged": ["50.0001,no", *TABLE[1:]],
+}
+
+
+def load_table(folder: Path, rows: list[str]) -> FederatedData:
+    folder.mkdir(exist_ok=True)
+    (folder / "schema.yaml").write_text(DECLARATION)
+    for name, lines in (("north", rows), ("test", TABLE)):
+        (folder / f"{name}.csv").write_text("\n".join(["age,ill", *lines]) + "\n")
+    prepare_source("csv", data_dir=folder)
+    return load_source("csv", data_dir=folder)
+
+
+def spend_on(workspace: Workspace, data: FederatedData, job: str) -> None:
+    site = workspace.party("site", "north")
+    with workspace.ledger(site, data.schema.name, delta=1e-4) as ledger:
+        ledger.reserve(
+            SampledGaussian(0.2, 2.864, 40),
+            dataset_sha256=Sha256(data.sites["north"].dataset_sha256),
+            job_id=job,
+            round_number=0,
+            purpose=Purpose.TRAINING,
+            limits=[Limit("manifest budget", 2.0, Scope.DATASET)],
+        )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_table_that_was_changed_to_get_another_hash_charges_the_same_budget(
+    workspace: Workspace, tmp_path: Path, variant: str
+) -> None:
+    first = load_table(tmp_path / "tables", TABLE)
+    spend_on(workspace, first, JOB)
+    changed = load_table(tmp_path / "tables", VARIANTS[variant])
+    assert changed.sites["north"].dataset_sha256 != first.sites["north"].dataset_sha256
+    with pytest.raises(BudgetExceeded):
+        spend_on(workspace, changed, OTHER_JOB)
+
+
+def test_a_new_salt_gives_another_hash_and_no_new_budget(workspace: Workspace, tmp_path: Path) -> None:
+    first = load_table(tmp_path / "tables", TABLE)
+    spend_on(workspace, first, JOB)
+    (tmp_path / "tables" / "north.salt").unlink()
+    salted_anew = load_table(tmp_path / "tables", TABLE)
+    assert salted_anew.sites["north"].dataset_sha256 != first.sites["north"].dataset_sha256
+    with pytest.raises(BudgetExceeded):
+        spend_on(workspace, salted_anew, OTHER_JOB)
