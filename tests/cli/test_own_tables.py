@@ -95,6 +95,48 @@ def test_tables_as_declared_train_a_model(tables: Path, cloister: Cloister, tmp_
     assert cloister("run", job, "--data", tables, "--workspace", tmp_path / "w", "--quiet").code == 0
 
 
+def test_data_makes_the_salts_that_are_missing_and_says_so(
+    tables: Path, cloister: Cloister, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path / "job", tables)
+    (tables / "west.salt").unlink()
+    kept = (tables / "east.salt").read_text()
+    first = cloister("data", job, "--data", tables, "--json")
+    assert (first.code, [site["name"] for site in first.json()["sites"]]) == (0, ["east", "west"])
+    assert "made west.salt" in first.err
+    assert "east.salt" not in first.err
+    made = (tables / "west.salt").read_text()
+    again = cloister("data", job, "--data", tables)
+    assert (again.code, again.err) == (0, "")
+    assert ((tables / "east.salt").read_text(), (tables / "west.salt").read_text()) == (kept, made)
+    for salt in (kept, made):
+        assert salt.strip() not in first.out + first.err + again.out
+
+
+def test_a_run_without_a_salt_is_refused_and_makes_none(
+    tables: Path, cloister: Cloister, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path / "job", tables)
+    (tables / "west.salt").unlink()
+    ended = cloister("run", job, "--data", tables, "--workspace", tmp_path / "w", "--quiet")
+    assert ended.code == 2
+    assert "health.salt_missing" in ended.err
+    assert "cloister data" in ended.err
+    assert not (tables / "west.salt").exists()
+    assert finished_jobs(tmp_path / "w") == []
+
+
+def test_no_salt_is_written_anywhere_by_a_run(tables: Path, cloister: Cloister, tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job", tables)
+    assert cloister("run", job, "--data", tables, "--workspace", tmp_path / "w", "--quiet").code == 0
+    for site in ("east", "west"):
+        salt = (tables / f"{site}.salt").read_text().strip()
+        for path in (tmp_path / "w").rglob("*"):
+            content = path.read_bytes() if path.is_file() else b""
+            assert salt.encode() not in content
+            assert bytes.fromhex(salt) not in content
+
+
 def line(number: int, text: str) -> Callable[[Path], None]:
     def spoil(tables: Path) -> None:
         lines = (tables / "west.csv").read_text().splitlines()

@@ -31,7 +31,9 @@ def commitment(raw: Float64Array = RAW, salt: bytes = SALT) -> str:
 
 
 @pytest.mark.parametrize(
-    ("salt", "in_header"), [(PUBLIC_RECORDS, b""), (SALT, b'"salt":"' + SALT.hex().encode() + b'",')]
+    ("salt", "in_header"),
+    [(PUBLIC_RECORDS, b""), (SALT, b'"salt":"' + SALT.hex().encode() + b'",')],
+    ids=["public", "salted"],
 )
 def test_the_hash_is_what_its_description_says(salt: bytes, in_header: bytes) -> None:
     header = (
