@@ -20,7 +20,7 @@ from cloister.federation import AdmissionError
 from cloister.federation.events import RoundStarted, SiteAdmitted, SiteRefused
 from cloister.workflow.outcome import JobOutcome
 from cloister.workflow.watching import RunEvent
-from tests.system.example_job import FAST, ExampleJob, finished_jobs, run
+from tests.system.example_job import FAST, SITES, ExampleJob, finished_jobs, run
 from tests.system.reading import stated_in_log
 from tests.system.tampering import judge
 
@@ -116,15 +116,36 @@ def test_a_job_that_needs_the_refused_site_fails_and_leaves_no_folder(
     assert finished_jobs(tmp_path / "work") == []
 
 
-def test_a_job_that_failed_is_closed_as_failed_by_everybody(
+def endings(workspace: Path) -> dict[str, str]:
+    """How the job ended by each party's own log."""
+    found = {}
+    for role, name in (("hub", "hub"), *(("site", site) for site in SITES)):
+        closed = stated_in_log(workspace, role, name)[-1]
+        assert isinstance(closed, JobClosed)
+        found[name] = closed.outcome
+    return found
+
+
+def test_a_site_that_was_refused_does_not_say_that_the_job_completed_for_it(without_one: WithoutOne) -> None:
+    assert endings(without_one[0].folder.parents[1]) == {
+        "hub": "completed",
+        "northgate": "completed",
+        "riverside": "completed",
+        FOREIGN: "refused",
+    }
+
+
+def test_a_job_that_failed_is_closed_as_failed_by_whoever_was_not_refused(
     foreign_code: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(AdmissionError):
         run(ExampleJob().spec(tmp_path), tmp_path / "work")
-    for role, name in (("hub", "hub"), ("site", FOREIGN), ("site", "northgate")):
-        closed = stated_in_log(tmp_path / "work", role, name)[-1]
-        assert isinstance(closed, JobClosed)
-        assert closed.outcome == "failed"
+    assert endings(tmp_path / "work") == {
+        "hub": "failed",
+        "northgate": "failed",
+        "riverside": "failed",
+        FOREIGN: "refused",
+    }
 
 
 def test_a_manifest_that_allows_no_simulation_admits_nobody_here(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from cloister.core.files import read_bounded
 from cloister.core.hashes import sha256_file
-from cloister.evidence import Trust
-from cloister.evidence.predicates import BudgetSpend, UpdateReleased
+from cloister.evidence import Predicate, Trust
+from cloister.evidence.predicates import BudgetSpend, JobClosed, UpdateReleased
 from cloister.evidence.transcript import epsilon, event_from_json
 from cloister.evidence.verifier import Verifier, model_artifact
 from cloister.privacy import BudgetLedger
@@ -96,6 +96,16 @@ def check_what_is_left(workspace: Path) -> dict[str, float]:
     return spent
 
 
+def check_that_every_chain_ends(made: list[Predicate], completed: str) -> None:
+    """The last a party says about a job is how it ended; one that was killed has failed, if not completed."""
+    last = {one.job_id: one for one in made}
+    assert all(isinstance(one, JobClosed) for one in last.values())
+    assert {one.outcome for one in last.values() if isinstance(one, JobClosed)} <= {"completed", "failed"}
+    ending = last[completed]
+    assert isinstance(ending, JobClosed)
+    assert ending.outcome == "completed"
+
+
 def verify_folder(folder: Path) -> None:
     model = read_bounded(folder / "model.safetensors", 10**6)
     verifier = Verifier(Trust.load(folder / "trust"), full_registry())
@@ -110,6 +120,8 @@ def stop_and_run_again(folder: Path, after: float, how: signal.Signals) -> int:
     before = check_what_is_left(workspace)
     outcome = run(JOB.spec(folder / "job"), workspace)
     assert judge(outcome).accepted
+    for role, name in (("hub", "hub"), *(("site", site) for site in SITES)):
+        check_that_every_chain_ends(stated_in_log(workspace, role, name), outcome.job_id)
     after_again = check_what_is_left(workspace)
     assert all(after_again[site] > before[site] for site in SITES)
     for site in outcome.sites:

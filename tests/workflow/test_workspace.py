@@ -17,7 +17,8 @@ from cloister.health import FederatedData, load_source, prepare_source
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded, LedgerError
 from cloister.privacy.ledger import BudgetLedger, Purpose
-from cloister.workflow.workspace import Party, Workspace, open_workspace
+from cloister.workflow.party import Party
+from cloister.workflow.workspace import Workspace, open_workspace
 
 JOB = "11111111-1111-4111-8111-111111111111"
 OTHER_JOB = "22222222-2222-4222-8222-222222222222"

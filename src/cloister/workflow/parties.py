@@ -18,7 +18,8 @@ from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter
 from cloister.federation import FederationJob, RefusalError
 from cloister.policy import PolicyError
 from cloister.privacy import BudgetExceeded
-from cloister.workflow.workspace import Party, Workspace
+from cloister.workflow.party import Party
+from cloister.workflow.workspace import Workspace
 
 HUB = "hub"
 
@@ -98,14 +99,15 @@ def open_parties(workspace: Workspace, job: FederationJob, *, clock: Clock) -> I
 
         parties = Parties(hub=seat("hub", HUB), sites={site: seat("site", site) for site in job.clients})
         _require_unused(parties, job)
+        workspace.open_jobs.begin(job.job_id, [seat.party for seat in parties.seats])
         try:
             yield parties
-        except (PolicyError, BudgetExceeded, RefusalError):
-            parties.close("refused")
+        except BaseException as error:
+            refused = isinstance(error, PolicyError | BudgetExceeded | RefusalError)
+            parties.close("refused" if refused else "failed")
+            workspace.open_jobs.end(job.job_id)
             raise
-        except BaseException:
-            parties.close("failed")
-            raise
+        workspace.open_jobs.end(job.job_id)
 
 
 def _require_unused(parties: Parties, job: FederationJob) -> None:

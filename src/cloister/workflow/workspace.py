@@ -7,12 +7,14 @@
     <root>/parties/site/<name>/budget/      one ledger per dataset, outside every job's folder
     <root>/simulated-vendor/                the maker of the sites' simulated chips
     <root>/jobs/<job>/                      what a finished job leaves: model, receipt, trust, report
+    <root>/open/<job>                       a job whose parties haven't closed their chains yet
     <root>/logs/<job>.jsonl                 the machine's own log of the run
 
 Rules kept here:
 
 - One process at a time: a second one is refused, it doesn't wait and it doesn't share.
 - A job's folder appears complete or not at all: it is built under a hidden name and renamed.
+- Whoever opens it after a killed run first closes, as failed, the chains that run left open.
 - A ledger that is gone, or lacks a spend, while the site's log shows spending on its dataset is refused.
 """
 
@@ -23,60 +25,23 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from cloister.core.clock import Clock
+from cloister.core.clock import Clock, system_clock
 from cloister.core.errors import StorageError
-from cloister.core.files import sync_directory, write_new
+from cloister.core.files import sync_directory
 from cloister.core.hashes import Sha256
-from cloister.core.keys import FileKeyStore, Signer
+from cloister.core.keys import FileKeyStore
 from cloister.enclave.attestation.simulator import SimulatedVendor
-from cloister.evidence import EvidenceLog, Role, log_origin, open_statement
+from cloister.evidence import open_statement
 from cloister.evidence.predicates import BudgetSpend, DataCommitment
 from cloister.privacy.errors import LedgerError
 from cloister.privacy.ledger import BudgetLedger
+from cloister.workflow.open_jobs import OpenJobs
+from cloister.workflow.party import Party
 
 _STAGING = ".unfinished-"
-
-
-@dataclass(frozen=True)
-class Party:
-    """One signer and, where it acts in a job, its log."""
-
-    name: str
-    role: str
-    signer: Signer
-    folder: Path
-
-    def open_log(self) -> EvidenceLog:
-        """Open the party's evidence log, beginning it with the party's first use.
-
-        Raises:
-            EvidenceError: The log is gone although the party has used it, or it doesn't hold together.
-        """
-        path, begun = self.folder / "log.sqlite", self.folder / "log.begun"
-        origin = log_origin(Role(self.role), self.name)
-        if not path.exists() and not begun.exists():
-            self._begin_log(path, origin)
-        log = EvidenceLog.open(path, origin=origin, signer=self.signer)
-        if not begun.exists():
-            write_new(begun, b"")
-        return log
-
-    def _begin_log(self, path: Path, origin: str) -> None:
-        """Make an empty log that appears whole: a disk that fills up meanwhile leaves none behind."""
-        draft = path.with_name(".log.unfinished")
-        for leftover in path.parent.glob(f"{draft.name}*"):
-            leftover.unlink()
-        try:
-            EvidenceLog.create(draft, origin=origin, signer=self.signer).close()
-            draft.rename(path)
-        finally:
-            for leftover in path.parent.glob(f"{draft.name}*"):
-                leftover.unlink()
-        sync_directory(path.parent)
 
 
 class Workspace:
@@ -84,6 +49,7 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.open_jobs = OpenJobs(root / "open")
 
     def party(self, role: str, name: str) -> Party:
         """Return a party, making its key on first use."""
@@ -175,14 +141,16 @@ class Workspace:
 
 
 @contextmanager
-def open_workspace(root: Path) -> Iterator[Workspace]:
+def open_workspace(root: Path, *, clock: Clock = system_clock) -> Iterator[Workspace]:
     """Open a workspace for one process.
 
     Args:
         root: The folder; made if it isn't there.
+        clock: The time at which chains are closed that a killed run left open.
 
     Raises:
         StorageError: It can't be made or written, or another process works in it.
+        EvidenceError: A killed run's chain can't be closed, since its log is gone or doesn't hold together.
     """
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -197,6 +165,7 @@ def open_workspace(root: Path) -> Iterator[Workspace]:
         _lock(handle, root)
         workspace = Workspace(root)
         workspace.clear_unfinished()
+        workspace.open_jobs.close_all(workspace.party, clock)
         yield workspace
 
 
