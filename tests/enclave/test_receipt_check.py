@@ -10,6 +10,7 @@ import pytest
 
 from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize, parse
 from cloister.core.clock import fixed_clock, format_time
+from cloister.core.errors import CloisterError
 from cloister.enclave import (
     AppraisalPolicy,
     Binding,
@@ -176,12 +177,14 @@ LIES: dict[str, tuple[Lie, str]] = {
         set_field("evaluated_at", format_time(START + timedelta(hours=1))),
         "evaluated outside the time",
     ),
-    "a time that does not exist": (
-        set_field("evaluated_at", "2026-99-21T14:00:00.000000Z"),
-        "not of the form",
-    ),
     "attested after its first round": (after_the_first_round, "without a TRUSTED verdict"),
 }
+
+
+def test_a_verdict_at_a_time_that_does_not_exist_cannot_be_stated(job: AttestedJob) -> None:
+    with pytest.raises(CloisterError) as refused:
+        job.lying_hub(set_field("evaluated_at", "2026-99-21T14:00:00.000000Z"))
+    assert refused.value.code == "evidence.statement_refused"
 
 
 @pytest.mark.usefixtures("careless")
