@@ -39,6 +39,7 @@ from tests.system.example_job import SITES
 from tests.system.tampering import judge
 
 ROUNDS = 10
+LOCAL_STEPS = 2
 
 
 def statements(job: MainJob) -> list[Statement]:
@@ -112,10 +113,12 @@ def test_nothing_is_left_behind_outside_the_documented_folders(main_job: MainJob
         ".lock",
         "jobs",
         "logs",
+        "open",
         "parties",
         "simulated-vendor",
     }
     assert [path.name for path in (main_job.workspace / "jobs").iterdir()] == [main_job.outcome.folder.name]
+    assert not list((main_job.workspace / "open").iterdir())
 
 
 def test_no_thread_outlives_the_job(main_job: MainJob) -> None:
@@ -144,7 +147,7 @@ def test_each_site_spends_within_the_target_and_says_how_much(main_job: MainJob)
     for site in main_job.outcome.sites:
         assert 0 < site.epsilon <= site.epsilon_limit == 2.0
         assert site.epsilon_dataset == site.epsilon
-        assert site.steps == ROUNDS
+        assert site.steps == ROUNDS * LOCAL_STEPS
     assert [site.site for site in main_job.outcome.sites] == sorted(SITES)
 
 
