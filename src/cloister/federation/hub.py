@@ -30,6 +30,7 @@ from cloister.enclave.attestation import (
 )
 from cloister.enclave.errors import AttestationError
 from cloister.enclave.tensors import tensors_sha256
+from cloister.evidence.checks import escaped
 from cloister.evidence.predicates import AttestationVerdict, RoundAggregated, Violation
 from cloister.evidence.statement import Subject
 from cloister.evidence.writer import StatementWriter
@@ -178,7 +179,7 @@ class HubRuntime:
             Violation,
             [Subject(f"job {self._job.job_id}", Sha256(self._job.sha256))],
             rule=rule,
-            detail=detail[:500],
+            detail=escaped(detail)[:500],
             artifact_sha256=None,
         )
 

@@ -28,6 +28,7 @@ from cloister.enclave.airlock import AirlockPolicy, screen
 from cloister.enclave.attestation import Binding, Evidence
 from cloister.enclave.errors import AirlockViolation
 from cloister.enclave.tensors import tensors_sha256
+from cloister.evidence.checks import escaped
 from cloister.evidence.predicates import BudgetSpend, UpdateReleased, Violation
 from cloister.evidence.statement import Subject
 from cloister.evidence.transcript import RELATION, UNIT, Event, coalesce, event_to_json
@@ -328,6 +329,6 @@ class SiteRuntime:
             Violation,
             [Subject(f"job {self._job.job_id}", sha256_hex(self._job.canonical()))],
             rule=error.code,
-            detail=detail[:500],
+            detail=escaped(detail)[:500],
             artifact_sha256=artifact_sha256,
         )
