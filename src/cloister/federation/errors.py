@@ -29,6 +29,7 @@ class FederationError(CloisterError):
             "federation.bad_update": "A site's update does not fit the global model.",
             "federation.update_refused": "A site's raw result has no form that its airlock could look at.",
             "federation.incomplete": "The engine ended a job whose record of rounds is not complete.",
+            "federation.no_engine_part": "NVFlare asked for a part that a job in one process does not have.",
             "federation.no_node": "An NVFlare component found no node to work for.",
         }
     )

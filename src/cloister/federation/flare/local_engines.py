@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
@@ -29,12 +30,13 @@ from nvflare.private.fed.client.client_engine_executor_spec import ClientEngineE
 from nvflare.private.fed.client.client_runner import ClientRunner, ClientRunnerConfig
 from nvflare.private.fed.server.server_runner import ServerRunner, ServerRunnerConfig
 
+from cloister.federation.errors import FederationError
 from cloister.federation.flare.messages import TASKS_POSTED
 
 AuxHandler = Callable[..., Shareable]
 
 
-class _Participant:
+class _Participant(ABC):
     """What server and client engines share: contexts, components, events and auxiliary messages."""
 
     def __init__(
@@ -118,6 +120,7 @@ class _Participant:
             replies.update(self.send_aux_request([target], topic, request, timeout, fl_ctx))
         return replies
 
+    @abstractmethod
     def send_aux_request(
         self,
         targets: list[str] | None,
@@ -128,10 +131,12 @@ class _Participant:
         optional: bool = False,  # noqa: FBT001, FBT002 - NVFlare's signature
         secure: bool = False,  # noqa: FBT001, FBT002
     ) -> dict[str, Shareable]:
-        raise NotImplementedError
+        """Sends one message to some participants and collects their answers."""
 
     def _absent(self, *_: object, **__: object) -> NoReturn:
-        raise NotImplementedError("a job in one process has no scheduler, snapshots or child processes")
+        raise FederationError(
+            "federation.no_engine_part", "a job in one process has no scheduler, snapshots or child processes"
+        )
 
 
 class LocalServerEngine(_Participant, ServerEngineSpec):
