@@ -74,6 +74,7 @@ def test_run_answers_a_machine_with_one_object_and_nothing_else(cloister: Cloist
         "rounds",
         "training_seconds",
         "receipt_accepted",
+        "accepted_with",
         "checks",
         "files",
     }
@@ -231,8 +232,8 @@ def test_verify_refuses_other_code_than_the_one_demanded(
     [
         ("nowhere.json", "trust", None, "input.missing_file", 2),
         ("trust", "trust", None, "input.unreadable", 2),
-        ("receipt.json", "nowhere", None, "evidence.trust_malformed", 1),
-        ("receipt.json", "receipt.json", None, "evidence.trust_malformed", 1),
+        ("receipt.json", "nowhere", None, "evidence.trust_malformed", 2),
+        ("receipt.json", "receipt.json", None, "evidence.trust_malformed", 2),
         ("receipt.json", "trust", "nowhere.safetensors", "input.missing_file", 2),
         ("receipt.json", "trust", "trust", "input.missing_file", 2),
     ],

@@ -144,3 +144,34 @@ def test_the_closing_is_left_to_close(log: EvidenceLog, signer: Signer, clock: C
     writer = StatementWriter(log, signer, "north", JOB_ID, clock)
     with pytest.raises(EvidenceError):
         writer.write(JobClosed, [SUBJECT], statements=1, outcome="completed")
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_writer_interrupted_after_the_log_answered_goes_on_from_what_the_log_holds(
+    closing: bool, log: EvidenceLog, signer: Signer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = StatementWriter(log, signer, "north", JOB_ID, clock)
+    append = log.append
+
+    def interrupted(*arguments: object, **named: object) -> None:
+        append(*arguments, **named)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(log, "append", interrupted)
+    state = (
+        (lambda: writer.close("completed"))
+        if closing
+        else lambda: writer.write(Violation, [SUBJECT], **VIOLATION)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        state()
+    monkeypatch.undo()
+    if closing:
+        with pytest.raises(EvidenceError) as refused:
+            writer.close("failed")
+        assert refused.value.code == "evidence.job_closed"
+    else:
+        closed = writer.close("failed").statement.predicate
+        assert isinstance(closed, JobClosed)
+        assert (closed.sequence, closed.statements) == (1, 2)
+    assert len(log.extract(JOB_ID).entries) == (1 if closing else 2)

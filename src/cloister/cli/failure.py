@@ -24,6 +24,8 @@ _ADVICE = {
     "policy": "Compare the request with the manifest.",
     "federation": "The log in the workspace tells what happened before.",
     "attestation": "Ask the party whose evidence it is to make it anew.",
+    "evidence.trust_malformed": "Name the folder in which hub/, site/, hospital/ and tee-root/ are.",
+    "evidence.trust_unknown": "Ask that party for its public key over a channel you trust.",
     "evidence": "Restore the file from a copy; what was signed can't be repaired.",
     "ledger": "Restore the ledger from a copy; a budget can't be begun anew.",
     "storage": "Look at the disk's space and at the folder's permissions, then run again.",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.cli.failure import EXIT_REFUTED
+from cloister.evidence.predicates import SEEDED_TEST
 
 if TYPE_CHECKING:
     from cloister.workflow.outcome import JobOutcome
@@ -77,8 +78,8 @@ def _summarise(outcome: JobOutcome) -> None:
         "patients",
         "steps",
         "noise",
-        "epsilon",
-        "of limit",
+        "epsilon / job limit",
+        "all jobs / budget",
         f"accuracy on {outcome.test_set}",
         "AUROC",
     ):
@@ -89,8 +90,8 @@ def _summarise(outcome: JobOutcome) -> None:
             str(site.records),
             str(site.steps),
             f"{site.noise_multiplier:.3f}",
-            f"{site.epsilon:.4f}",
-            f"{site.epsilon_limit:g}",
+            f"{site.epsilon:.4f} / {site.epsilon_limit:g}",
+            f"{site.epsilon_dataset:.4f} / {site.epsilon_budget:g}",
             "n/a" if site.accuracy is None else f"{site.accuracy:.3f}",
             "undefined" if site.auroc is None else f"{site.auroc:.3f}",
         )
@@ -113,13 +114,18 @@ def _summarise(outcome: JobOutcome) -> None:
         f"improvement score {outcome.improvement:.3f} over {outcome.baseline_name} ({outcome.baseline:.3f});"
         f" {len(outcome.rounds)} rounds in {outcome.training_seconds:.1f} s"
     )
+    if outcome.improvement <= 0:
+        out.print("[bold yellow]no better than a constant answer[/]: the model learned nothing of use")
     if outcome.simulated:
         out.print(simulated_banner())
-    if outcome.randomness == "seeded-test":
+    if outcome.randomness == SEEDED_TEST:
         out.print(test_randomness_banner())
     failed = [check.id for check in outcome.verdict.checks if check.outcome.value != "passed"]
+    flag = " --accept-test-randomness" if outcome.randomness == SEEDED_TEST else ""
     if failed:
         out.print(f"[bold red]receipt refused[/]: {', '.join(failed)}")
+    elif flag:
+        out.print(f"receipt: all checks passed with test randomness accepted; refused without{flag}")
     else:
         out.print(f"receipt: all {len(outcome.verdict.checks)} checks passed")
     for label, path in (
@@ -129,5 +135,7 @@ def _summarise(outcome: JobOutcome) -> None:
     ):
         out.print(f"  {label:8}{path}", soft_wrap=True)
     out.print(
-        f"check it: cloister verify {outcome.receipt} --trust {outcome.trust}", soft_wrap=True, style="dim"
+        f"check it: cloister verify {outcome.receipt} --trust {outcome.trust}{flag}",
+        soft_wrap=True,
+        style="dim",
     )

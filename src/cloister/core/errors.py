@@ -24,8 +24,9 @@ EXIT_MEANINGS: Mapping[int, str] = MappingProxyType(
         2: "bad input or usage",
         3: "refused by policy, budget or airlock",
         4: "attestation refused",
-        5: "the environment: disk, port, permission",
+        5: "the machine: disk, permission, something in use",
         70: "an internal defect",
+        130: "interrupted",
     }
 )
 

@@ -31,6 +31,14 @@ class EvidenceError(CloisterError):
         "evidence.receipt_refused": "A receipt can't be issued over what the statements say.",
         "evidence.receipt_malformed": "A receipt is not canonical or not of the known schema.",
         "evidence.model_malformed": "A model file is not a strict safetensors file of float tensors.",
+    }
+
+
+class TrustError(EvidenceError):
+    """The keys that somebody wants to verify with can't be used."""
+
+    exit_code: ClassVar[int] = 2
+    CODES: ClassVar[Mapping[str, str]] = {
         "evidence.trust_malformed": "A trust directory can't be read as roles and keys.",
         "evidence.trust_conflict": "One key appears twice in a trust directory.",
         "evidence.trust_unknown": "The trust directory names no such party in this role.",

@@ -26,7 +26,7 @@ from typing import Final
 from cloister.core.errors import CloisterError, InputError
 from cloister.core.files import read_bounded, write_new
 from cloister.core.keys import PublicKey
-from cloister.evidence.errors import EvidenceError
+from cloister.evidence.errors import TrustError
 from cloister.evidence.predicates.base import PARTY_PATTERN, Role
 
 MAX_PEM_BYTES: Final = 64 * 1024
@@ -58,7 +58,7 @@ class Trust:
         for entry in entries:
             place = f"{entry.role.value}/{entry.party}"
             if not _PARTY.fullmatch(entry.party):
-                raise EvidenceError(
+                raise TrustError(
                     "evidence.trust_malformed", f"{entry.role.value} has a party with an improper name."
                 )
             if entry.role is Role.TEE_ROOT:
@@ -66,7 +66,7 @@ class Trust:
                 continue
             key = _key(entry.pem, place)
             if (entry.role, entry.party) in keys or key.key_id in owners:
-                raise EvidenceError(
+                raise TrustError(
                     "evidence.trust_conflict",
                     f"One key stands for {place} and for {owners.get(key.key_id, place)}.",
                     "Give each party a key of its own for each role.",
@@ -87,10 +87,10 @@ class Trust:
             The pinned keys.
 
         Raises:
-            EvidenceError: ``evidence.trust_malformed`` or ``evidence.trust_conflict``.
+            TrustError: ``evidence.trust_malformed`` or ``evidence.trust_conflict``.
         """
         if not directory.is_dir() or directory.is_symlink():
-            raise EvidenceError(
+            raise TrustError(
                 "evidence.trust_malformed",
                 f"{directory} is not a trust directory.",
                 "it holds <role>/<party>.pem with the roles " + ", ".join(role.value for role in Role),
@@ -99,12 +99,12 @@ class Trust:
         roles = {role.value: role for role in Role}
         for folder in sorted(directory.iterdir()):
             if folder.name not in roles or folder.is_symlink() or not folder.is_dir():
-                raise EvidenceError(
+                raise TrustError(
                     "evidence.trust_malformed", f"{folder.name} is not a role of a trust directory."
                 )
             for file in sorted(folder.iterdir()):
                 if file.suffix != ".pem" or file.is_symlink() or not file.is_file():
-                    raise EvidenceError(
+                    raise TrustError(
                         "evidence.trust_malformed", f"{folder.name}/{file.name} is not a <party>.pem file."
                     )
                 entries.append(TrustEntry(roles[folder.name], file.stem, _read(file)))
@@ -114,11 +114,11 @@ class Trust:
         """The key pinned for a party in a role.
 
         Raises:
-            EvidenceError: ``evidence.trust_unknown`` if there is none.
+            TrustError: ``evidence.trust_unknown`` if there is none.
         """
         found = self._keys.get((role, party))
         if found is None:
-            raise EvidenceError(
+            raise TrustError(
                 "evidence.trust_unknown",
                 f"The trust directory has no {role.value}/{party}.pem.",
                 "Ask that party for its public key over a channel you trust.",
@@ -145,7 +145,7 @@ def write_trust(directory: Path, entries: Iterable[TrustEntry]) -> None:
         entries: what to pin.
 
     Raises:
-        EvidenceError: if the entries conflict.
+        TrustError: if the entries conflict.
         StorageError: if a file is already there or can't be written.
     """
     pinned = list(entries)
@@ -160,7 +160,7 @@ def _read(file: Path) -> bytes:
     try:
         return read_bounded(file, MAX_PEM_BYTES)
     except InputError as error:
-        raise EvidenceError(
+        raise TrustError(
             "evidence.trust_malformed", f"{file.parent.name}/{file.name} can't be read."
         ) from error
 
@@ -169,6 +169,4 @@ def _key(pem: bytes, place: str) -> PublicKey:
     try:
         return PublicKey.from_pem(pem)
     except CloisterError as error:
-        raise EvidenceError(
-            "evidence.trust_malformed", f"{place}.pem is not an Ed25519 public key."
-        ) from error
+        raise TrustError("evidence.trust_malformed", f"{place}.pem is not an Ed25519 public key.") from error

@@ -72,18 +72,7 @@ class StatementWriter:
         self._job_id = job_id
         self._clock = clock
         self._lock = threading.Lock()
-        self._sequence = 0
-        self._previous: Sha256 | None = None
-        self._closed = False
-        self._recorded_at = ""
-        earlier = log.extract(job_id).entries
-        if earlier:
-            last = earlier[-1].envelope
-            self._sequence = len(earlier)
-            self._previous = last.payload_sha256
-            newest = open_statement(last).predicate
-            self._closed = isinstance(newest, JobClosed)
-            self._recorded_at = newest.recorded_at
+        self._follow_the_log()
 
     @property
     def party(self) -> str:
@@ -116,6 +105,7 @@ class StatementWriter:
         if predicate_class is JobClosed:
             raise EvidenceError("evidence.statement_refused", "A job is closed with close().")
         with self._lock:
+            self._catch_up()
             return self._write(predicate_class, subjects, fields)
 
     def close(self, outcome: Literal["completed", "refused", "failed"]) -> WrittenStatement:
@@ -128,11 +118,31 @@ class StatementWriter:
             The statement as written.
         """
         with self._lock:
+            self._catch_up()
             subject = Subject(f"job {self._job_id}", sha256_hex(self._job_id.encode("ascii")))
             fields: dict[str, object] = {"statements": self._sequence + 1, "outcome": outcome}
-            written = self._write(JobClosed, (subject,), fields)
-            self._closed = True
-            return written
+            return self._write(JobClosed, (subject,), fields)
+
+    def _catch_up(self) -> None:
+        # An interrupt can fall between the log's answer and ours; then only the log knows.
+        if not self._in_step:
+            self._follow_the_log()
+
+    def _follow_the_log(self) -> None:
+        """Take the chain up where the log has it: what is logged counts, told or not."""
+        self._sequence = 0
+        self._previous: Sha256 | None = None
+        self._closed = False
+        self._recorded_at = ""
+        earlier = self._log.extract(self._job_id).entries
+        if earlier:
+            last = earlier[-1].envelope
+            self._sequence = len(earlier)
+            self._previous = last.payload_sha256
+            newest = open_statement(last).predicate
+            self._closed = isinstance(newest, JobClosed)
+            self._recorded_at = newest.recorded_at
+        self._in_step = True
 
     def _write(
         self, predicate_class: type[Predicate], subjects: Sequence[Subject], fields: dict[str, object]
@@ -164,9 +174,12 @@ class StatementWriter:
             ) from None
         statement = Statement(require_subjects(subjects), predicate)
         envelope = sign_statement(statement, self._signer)
+        self._in_step = False
         entry = self._log.append(envelope, stream=self._job_id, position=self._sequence)
         written = WrittenStatement(statement, envelope, entry, envelope.payload_sha256)
         self._sequence += 1
         self._previous = written.sha256
         self._recorded_at = predicate.recorded_at
+        self._closed = predicate_class is JobClosed
+        self._in_step = True
         return written

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -59,7 +59,7 @@ class _JobPart(BaseModel):
 
 class _JobModel(_JobPart):
     architecture: str
-    parameters: dict[str, bool | int | float | str]
+    parameters: dict[str, bool | int | float | str | list[bool | int | float | str]]
 
 
 class _JobTraining(_JobPart):
@@ -105,7 +105,7 @@ def job_terms(job: JSON, *, datasets: Mapping[str, str], test_set: str) -> JobTe
         sites=tuple(sorted({*read.clients, *datasets})),
         datasets=dict(datasets),
         architecture=read.model.architecture,
-        hyperparameters=dict(read.model.parameters),
+        hyperparameters=cast(dict[str, JSON], read.model.parameters),
         strategy=read.strategy,
         rounds=read.rounds,
         local_steps=read.training.local_steps,
@@ -159,7 +159,7 @@ def _job_hyperparameters(_: ProtocolManifest, request: TrainingRequest, terms: J
     for name in sorted(asked.keys() | terms.hyperparameters.keys()):
         if name not in terms.hyperparameters or name not in asked:
             yield f"the hyperparameter {name} is not in both the job and the request"
-        elif canonicalize(terms.hyperparameters[name]) != canonicalize(asked[name]):
+        elif canonicalize(terms.hyperparameters[name]) != canonicalize(cast(JSON, asked[name])):
             yield f"the hyperparameter {name} differs between the job and the request"
 
 

@@ -36,7 +36,8 @@ from cloister.policy.manifest import Outputs
 from cloister.policy.signing import SignedDocument, decode_document, open_document, sign_document
 
 Integer = Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
-Hyperparameter = bool | Integer | float | Text
+Plain = bool | Integer | float | Text
+Hyperparameter = Plain | Annotated[list[Plain], Field(max_length=64)]
 
 
 class Developer(Section):

@@ -41,7 +41,8 @@ class SiteOutcome:
         steps: DP-SGD steps executed.
         epsilon: Spent by this job.
         epsilon_dataset: Spent on this dataset by all jobs so far.
-        epsilon_limit: The strictest limit that bound it.
+        epsilon_limit: The strictest limit that bound this job.
+        epsilon_budget: The strictest limit over all jobs on the dataset.
         delta: Delta of every epsilon here.
         accuracy: Accuracy on this site's rows of the named test set.
         auroc: Area under the ROC curve there, or None where it is undefined.
@@ -55,6 +56,7 @@ class SiteOutcome:
     epsilon: float
     epsilon_dataset: float
     epsilon_limit: float
+    epsilon_budget: float
     delta: float
     accuracy: float | None
     auroc: float | None
@@ -142,6 +144,7 @@ class JobOutcome:
             "rounds": [{**vars(record), "epsilon": dict(record.epsilon)} for record in self.rounds],
             "training_seconds": self.training_seconds,
             "receipt_accepted": self.verdict.accepted,
+            "accepted_with": ["test-randomness"] if self.verdict.test_randomness else [],
             "checks": [
                 {"id": check.id, "outcome": check.outcome.value, "detail": check.detail}
                 for check in self.verdict.checks

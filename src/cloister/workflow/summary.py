@@ -91,6 +91,7 @@ def _site(
     score: SiteScore,
 ) -> SiteOutcome:
     guardrails = agreement.manifests[site].privacy_guardrails
+    budget = min(guardrails.epsilon_budget, guardrails.epsilon_hard_stop, HARD_STOP_EPSILON)
     return SiteOutcome(
         site=site,
         records=agreement.manifests[site].dataset_scope.sample_size,
@@ -98,12 +99,8 @@ def _site(
         steps=_steps(ledger.events(job.job_id)),
         epsilon=node.epsilon_spent(),
         epsilon_dataset=ledger.epsilon(),
-        epsilon_limit=min(
-            job.privacy.target_epsilon,
-            guardrails.epsilon_budget,
-            guardrails.epsilon_hard_stop,
-            HARD_STOP_EPSILON,
-        ),
+        epsilon_limit=min(job.privacy.target_epsilon, budget),
+        epsilon_budget=budget,
         delta=ledger.delta,
         accuracy=score.accuracy,
         auroc=score.auroc,

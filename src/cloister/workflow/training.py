@@ -63,7 +63,6 @@ def train(case: Case) -> Trained:
     Raises:
         CloisterError: What kept the job from its end; every site that left by itself is noted as such.
     """
-    case.watch(Stage("attesting each site (SIMULATED), then training"))
     job = case.job
     compiled = compile_job(job)
     compiled.write(case.staging / "job")
@@ -71,6 +70,7 @@ def train(case: Case) -> Trained:
     sites = _sites(case)
     limits = {site: _limits(case.agreement, site) for site in job.clients}
     require_affordable(job, sites, case.ledgers, limits, case.parties.writers)
+    case.watch(Stage("attesting each site (SIMULATED), then training"))
 
     def watch(event: FederationEvent) -> None:
         match event:

@@ -91,7 +91,7 @@ class _Participant(ABC):
     def get_cell(self) -> None:
         return None
 
-    def shutdown_streamer(self) -> None:
+    def shutdown_streamer(self) -> None:  # noqa: B027 - complete as it is
         """Nothing streams in one process."""
 
     def register_aux_message_handler(self, topic: str, message_handle_func: AuxHandler) -> None:
