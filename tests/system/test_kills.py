@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,34 +30,38 @@ JOB = ExampleJob(job={**FAST, "federation.rounds": 3, "privacy.target_epsilon": 
 
 
 def run_and_be_stopped(job: Path, workspace: Path, after: float, how: signal.Signals) -> int:
-    """Run a job in a child process and send it a signal; what the child ended with.
+    """Run a job in a process of its own and send it a signal; what the process ended with.
 
     Args:
         job: The job file.
         workspace: Where it runs.
         after: Seconds from the moment when the sites have their ledgers, just before training; below zero,
-            from the child's birth.
+            from the moment when the workspace was opened.
         how: The signal.
     """
-    from cloister.cli.main import main
-
-    gc.collect()
-    child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            os.setsid()
-            main(["run", str(job), "--workspace", str(workspace), "--quiet"])
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else 98
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + 30
-    while after >= 0 and len(ledger_files(workspace)) < len(SITES) and time.monotonic() < deadline:
+    command = [
+        sys.executable,
+        "-m",
+        "cloister.cli.main",
+        "run",
+        str(job),
+        "--workspace",
+        str(workspace),
+        "-q",
+    ]
+    child = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not has_begun(workspace, after) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(abs(after))
-    os.kill(child, how)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    child.send_signal(how)
+    return child.wait(timeout=60)
+
+
+def has_begun(workspace: Path, after: float) -> bool:
+    return (workspace / ".lock").exists() if after < 0 else len(ledger_files(workspace)) == len(SITES)
 
 
 def ledger_files(workspace: Path) -> list[Path]:
@@ -130,13 +134,6 @@ def stop_and_run_again(folder: Path, after: float, how: signal.Signals) -> int:
     return ended
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Libraries are loaded before the first fork, so that instants fall into the run and not into imports."""
-    folder = tmp_path_factory.mktemp("warm")
-    run(JOB.spec(folder), folder / "work")
-
-
 def test_a_run_killed_in_the_middle_of_training_is_charged_and_the_next_one_runs(tmp_path: Path) -> None:
     assert stop_and_run_again(tmp_path, 0.2, signal.SIGKILL) in {-signal.SIGKILL, 0}
 
@@ -154,4 +151,5 @@ def test_runs_killed_at_any_instant_lose_no_charge_and_leave_no_half_job(
     for seed in spread(range(first, first + 40), record_property):
         draw = random.Random(seed)
         how = signal.SIGKILL if draw.random() < 0.8 else signal.SIGINT
-        stop_and_run_again(tmp_path / str(seed), draw.uniform(-LONGEST, LONGEST), how)
+        ended = stop_and_run_again(tmp_path / str(seed), draw.uniform(-LONGEST, LONGEST), how)
+        assert ended in {-signal.SIGKILL, 130, 0}
