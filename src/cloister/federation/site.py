@@ -174,6 +174,11 @@ class SiteRuntime:
         return self._plan
 
     @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The ceilings each round here is reserved under; the ledger adds its hard stop."""
+        return self._limits
+
+    @property
     def airlock(self) -> AirlockPolicy:
         """What may leave here."""
         return self._airlock

@@ -6,7 +6,7 @@ rounds cost and has no model to show for it; so the whole of a job is held again
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from cloister.core.hashes import Sha256
 from cloister.evidence import StatementWriter, Subject
@@ -20,25 +20,22 @@ def require_affordable(
     job: FederationJob,
     sites: Mapping[str, SiteRuntime],
     ledgers: Mapping[str, BudgetLedger],
-    limits: Mapping[str, Sequence[Limit]],
     writers: Mapping[str, StatementWriter],
 ) -> None:
     """Refuse a job of which some round would pass a limit at some site; each such site states it.
 
     Args:
         job: The job.
-        sites: The sites' nodes, which know the plan of a round.
+        sites: The sites' nodes, which know the plan of a round and the limits it is reserved under.
         ledgers: What was spent before, by site.
-        limits: The manifest's ceilings, by site; the job's target and the hard stop are added.
         writers: The sites' statement writers.
 
     Raises:
         BudgetExceeded: ``ledger.budget_exceeded``, with every limit of every site in its details.
     """
-    target = Limit("job target", job.privacy.target_epsilon, Scope.JOB)
     refusals: list[str] = []
     for site, node in sites.items():
-        ceilings = (*limits[site], target, HARD_STOP)
+        ceilings = (*node.limits, HARD_STOP)
         exceeded = [
             problem for limit in ceilings for problem in _exceeded(limit, job, node.plan, ledgers[site])
         ]

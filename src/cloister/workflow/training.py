@@ -68,8 +68,7 @@ def train(case: Case) -> Trained:
     compiled.write(case.staging / "job")
     _open_job(case, compiled)
     sites = _sites(case)
-    limits = {site: _limits(case.agreement, site) for site in job.clients}
-    require_affordable(job, sites, case.ledgers, limits, case.parties.writers)
+    require_affordable(job, sites, case.ledgers, case.parties.writers)
     case.watch(Stage("attesting each site (SIMULATED), then training"))
 
     def watch(event: FederationEvent) -> None:
