@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -40,8 +41,10 @@ def test_jobs_in_a_row_leave_memory_threads_and_descriptors_as_they_were(
 
     for number in range(-3, 0):
         once(number)
+    gc.collect()
     before = resident_kib(), threading.active_count(), descriptors()
     for number in spread(range(100), record_property):
         once(number)
+    gc.collect()
     assert resident_kib() - before[0] < GROWTH_KIB
     assert (threading.active_count(), descriptors()) == before[1:]
