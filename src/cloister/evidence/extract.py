@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID, uuid5
 
 from cloister.core.canonical import JSON, b64decode, b64encode
 from cloister.core.errors import InputError
@@ -19,6 +20,9 @@ from cloister.evidence.predicates.base import PARTY_PATTERN, Role
 
 ORIGIN_PREFIX: Final = "cloister/"
 MAX_PROOF_HASHES: Final = 62
+LOG_STREAMS: Final = UUID("b7b0a5f4-6f0c-5a55-8a37-6f4f2c1d9a10")
+"""The UUID namespace (RFC 9562 section 5.5) of the streams that belong to a log itself and to no job."""
+
 _PARTY = re.compile(PARTY_PATTERN)
 
 
@@ -55,6 +59,24 @@ def log_owner(origin: str) -> tuple[Role, str]:
     raise EvidenceError(
         "evidence.checkpoint_malformed", "The log's name is not cloister/<hub or site>/<party>."
     )
+
+
+def log_stream(origin: str) -> str:
+    """The stream of a log's own statements: access, export, incident and what else belongs to no job.
+
+    It is written like a job's stream, by the log's owner, and is never closed.
+
+    Args:
+        origin: the log's name, such as ``cloister/site/north``.
+
+    Returns:
+        The stream id, a UUID that follows from the name, so that no job can be given it by chance.
+
+    Raises:
+        EvidenceError: ``evidence.checkpoint_malformed`` if it is no log of ours.
+    """
+    log_owner(origin)
+    return str(uuid5(LOG_STREAMS, origin))
 
 
 @dataclass(frozen=True, slots=True)
