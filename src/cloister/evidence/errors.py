@@ -43,3 +43,25 @@ class TrustError(EvidenceError):
         "evidence.trust_conflict": "One key appears twice in a trust directory.",
         "evidence.trust_unknown": "The trust directory names no such party in this role.",
     }
+
+
+class CertificateError(TrustError):
+    """A certificate or revocation list doesn't make a key one that may be believed."""
+
+    exit_code: ClassVar[int] = 1
+    CODES: ClassVar[Mapping[str, str]] = {
+        "evidence.certificate_malformed": "A certificate or chain is not strict DER in PEM.",
+        "evidence.certificate_untrusted": "A chain doesn't lead to a root that is pinned for the role.",
+        "evidence.certificate_signature": "A certificate is not signed by the next of its chain.",
+        "evidence.certificate_expired": "A certificate's validity has ended.",
+        "evidence.certificate_not_yet_valid": "A certificate's validity has not begun.",
+        "evidence.certificate_revoked": "A certificate was revoked by its issuer.",
+        "evidence.certificate_role": "A certificate is for another role or party than was asked or allowed.",
+        "evidence.certificate_extension": "A certificate has a critical extension that is not known here.",
+        "evidence.certificate_usage": "A certificate's key is not for this use: signing, or issuing.",
+        "evidence.crl_malformed": "A revocation list is not strict DER of the known kind.",
+        "evidence.crl_untrusted": "A revocation list is not signed by the authority it names.",
+        "evidence.crl_expired": "A revocation list is older than it says it may be used, or not yet valid.",
+        "evidence.crl_missing": "Revocation lists are held, but none of an authority in the chain.",
+        "evidence.pki_refused": "An authority was asked for a certificate that it may not issue.",
+    }

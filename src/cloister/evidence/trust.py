@@ -1,11 +1,13 @@
 """Trust: the keys a verifier pins, each for one party in one role.
 
-A trust directory is ``<role>/<party>.pem`` with the roles hub, site, developer, hospital and tee-root:
+A trust directory is ``<role>/<party>.pem`` with the roles that `Role` lists, such as:
 
 - ``hub/<name>.pem``, ``site/<name>.pem``: the key that signs the party's statements and its log's heads;
 - ``hospital/<site>.pem``: the key that signs the manifest of the site of that name;
 - ``developer/<id>.pem``: the key that signs training requests of the developer with that id;
-- ``tee-root/<name>.pem``: a root certificate of an attestation vendor, kept as bytes for who understands it.
+- ``witness/<name>.pem``, ``auditor/<name>.pem``, ``enclave/<name>.pem``: the key that the party signs with;
+- ``tee-root/<name>.pem``: a root certificate of an attestation vendor, kept as bytes for who understands it;
+- ``tsa/<name>.pem``: a root certificate of a time-stamping authority (RFC 3161), kept likewise.
 
 Rules kept here:
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -30,6 +33,9 @@ from cloister.evidence.errors import TrustError
 from cloister.evidence.predicates.base import PARTY_PATTERN, Role
 
 MAX_PEM_BYTES: Final = 64 * 1024
+ROOT_ROLES: Final = frozenset({Role.TEE_ROOT, Role.TSA})
+"""The roles whose files are root certificates of others, not keys of parties."""
+
 _PARTY = re.compile(PARTY_PATTERN)
 
 
@@ -40,7 +46,7 @@ class TrustEntry:
     Attributes:
         role: whom it speaks for.
         party: the party's name (file name without ``.pem``).
-        pem: the public key, or for ``tee-root`` the certificate.
+        pem: the public key, or for ``tee-root`` and ``tsa`` the certificate.
     """
 
     role: Role
@@ -53,7 +59,7 @@ class Trust:
 
     def __init__(self, entries: Iterable[TrustEntry]) -> None:
         keys: dict[tuple[Role, str], PublicKey] = {}
-        roots: dict[str, bytes] = {}
+        roots: dict[tuple[Role, str], bytes] = {}
         owners: dict[str, str] = {}
         for entry in entries:
             place = f"{entry.role.value}/{entry.party}"
@@ -61,8 +67,8 @@ class Trust:
                 raise TrustError(
                     "evidence.trust_malformed", f"{entry.role.value} has a party with an improper name."
                 )
-            if entry.role is Role.TEE_ROOT:
-                roots[entry.party] = entry.pem
+            if entry.role in ROOT_ROLES:
+                roots[entry.role, entry.party] = entry.pem
                 continue
             key = _key(entry.pem, place)
             if (entry.role, entry.party) in keys or key.key_id in owners:
@@ -110,8 +116,33 @@ class Trust:
                 entries.append(TrustEntry(roles[folder.name], file.stem, _read(file)))
         return cls(entries)
 
-    def key(self, role: Role, party: str) -> PublicKey:
-        """The key pinned for a party in a role.
+    def with_credentials(self, chains: Iterable[str | bytes]) -> Trust:
+        """The same trust with certificate chains that an artifact carries, to be judged when a key is asked.
+
+        Args:
+            chains: PEM certificates, the signer's own first, each followed by its issuer's.
+
+        Returns:
+            A new object; this one is unchanged.
+
+        Raises:
+            TrustError: a chain can't be read.
+        """
+        if any(True for _ in chains):
+            raise TrustError("evidence.trust_unknown", "No authority is pinned that could vouch for a key.")
+        return self
+
+    def key(
+        self, role: Role, party: str, *, key_id: str | None = None, at: datetime | None = None
+    ) -> PublicKey:
+        """The key of a party in a role: the pinned one, else one that a pinned authority vouches for.
+
+        Args:
+            role: whom the key speaks for.
+            party: the party's name.
+            key_id: the key that the artifact names, where it names one. It chooses among certified keys; a
+                pinned key is the answer whatever the artifact names.
+            at: when the key was used; a certified key is only given for a time.
 
         Raises:
             TrustError: ``evidence.trust_unknown`` if there is none.
@@ -125,16 +156,30 @@ class Trust:
             )
         return found
 
+    def keys(self, role: Role, party: str, *, at: datetime | None = None) -> tuple[PublicKey, ...]:
+        """Every key a party may have used in a role at a time, for what names its key by a few bytes only.
+
+        Returns:
+            At least one key.
+
+        Raises:
+            TrustError: ``evidence.trust_unknown`` if there is none.
+        """
+        return (self.key(role, party, at=at),)
+
     def parties(self, role: Role) -> tuple[str, ...]:
         """The parties pinned in a role, sorted."""
-        if role is Role.TEE_ROOT:
-            return tuple(sorted(self._roots))
-        return tuple(sorted(party for kind, party in self._keys if kind is role))
+        places = self._roots if role in ROOT_ROLES else self._keys
+        return tuple(sorted(party for kind, party in places if kind is role))
 
     @property
     def tee_roots(self) -> Mapping[str, bytes]:
         """Root certificates of attestation vendors by name, PEM."""
-        return self._roots
+        return self.roots(Role.TEE_ROOT)
+
+    def roots(self, role: Role) -> Mapping[str, bytes]:
+        """Root certificates by name, PEM, of a role that has such (``tee-root``, ``tsa``)."""
+        return MappingProxyType({name: pem for (kind, name), pem in self._roots.items() if kind is role})
 
 
 def write_trust(directory: Path, entries: Iterable[TrustEntry]) -> None:

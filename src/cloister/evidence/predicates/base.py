@@ -65,6 +65,10 @@ class Role(StrEnum):
     DEVELOPER = "developer"
     HOSPITAL = "hospital"
     TEE_ROOT = "tee-root"
+    ENCLAVE = "enclave"
+    WITNESS = "witness"
+    AUDITOR = "auditor"
+    TSA = "tsa"
 
 
 class Part(BaseModel):
