@@ -24,13 +24,24 @@ class EvidenceError(CloisterError):
         "evidence.statement_refused": "A writer was asked for a statement that its party may not make.",
         "evidence.checkpoint_malformed": "A checkpoint is not a canonical signed note.",
         "evidence.checkpoint_unsigned": "A checkpoint carries no signature of the log's key.",
-        "evidence.log_missing": "There is no log at this path.",
-        "evidence.log_exists": "There is already a log at this path.",
-        "evidence.log_mismatch": "A log's entries, tree and signed head don't agree, or it is another log.",
         "evidence.job_closed": "The party has closed this job and may add nothing to it.",
         "evidence.receipt_refused": "A receipt can't be issued over what the statements say.",
         "evidence.receipt_malformed": "A receipt is not canonical or not of the known schema.",
+        "evidence.tiles_invalid": "A directory of tiles doesn't lead to its checkpoint.",
         "evidence.model_malformed": "A model file is not a strict safetensors file of float tensors.",
+    }
+
+
+class LogError(EvidenceError):
+    """A log can't be used as it is, or can't take what it was given."""
+
+    exit_code: ClassVar[int] = 5
+    CODES: ClassVar[Mapping[str, str]] = {
+        "evidence.log_missing": "There is no log at this path.",
+        "evidence.log_exists": "There is already a log at this path.",
+        "evidence.log_mismatch": "A log's entries, tree and signed head don't agree, or it is another log.",
+        "evidence.log_rolled_back": "A log is older than a checkpoint of it that somebody else holds.",
+        "evidence.entry_too_large": "An entry is larger than a log takes.",
     }
 
 

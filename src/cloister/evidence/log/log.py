@@ -44,7 +44,7 @@ from cloister.core.errors import CloisterError
 from cloister.core.keys import PublicKey, Signer
 from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint, sign_checkpoint, verify_checkpoint
 from cloister.evidence.envelope import Envelope, decode_envelope
-from cloister.evidence.errors import EvidenceError
+from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.extract import LogExtract, ProvenEntry, verify_entry
 from cloister.evidence.merkle import (
     EMPTY_ROOT,
@@ -168,7 +168,7 @@ class EvidenceLog:
             StorageError: if the file can't be read as a database.
         """
         if not path.is_file():
-            raise EvidenceError(
+            raise LogError(
                 "evidence.log_missing",
                 f"There is no log at {path}.",
                 "A log that was there before and is gone must be restored, not begun anew.",
@@ -383,8 +383,8 @@ class EvidenceLog:
         if size > self._head(connection).size:
             raise EvidenceError("evidence.out_of_range", f"The log has fewer than {size} entries.")
 
-    def _mismatch(self, reason: str) -> EvidenceError:
-        return EvidenceError(
+    def _mismatch(self, reason: str) -> LogError:
+        return LogError(
             "evidence.log_mismatch",
             f"The log at {self._path} can't be used: {reason}.",
             "Restore a copy that leads to the newest checkpoint known elsewhere; nothing was changed.",
@@ -393,4 +393,4 @@ class EvidenceLog:
 
 def _require_empty(connection: Connection, path: Path) -> None:
     if inspect(connection).get_table_names():
-        raise EvidenceError("evidence.log_exists", f"There is already a log at {path}.", "Open it instead.")
+        raise LogError("evidence.log_exists", f"There is already a log at {path}.", "Open it instead.")
