@@ -76,3 +76,12 @@ class CertificateError(TrustError):
         "evidence.crl_missing": "Revocation lists are held, but none of an authority in the chain.",
         "evidence.pki_refused": "An authority was asked for a certificate that it may not issue.",
     }
+
+
+class DemandError(EvidenceError):
+    """A verifying party demands something that has no meaning for the artifact at hand."""
+
+    exit_code: ClassVar[int] = 2
+    CODES: ClassVar[Mapping[str, str]] = {
+        "evidence.demand_foreign": "A verifier was asked for something that this kind of artifact doesn't have.",
+    }
