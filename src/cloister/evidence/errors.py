@@ -24,11 +24,18 @@ class EvidenceError(CloisterError):
         "evidence.statement_refused": "A writer was asked for a statement that its party may not make.",
         "evidence.checkpoint_malformed": "A checkpoint is not a canonical signed note.",
         "evidence.checkpoint_unsigned": "A checkpoint carries no signature of the log's key.",
+        "evidence.log_inconsistent": "A log shows a past that contradicts a checkpoint held of it.",
+        "evidence.cosignature_missing": "A checkpoint carries no valid cosignature of the witness.",
+        "evidence.witness_refused": "A witness doesn't follow this log, or can't sign this checkpoint.",
+        "evidence.witness_stale": "A proof doesn't begin at the size that the witness holds of the log.",
         "evidence.job_closed": "The party has closed this job and may add nothing to it.",
         "evidence.receipt_refused": "A receipt can't be issued over what the statements say.",
         "evidence.receipt_malformed": "A receipt is not canonical or not of the known schema.",
         "evidence.tiles_invalid": "A directory of tiles doesn't lead to its checkpoint.",
         "evidence.model_malformed": "A model file is not a strict safetensors file of float tensors.",
+        "evidence.export_malformed": "An audit export is not canonical or not of the known schema.",
+        "evidence.export_unverified": "An audit export doesn't verify, so nothing may be reported from it.",
+        "evidence.mapping_malformed": "The mapping from statements to a regulation's clauses is not sound.",
     }
 
 
@@ -42,6 +49,7 @@ class LogError(EvidenceError):
         "evidence.log_mismatch": "A log's entries, tree and signed head don't agree, or it is another log.",
         "evidence.log_rolled_back": "A log is older than a checkpoint of it that somebody else holds.",
         "evidence.entry_too_large": "An entry is larger than a log takes.",
+        "evidence.log_unwitnessed": "Nothing held off this machine shows whether a log is its newest copy.",
     }
 
 
@@ -84,4 +92,13 @@ class DemandError(EvidenceError):
     exit_code: ClassVar[int] = 2
     CODES: ClassVar[Mapping[str, str]] = {
         "evidence.demand_foreign": "A verifier was asked for something that this kind of artifact doesn't have.",
+    }
+
+
+class AuditError(EvidenceError):
+    """An export or a report can't be made of what was asked for."""
+
+    exit_code: ClassVar[int] = 2
+    CODES: ClassVar[Mapping[str, str]] = {
+        "evidence.export_refused": "An audit export can't be made of what was asked for.",
     }
