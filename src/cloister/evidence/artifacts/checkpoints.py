@@ -1,0 +1,75 @@
+"""A log's checkpoint on its own: who signed it, and whether it contradicts those held from before."""
+
+from __future__ import annotations
+
+from cloister.core.errors import CloisterError
+from cloister.evidence.artifacts.kinds import ArtifactKind
+from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands
+from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from cloister.evidence.checks import Check, failed, judged, not_run, passed
+from cloister.evidence.extract import log_owner
+from cloister.evidence.trust import Trust
+
+CHECKPOINT_CHECKS = ("canonical-form", "checkpoint-signature")
+"""Every check of a checkpoint, in order; ``held-checkpoints`` follows where some are given."""
+
+
+def verify_checkpoint_note(data: bytes, trust: Trust, demands: Demands) -> ArtifactVerdict:
+    """Judge a checkpoint.
+
+    Args:
+        data: the signed note.
+        trust: the pinned keys.
+        demands: checkpoints held from before, if any.
+
+    Returns:
+        The verdict.
+    """
+    try:
+        checkpoint = parse_checkpoint(data.decode("utf-8"))
+    except (CloisterError, UnicodeDecodeError) as error:
+        reason = error.message if isinstance(error, CloisterError) else "it is not UTF-8"
+        rest = [not_run(one, "the checkpoint can't be read") for one in CHECKPOINT_CHECKS[1:]]
+        return ArtifactVerdict(ArtifactKind.CHECKPOINT, (failed("canonical-form", reason), *rest))
+    checks = [passed("canonical-form", f"{len(data)} bytes, the only spelling"), _signature(checkpoint, trust)]
+    if demands.held:
+        checks.append(check_held(checkpoint, demands.held, trust))
+    facts = {"log": checkpoint.origin, "entries": str(checkpoint.size), "root": checkpoint.root.hex()}
+    return ArtifactVerdict(ArtifactKind.CHECKPOINT, tuple(checks), facts)
+
+
+def check_held(checkpoint: Checkpoint, held: tuple[str, ...], trust: Trust) -> Check:
+    """The owner of this checkpoint never signed another root over as many entries, as far as is held.
+
+    Two checkpoints of different sizes need the log, or its tiles, to be compared; they are counted.
+    """
+    problems: list[str] = []
+    same = other = 0
+    for note in held:
+        try:
+            before = parse_checkpoint(note)
+            role, party = log_owner(before.origin)
+            verify_checkpoint(before, before.origin, trust.key(role, party))
+        except CloisterError as error:
+            problems.append(f"a held checkpoint can't be used: {error.message}")
+            continue
+        if before.origin != checkpoint.origin:
+            problems.append(f"a held checkpoint is of {before.origin}")
+        elif before.size != checkpoint.size:
+            other += 1
+        elif before.root != checkpoint.root:
+            problems.append(f"its owner signed two roots over {before.size} entries: a split view")
+        else:
+            same += 1
+    if not problems and other:
+        return not_run("held-checkpoints", f"{other} held of another size: verify the log's tiles instead")
+    return judged("held-checkpoints", problems, f"equal to {same} held")
+
+
+def _signature(checkpoint: Checkpoint, trust: Trust) -> Check:
+    try:
+        role, party = log_owner(checkpoint.origin)
+        verify_checkpoint(checkpoint, checkpoint.origin, trust.key(role, party))
+    except CloisterError as error:
+        return failed("checkpoint-signature", error.message)
+    return passed("checkpoint-signature", f"signed by {role.value} {party}")

@@ -1,0 +1,42 @@
+"""What an artifact is, found by how it begins.
+
+A wrong guess can't do harm: whatever it is taken for, it then has to be exactly that.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+
+class ArtifactKind(StrEnum):
+    """The kinds of evidence that can be verified on their own."""
+
+    RECEIPT = "receipt"
+    CHECKPOINT = "checkpoint"
+    LOG = "log"
+
+
+_BEGINNINGS: Final = (
+    (ArtifactKind.RECEIPT, re.compile(rb'\s*\{\s*"body"\s*:\s*\{\s*"checkpoints"\s*:')),
+    (ArtifactKind.CHECKPOINT, re.compile(rb"[^\s]+\n[0-9]+\n[A-Za-z0-9+/=]+\n")),
+)
+
+
+def find_kind(artifact: bytes | Path) -> ArtifactKind | None:
+    """Tell what an artifact is.
+
+    Args:
+        artifact: a file's bytes, or a folder.
+
+    Returns:
+        Its kind, or None if it begins like none of them.
+    """
+    if isinstance(artifact, Path):
+        return ArtifactKind.LOG if (artifact / "checkpoint").is_file() else None
+    for kind, beginning in _BEGINNINGS:
+        if beginning.match(artifact):
+            return kind
+    return None

@@ -1,0 +1,76 @@
+"""A receipt, with what its reader demands beyond the checks every receipt has to pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cloister.core.canonical import parse_canonical
+from cloister.evidence.artifacts.kinds import ArtifactKind
+from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands, Simulation
+from cloister.evidence.checks import Check, CheckRegistry, judged, not_run
+from cloister.evidence.context import ModelArtifact, model_artifact
+from cloister.evidence.receipt import MAX_RECEIPT_BYTES, ReceiptBody, receipt_from_json
+from cloister.evidence.trust import Trust
+from cloister.evidence.verifier import Verdict, Verifier
+
+_NO_MODEL = model_artifact(b"")
+
+
+def verify_receipt(data: bytes, trust: Trust, demands: Demands, registry: CheckRegistry) -> ArtifactVerdict:
+    """Judge a receipt.
+
+    Args:
+        data: the receipt file's bytes.
+        trust: the pinned keys.
+        demands: what has to hold besides; without a model file at hand the check of it is not run.
+        registry: the checks of rooms above.
+
+    Returns:
+        The verdict; ``production`` and ``measurement`` follow the receipt's checks where they are demanded.
+    """
+    verdict = Verifier(trust, registry, demands.policy).verify(data, demands.model or _NO_MODEL)
+    body = _body(data) if verdict.accepted else None
+    measurements = _measurements(body)
+    checks = (*_with_model(verdict, demands.model), *_demanded(demands, verdict, measurements))
+    return ArtifactVerdict(
+        ArtifactKind.RECEIPT,
+        checks,
+        {} if body is None else {"job": body.job_id, "hub": body.issuer, "issued at": body.issued_at},
+        measurements,
+        simulated=verdict.simulated,
+        test_randomness=verdict.test_randomness,
+    )
+
+
+def _with_model(verdict: Verdict, model: ModelArtifact | None) -> Iterator[Check]:
+    for check in verdict.checks:
+        if check.id == "model-hash" and model is None:
+            yield not_run(check.id, "no model file is at hand")
+        else:
+            yield check
+
+
+def _demanded(demands: Demands, verdict: Verdict, measurements: tuple[str, ...]) -> Iterator[Check]:
+    if demands.simulation is Simulation.REFUSE:
+        simulated = ["--production accepts no simulated attestation"] if verdict.simulated else []
+        if verdict.accepted or simulated:
+            yield judged("production", simulated, "no attestation is simulated")
+        else:
+            yield not_run("production", "the receipt's own checks didn't pass")
+    if demands.measurement is not None:
+        if not verdict.accepted:
+            yield not_run("measurement", "the receipt's own checks didn't pass")
+            return
+        other = measurements != (demands.measurement.lower(),)
+        problems = ["--measurement names other code than was attested"] if other else []
+        yield judged("measurement", problems, "the code demanded is the code attested, and no other")
+
+
+def _body(data: bytes) -> ReceiptBody:
+    return receipt_from_json(parse_canonical(data, max_bytes=MAX_RECEIPT_BYTES), data).body
+
+
+def _measurements(body: ReceiptBody | None) -> tuple[str, ...]:
+    if body is None:
+        return ()
+    return tuple(sorted({one.measurement for one in body.summary.execution.enclaves.values()}))

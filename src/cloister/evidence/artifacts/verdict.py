@@ -1,0 +1,127 @@
+"""What a verifying party demands of an artifact, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from cloister.evidence.artifacts.kinds import ArtifactKind
+from cloister.evidence.checks import Check, Outcome
+from cloister.evidence.errors import DemandError
+from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule, VerificationPolicy
+
+if TYPE_CHECKING:
+    from cloister.evidence.context import ModelArtifact
+
+
+class Simulation(Enum):
+    """Whether attestation by a simulated platform will do; its verdict says so in either case."""
+
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What has to hold beyond the artifact's own checks. None stands for what is not demanded.
+
+    Attributes:
+        model: the model file at hand, for a receipt.
+        measurement: SHA-384 in hex of the only code that will do, for a receipt.
+        simulation: whether a receipt may rest on a simulated platform.
+        test_randomness: whether a receipt may rest on seeded noise.
+        timestamp: whether a receipt needs a time-stamping authority's word.
+        witnesses: how many of the pinned witnesses must have cosigned each head of a log.
+        held: checkpoints that the verifying party kept from before, which the artifact may not contradict.
+    """
+
+    model: ModelArtifact | None = None
+    measurement: str | None = None
+    simulation: Simulation | None = None
+    test_randomness: TestRandomness | None = None
+    timestamp: TimestampRule | None = None
+    witnesses: int | None = None
+    held: tuple[str, ...] = ()
+
+    @property
+    def policy(self) -> VerificationPolicy:
+        """The part that the receipt verifier decides by."""
+        return VerificationPolicy(
+            test_randomness=self.test_randomness or TestRandomness.REFUSE,
+            witnesses=self.witnesses or 0,
+            timestamp=self.timestamp or TimestampRule.OPTIONAL,
+        )
+
+    def refuse_foreign(self, kind: ArtifactKind) -> None:
+        """Refuse what can't be demanded of this kind of artifact.
+
+        Raises:
+            DemandError: ``evidence.demand_foreign``, naming each such demand.
+        """
+        given = [name for name in self.__slots__ if getattr(self, name) not in (None, ())]
+        foreign = [_NAMES[name] for name in given if kind not in _APPLIES[name]]
+        if foreign:
+            raise DemandError(
+                "evidence.demand_foreign",
+                f"A {kind.value} can't be held to: {', '.join(foreign)}.",
+                "Leave that out, or name the artifact that it is meant for.",
+            )
+
+
+_APPLIES: Final[Mapping[str, frozenset[ArtifactKind]]] = MappingProxyType(
+    {
+        "model": frozenset({ArtifactKind.RECEIPT}),
+        "measurement": frozenset({ArtifactKind.RECEIPT}),
+        "simulation": frozenset({ArtifactKind.RECEIPT}),
+        "test_randomness": frozenset({ArtifactKind.RECEIPT}),
+        "timestamp": frozenset({ArtifactKind.RECEIPT}),
+        "witnesses": frozenset({ArtifactKind.RECEIPT, ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
+        "held": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
+    }
+)
+
+_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "model": "a model file",
+        "measurement": "a measurement of code",
+        "simulation": "simulated or real platforms",
+        "test_randomness": "the source of noise",
+        "timestamp": "a timestamp",
+        "witnesses": "a number of witnesses",
+        "held": "checkpoints held from before",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactVerdict:
+    """What was found.
+
+    Attributes:
+        kind: what the artifact is, None if it is nothing known.
+        checks: every check, in order.
+        facts: what the artifact speaks of, by name; only what its checks cover once it is accepted.
+        measurements: SHA-384 of the code each platform attested, for an accepted receipt.
+        simulated: whether any attestation was of a simulated platform.
+        test_randomness: whether any noise came from a seeded test generator.
+    """
+
+    kind: ArtifactKind | None
+    checks: tuple[Check, ...]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    measurements: tuple[str, ...] = ()
+    simulated: bool = False
+    test_randomness: bool = False
+
+    @property
+    def accepted(self) -> bool:
+        """Whether there were checks and every one passed."""
+        return bool(self.checks) and not self.failures
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that failed or were not run."""
+        return tuple(one for one in self.checks if one.outcome is not Outcome.PASSED)
