@@ -148,6 +148,13 @@ class KeyStoreError(CloisterError):
             "key.malformed": "These bytes are no key of a kind this program uses.",
             "key.permissions": "Others than the owner could read or replace the private key.",
             "key.name": "A key's name has characters that are not allowed.",
+            "key.algorithm": "The key store makes no keys for this signature algorithm.",
+            "key.secret": "A passphrase or PIN is not there, empty or too long.",
+            "key.passphrase": "A key is not encrypted with the passphrase that was given.",
+            "key.settings": "The settings don't name one key store.",
+            "key.hardware": "The PKCS#11 module or its token can't be used.",
+            "key.pin": "The token refuses the PIN.",
+            "key.exportable": "A key in a token could leave it, and is therefore not used.",
         }
     )
 
@@ -156,7 +163,12 @@ class SignatureInvalid(CloisterError):  # noqa: N818 - the field's own word
     """A signature does not belong to this message and key."""
 
     exit_code = 1
-    CODES = MappingProxyType({"signature.invalid": "The signature does not verify under the given key."})
+    CODES = MappingProxyType(
+        {
+            "signature.invalid": "The signature does not verify under the given key.",
+            "signature.tag": "An authentication tag does not verify under the given secret key.",
+        }
+    )
 
 
 def _subclasses(kind: type[CloisterError]) -> Iterator[type[CloisterError]]:

@@ -102,3 +102,17 @@ class AuditError(EvidenceError):
     CODES: ClassVar[Mapping[str, str]] = {
         "evidence.export_refused": "An audit export can't be made of what was asked for.",
     }
+
+
+class SegmentError(EvidenceError):
+    """A segment of a local audit stream, or what is needed to write or read one, is not what it has to be."""
+
+    exit_code: ClassVar[int] = 1
+    CODES: ClassVar[Mapping[str, str]] = {
+        "evidence.segment_malformed": "A line or a checkpoint is not one that a segment's writer makes.",
+        "evidence.segment_broken": "A segment doesn't verify, so nothing of it may be read.",
+        "evidence.segment_secrets": "A segment's secrets can't be opened with the keys at hand.",
+        "evidence.segment_closed": "The writer was closed, and takes nothing more.",
+        "evidence.segment_unsent": "A segment's checkpoint could not be handed outside the process.",
+        "evidence.segment_lost": "An entry was not made durable, because writing its segment failed.",
+    }
