@@ -53,7 +53,7 @@ from cloister.evidence.receipt import ModelFile, compose_receipt, signed_bytes
 from cloister.evidence.scoring import improvement_score
 from cloister.evidence.terms import MANIFEST_TYPE, REQUEST_TYPE
 from cloister.evidence.transcript import SampledGaussian, event_to_json
-from cloister.evidence.verifier import TestRandomness, Verdict, Verifier
+from cloister.evidence.verifier import TestRandomness, Verdict, VerificationPolicy, Verifier
 from cloister.evidence.weights import TensorForm, model_file_weights
 
 HUB = "hub-one"
@@ -472,7 +472,9 @@ def verify(
     accept: TestRandomness = TestRandomness.REFUSE,
 ) -> Verdict:
     """Judge a receipt as a party that pinned the job's keys."""
-    return Verifier(trust or job.trust, plugged(), accept).verify(receipt, model_artifact(model))
+    return Verifier(trust or job.trust, plugged(), VerificationPolicy(test_randomness=accept)).verify(
+        receipt, model_artifact(model)
+    )
 
 
 def failing(verdict: Verdict) -> set[str]:
@@ -494,5 +496,9 @@ def resealed(receipt: bytes, hub: Signer, edit: Callable[[dict[str, JSON]], None
     assert isinstance(value, dict)
     signature = b64encode(hub.sign(signed_bytes(value["body"])))
     return canonicalize(
-        {"body": value["body"], "signature": {"key_id": hub.public_key.key_id, "sig": signature}}
+        {
+            "body": value["body"],
+            "signature": {"key_id": hub.public_key.key_id, "sig": signature},
+            "timestamps": value["timestamps"],
+        }
     )

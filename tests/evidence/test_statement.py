@@ -139,7 +139,7 @@ def test_bytes_from_a_stranger_raise_typed_errors_only(data: bytes) -> None:
 
 
 def test_every_known_kind_names_its_version_and_who_may_state_it() -> None:
-    assert len(known_types()) == 12
+    assert len(known_types()) == 19
     for kind in known_types():
         model = predicate_class(kind)
         assert kind.startswith(TYPE_PREFIX)

@@ -37,6 +37,7 @@ from cloister.evidence.receipt import Receipt
 from cloister.evidence.record import JobRecord, build_record
 from cloister.evidence.statement import Subject
 from cloister.evidence.trust import Trust, TrustEntry
+from cloister.evidence.verification.acceptance import VerificationPolicy
 from cloister.evidence.writer import StatementWriter
 from cloister.policy import (
     POLICY_CHECK_ID,
@@ -144,6 +145,7 @@ def test_an_approval_that_the_documents_bear_out_passes(tmp_path: Path) -> None:
         record=record,
         trust=trust(),
         model=ModelArtifact(Sha256("0" * 64), 1, None),
+        policy=VerificationPolicy(),
     )
     check = check_policy(context)
     assert (check.id, check.outcome) == (POLICY_CHECK_ID, Outcome.PASSED)

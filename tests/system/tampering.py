@@ -11,7 +11,7 @@ from cloister.core.keys import FileKeyStore, Signer
 from cloister.evidence import Predicate, Role, Trust, decode_statement, log_origin
 from cloister.evidence.envelope import envelope_from_json
 from cloister.evidence.receipt import signed_bytes
-from cloister.evidence.verifier import TestRandomness, Verdict, Verifier, model_artifact
+from cloister.evidence.verifier import TestRandomness, Verdict, VerificationPolicy, Verifier, model_artifact
 from cloister.workflow.checks import full_registry
 from cloister.workflow.outcome import JobOutcome
 
@@ -58,7 +58,9 @@ def judge(
 ) -> Verdict:
     """What a stranger finds who holds a job's files, or changed ones."""
     content = outcome.model.read_bytes() if model is None else model
-    verifier = Verifier(Trust.load(outcome.trust), full_registry(), accept=accept)
+    verifier = Verifier(
+        Trust.load(outcome.trust), full_registry(), VerificationPolicy(test_randomness=accept)
+    )
     return verifier.verify(
         outcome.receipt.read_bytes() if receipt is None else receipt,
         model_artifact(content),

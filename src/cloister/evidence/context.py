@@ -11,6 +11,7 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.receipt import Receipt, ReceiptBody
 from cloister.evidence.record import JobRecord
 from cloister.evidence.trust import Trust
+from cloister.evidence.verification.acceptance import VerificationPolicy
 from cloister.evidence.weights import TensorForm, model_file_weights
 
 
@@ -50,6 +51,7 @@ class ReceiptContext:
         record: the job's documents and statements.
         trust: the pinned keys.
         model: the model file at hand.
+        policy: what the verifying party asks for.
     """
 
     receipt: Receipt
@@ -57,6 +59,7 @@ class ReceiptContext:
     record: JobRecord
     trust: Trust
     model: ModelArtifact
+    policy: VerificationPolicy
 
     @property
     def body(self) -> ReceiptBody:

@@ -15,9 +15,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, cast
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, StringConstraints, ValidationError
 
 from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize
 from cloister.core.clock import Clock, format_time
@@ -44,11 +45,17 @@ from cloister.evidence.predicates.base import (
 from cloister.evidence.record import JobRecord, build_record
 from cloister.evidence.requirements import missing_statements
 from cloister.evidence.summary import Summary, spending_sites, summarise
+from cloister.evidence.witness.links import ConsistencyLink, ConsistencySection
 
-RECEIPT_SCHEMA: Final = "urn:cloister:receipt:v1"
+RECEIPT_SCHEMA: Final = "urn:cloister:receipt:v2"
 RECEIPT_TYPE: Final = "application/vnd.cloister.receipt+json"
 MAX_RECEIPT_BYTES: Final = 256 * 1024 * 1024
+MAX_TIMESTAMPS: Final = 8
 _FILE_NAME: Final = re.compile(FILE_NAME_PATTERN)
+
+PemField = Annotated[str, StringConstraints(min_length=1, max_length=64 * 1024)]
+PlaceField = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{1,20}/[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+TimestampField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=64 * 1024)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,7 @@ class StatementSection(Part):
 class ReceiptBody(Part):
     """All of a receipt but the signature over it."""
 
-    schema_: Literal["urn:cloister:receipt:v1"] = Field(alias="schema")
+    schema_: Literal["urn:cloister:receipt:v2"] = Field(alias="schema")
     receipt_id: UuidField
     job_id: UuidField
     issued_at: TimeField
@@ -97,6 +104,8 @@ class ReceiptBody(Part):
     job: dict[str, JsonValue]
     statements: tuple[StatementSection, ...]
     checkpoints: dict[NameField, str]
+    consistency: tuple[ConsistencySection, ...]
+    credentials: dict[PlaceField, tuple[PemField, ...]]
     summary: Summary
     compliance: tuple[str, ...]
     claims_not_made: tuple[str, ...]
@@ -110,10 +119,17 @@ class ReceiptSignature(Part):
 
 
 class Receipt(Part):
-    """A parsed receipt."""
+    """A parsed receipt.
+
+    Attributes:
+        body: what is said.
+        signature: the issuing hub's, over the body.
+        timestamps: RFC 3161 responses over the raw signature, base64; whoever holds the receipt may add one.
+    """
 
     body: ReceiptBody
     signature: ReceiptSignature
+    timestamps: tuple[TimestampField, ...] = Field(max_length=MAX_TIMESTAMPS)
 
 
 def signed_bytes(body: JSON) -> bytes:
@@ -196,6 +212,8 @@ def compose_receipt(
     request: Envelope,
     model: ModelFile,
     extracts: Sequence[LogExtract],
+    consistency: Sequence[ConsistencyLink] = (),
+    credentials: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> bytes:
     """Compose and sign the receipt of a finished job.
 
@@ -209,6 +227,8 @@ def compose_receipt(
         request: the signed request.
         model: the released model file.
         extracts: for the hub and each site, what its log holds about the job.
+        consistency: for each log, the proofs that it grew from the heads that others hold to the one here.
+        credentials: certificate chains of parties whose keys aren't pinned, PEM, leaf first, by role/party.
 
     Returns:
         The receipt's canonical bytes.
@@ -246,13 +266,17 @@ def compose_receipt(
         "job": job,
         "statements": [_statement(extract.origin, entry) for extract in ordered for entry in extract.entries],
         "checkpoints": {one.origin: one.checkpoint.encode() for one in ordered},
+        "consistency": [one.as_json() for one in consistency],
+        "credentials": {place: list(chains) for place, chains in credentials.items()},
         "summary": cast(JSON, summary.model_dump(mode="json")),
         "compliance": list(COMPLIANCE_STATEMENTS),
         "claims_not_made": list(CLAIMS_NOT_MADE),
     }
     signature = signer.sign(signed_bytes(body))
     key_id = signer.public_key.key_id
-    return canonicalize({"body": body, "signature": {"key_id": key_id, "sig": b64encode(signature)}})
+    return canonicalize(
+        {"body": body, "signature": {"key_id": key_id, "sig": b64encode(signature)}, "timestamps": []}
+    )
 
 
 def _statement(origin: str, entry: ProvenEntry) -> JSON:

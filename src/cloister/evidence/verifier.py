@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -33,6 +32,7 @@ from cloister.evidence.context import ModelArtifact, ReceiptContext, model_artif
 from cloister.evidence.predicates import SEEDED_TEST, AttestationVerdict, BudgetSpend
 from cloister.evidence.receipt import MAX_RECEIPT_BYTES, RECEIPT_SCHEMA, receipt_from_json, record_of
 from cloister.evidence.trust import Trust
+from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule, VerificationPolicy
 from cloister.evidence.verification.documents import check_manifests, check_request
 from cloister.evidence.verification.logs import (
     check_checkpoint_signatures,
@@ -58,7 +58,16 @@ from cloister.evidence.verification.training import (
     check_epsilon,
 )
 
-__all__ = ["CHECK_IDS", "ModelArtifact", "TestRandomness", "Verdict", "Verifier", "model_artifact"]
+__all__ = [
+    "CHECK_IDS",
+    "ModelArtifact",
+    "TestRandomness",
+    "TimestampRule",
+    "Verdict",
+    "VerificationPolicy",
+    "Verifier",
+    "model_artifact",
+]
 
 ReceiptCheck: TypeAlias = Callable[[ReceiptContext], Check]
 
@@ -115,15 +124,6 @@ _CHECKS: Final[Mapping[str, ReceiptCheck]] = MappingProxyType(
 )
 
 
-class TestRandomness(Enum):
-    """Whether noise from a seeded test generator is accepted. It protects nobody: tests only."""
-
-    __test__ = False
-
-    REFUSE = "refuse"
-    ACCEPT = "accept"
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the verifier found.
@@ -149,21 +149,24 @@ class Verdict:
         return tuple(one for one in self.checks if one.outcome is not Outcome.PASSED)
 
 
+_DEFAULT_POLICY: Final = VerificationPolicy()
+
+
 class Verifier:
     """Verifies receipts against pinned keys.
 
     Args:
         trust: the pinned keys.
         registry: the checks that rooms above plugged in.
-        accept: whether noise from a seeded test generator will do.
+        policy: what is asked beyond that the receipt is true.
     """
 
     def __init__(
-        self, trust: Trust, registry: CheckRegistry, accept: TestRandomness = TestRandomness.REFUSE
+        self, trust: Trust, registry: CheckRegistry, policy: VerificationPolicy = _DEFAULT_POLICY
     ) -> None:
         self._trust = trust
         self._registry = registry
-        self._accept = accept
+        self._policy = policy
 
     def verify(self, receipt: bytes, model: ModelArtifact) -> Verdict:
         """Judge a receipt.
@@ -206,7 +209,7 @@ class Verifier:
             done["schema"] = failed("schema", f"reading it broke: {type(error).__name__}")
             return None
         done["schema"] = passed("schema", RECEIPT_SCHEMA)
-        return ReceiptContext(parsed, _body(value), record, self._trust, model)
+        return ReceiptContext(parsed, _body(value), record, self._trust, model, self._policy)
 
     def _run(self, check_id: str, context: ReceiptContext) -> Check:
         if check_id in PLUGGED_CHECKS:
@@ -224,7 +227,7 @@ class Verifier:
         """Noise and sampling came from the operating system's entropy, or tests are explicitly accepted."""
         spends = context.record.of(BudgetSpend)
         generators = sorted({one.noise_generator for one in spends})
-        if self._accept is TestRandomness.ACCEPT or SEEDED_TEST not in generators:
+        if self._policy.test_randomness is TestRandomness.ACCEPT or SEEDED_TEST not in generators:
             return judged(
                 "randomness", [] if generators else ["no noise generator is stated"], ", ".join(generators)
             )

@@ -10,7 +10,7 @@ from cloister.core.hashes import sha256_hex
 from cloister.enclave.attestation import certificate_pem
 from cloister.evidence import Role, Trust, TrustEntry, write_trust
 from cloister.evidence.receipt import ModelFile, compose_receipt
-from cloister.evidence.verifier import TestRandomness, Verdict, Verifier, model_artifact
+from cloister.evidence.verifier import TestRandomness, Verdict, VerificationPolicy, Verifier, model_artifact
 from cloister.workflow.case import Case
 from cloister.workflow.checks import full_registry
 from cloister.workflow.outcome import MODEL_FILE, RECEIPT_FILE, TRUST_FOLDER
@@ -49,7 +49,9 @@ def prove(case: Case, model_file: bytes) -> Verdict:
     write_new(case.staging / RECEIPT_FILE, receipt, mode=READABLE)
     write_trust(case.staging / TRUST_FOLDER, _trust_entries(case))
     accept = TestRandomness.REFUSE if case.test_seed is None else TestRandomness.ACCEPT
-    verifier = Verifier(Trust.load(case.staging / TRUST_FOLDER), full_registry(), accept=accept)
+    verifier = Verifier(
+        Trust.load(case.staging / TRUST_FOLDER), full_registry(), VerificationPolicy(test_randomness=accept)
+    )
     return verifier.verify(receipt, model_artifact(model_file))
 
 

@@ -10,6 +10,16 @@ from cloister.evidence.predicates.admission import (
     RequestDecided,
 )
 from cloister.evidence.predicates.base import Predicate, Role, known_types, predicate_class
+from cloister.evidence.predicates.consent import CREDIT_UNIT, Consent, Settlement
+from cloister.evidence.predicates.custody import (
+    Access,
+    Destruction,
+    DestructionCheck,
+    Export,
+    ExportSelection,
+    Incident,
+)
+from cloister.evidence.predicates.log import CheckpointHeld, HeldCheckpoint
 from cloister.evidence.predicates.outcome import (
     RELEASE_CONSTRAINTS,
     Evaluation,
@@ -29,14 +39,24 @@ from cloister.evidence.predicates.training import (
 )
 
 __all__ = [
+    "CREDIT_UNIT",
     "OS_ENTROPY",
     "RELEASE_CONSTRAINTS",
     "SEEDED_TEST",
+    "Access",
     "AppraisalCheck",
     "AttestationVerdict",
     "BudgetSpend",
+    "CheckpointHeld",
+    "Consent",
     "DataCommitment",
+    "Destruction",
+    "DestructionCheck",
     "Evaluation",
+    "Export",
+    "ExportSelection",
+    "HeldCheckpoint",
+    "Incident",
     "JobClosed",
     "JobOpened",
     "ManifestAccepted",
@@ -47,6 +67,7 @@ __all__ = [
     "RequestDecided",
     "Role",
     "RoundAggregated",
+    "Settlement",
     "SiteMetric",
     "TensorShape",
     "UpdateReleased",
