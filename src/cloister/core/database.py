@@ -1,17 +1,22 @@
-"""SQLite files that keep what they were given.
+"""Databases that keep what they were given: SQLite files, and PostgreSQL by URL.
 
 Rules this module keeps:
 
-* Write-ahead log with ``synchronous=FULL``: a transaction that was committed survives a loss of power.
-* A writer takes its lock at the start (``BEGIN IMMEDIATE``), so what it read cannot change before it writes.
-* The file is its owner's alone (mode 0600).
+* A transaction that was committed survives a loss of power: SQLite's write-ahead log with
+  ``synchronous=FULL``, PostgreSQL's ``synchronous_commit`` on.
+* One writer at a time: it takes its lock at the start (``BEGIN IMMEDIATE``; in PostgreSQL an advisory lock of
+  the schema), so what it read cannot change before it writes.
+* A reader sees one state throughout, and waits for no writer.
+* A file is its owner's alone (mode 0600). No password is in any message.
 * A full disk, a held lock, a damaged file arrive as `StorageError`. A broken constraint is passed on as
   SQLAlchemy's `IntegrityError`: only the room that wrote the rule can name it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,33 +24,73 @@ from pathlib import Path
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloister.core.errors import StorageError
 from cloister.core.files import storage_error, sync_directory
 
 BUSY_TIMEOUT_SECONDS = 10.0
+CONNECT_TIMEOUT_SECONDS = 10
 
-_BEGIN = "cloister_begin"
+_WRITES = "cloister_writes"
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _HELD = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _DENIED = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN})
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_POSTGRESQL = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+# PostgreSQL, Appendix A "Error Codes": disk full, lock not available and its like, damage, no right.
+_NO_SPACE_STATES = ("53100",)
+_HELD_STATES = ("55P03", "40001", "40P01", "55006")
+_DAMAGED_STATES = ("XX001", "XX002")
+_DENIED_STATES = ("42501", "25006", "28")
 
 
-def open_database(path: Path, *, busy_timeout: float = BUSY_TIMEOUT_SECONDS) -> Engine:
-    """Open a database file; an empty one is made where there is none.
+def open_database(
+    place: Path | str, *, schema: str = "public", busy_timeout: float = BUSY_TIMEOUT_SECONDS
+) -> Engine:
+    """Open a database.
 
     Args:
-        path: the file; its folder has to exist.
+        place: a SQLite file, whose folder has to exist, made where there is none; or, as a string, the URL of
+            a PostgreSQL database, ``postgresql://user@host/database``.
+        schema: the PostgreSQL schema that holds the tables; a SQLite file is a schema by itself.
         busy_timeout: how many seconds a writer waits for another one.
 
     Returns:
         An engine for `transaction` and `snapshot`; ``dispose()`` closes it.
 
     Raises:
-        StorageError: ``storage.corrupt`` where the file is no database, or as the operating system says.
+        StorageError: ``storage.corrupt`` where the file is no database, or as the operating system or the
+            server says.
     """
+    engine = (
+        _sqlite_engine(place, busy_timeout)
+        if isinstance(place, Path)
+        else _postgresql_engine(place, schema, busy_timeout)
+    )
+    try:
+        with snapshot(engine) as connection:
+            connection.exec_driver_sql(
+                "SELECT count(*) FROM sqlite_schema" if isinstance(place, Path) else "SELECT 1"
+            )
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def database_name(place: Path | str) -> str:
+    """How messages call a database: a file's path, a URL without its password."""
+    if isinstance(place, Path):
+        return str(place)
+    try:
+        return sqlalchemy.make_url(place).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "the database named"
+
+
+def _sqlite_engine(path: Path, busy_timeout: float) -> Engine:
     try:
         _prepare_file(path)
     except OSError as error:
@@ -56,12 +101,42 @@ def open_database(path: Path, *, busy_timeout: float = BUSY_TIMEOUT_SECONDS) -> 
     )
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _postgresql_engine(place: str, schema: str, busy_timeout: float) -> Engine:
+    if not _SCHEMA.fullmatch(schema):
+        raise StorageError(
+            "storage.failed", "A schema's name has lower-case letters, digits and underscores."
+        )
     try:
-        with snapshot(engine) as connection:
-            connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
-    except BaseException:
-        engine.dispose()
-        raise
+        url = sqlalchemy.make_url(place)
+    except ArgumentError:
+        raise _no_url() from None
+    if url.drivername not in _POSTGRESQL:
+        raise _no_url()
+    settings = f"-csearch_path={schema} -clock_timeout={int(busy_timeout * 1000)} -csynchronous_commit=on"
+    try:
+        engine = sqlalchemy.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            connect_args={"options": settings, "connect_timeout": CONNECT_TIMEOUT_SECONDS},
+        )
+    except ModuleNotFoundError:
+        raise StorageError(
+            "storage.failed",
+            "PostgreSQL needs the package psycopg, which is not installed.",
+            "Run: pip install 'cloister[postgres]'",
+        ) from None
+    key = int.from_bytes(hashlib.sha256(f"cloister/{schema}".encode()).digest()[:8], "big", signed=True)
+    lock = f"SELECT pg_advisory_xact_lock({key})"
+
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql(
+            lock if writes else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        )
+
+    event.listen(engine, "begin", begin)
     return engine
 
 
@@ -91,7 +166,8 @@ def _configure(connection: sqlite3.Connection, _: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 @contextmanager
@@ -103,7 +179,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         sqlalchemy.exc.IntegrityError: a constraint refused a row; nothing was kept.
     """
     with _typed_errors(engine), engine.connect() as plain:
-        connection = plain.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        connection = plain.execution_options(**{_WRITES: True})
         with connection.begin():
             yield connection
 
@@ -121,7 +197,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 
 def check_integrity(engine: Engine) -> None:
-    """Read every page and look for damage; takes time in proportion to the file.
+    """Read every page of a SQLite file and look for damage; takes time in proportion to the file.
 
     Raises:
         StorageError: ``storage.corrupt``.
@@ -150,22 +226,57 @@ def _typed_errors(engine: Engine) -> Iterator[None]:
 
 
 def _storage_error(error: BaseException | None, name: str) -> StorageError:
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
+        return _postgresql_error(state, name)
     number = getattr(error, "sqlite_errorcode", None)
     primary = number & 0xFF if isinstance(number, int) else None
     if primary == sqlite3.SQLITE_FULL:
-        return StorageError(
-            "storage.no_space", f"There is no space left to write {name}.", "Free some space and run again."
-        )
+        return _no_space(name)
     if primary in _HELD:
-        return StorageError(
-            "storage.in_use", f"{name} is in use by another process.", "Wait for it to end, or stop it."
-        )
+        return _in_use(name)
     if primary in _DAMAGED:
         return _corrupt(name)
     if primary in _DENIED:
-        return StorageError("storage.permission", f"{name} may not be opened or written.")
+        return _denied(name)
     reason = getattr(error, "sqlite_errorname", None) or type(error).__name__
     return StorageError("storage.failed", f"The database {name} failed ({reason}).")
+
+
+def _no_url() -> StorageError:
+    return StorageError(
+        "storage.failed",
+        "A database is named by a file or by the URL of a PostgreSQL database.",
+        "Write it as postgresql://user@host/database.",
+    )
+
+
+def _postgresql_error(state: str, name: str) -> StorageError:
+    if state in _NO_SPACE_STATES:
+        return _no_space(name)
+    if state in _HELD_STATES:
+        return _in_use(name)
+    if state in _DAMAGED_STATES:
+        return _corrupt(name)
+    if state.startswith(_DENIED_STATES):
+        return _denied(name)
+    return StorageError("storage.failed", f"The database {name} failed (SQLSTATE {state}).")
+
+
+def _no_space(name: str) -> StorageError:
+    return StorageError(
+        "storage.no_space", f"There is no space left to write {name}.", "Free some space and run again."
+    )
+
+
+def _in_use(name: str) -> StorageError:
+    return StorageError(
+        "storage.in_use", f"{name} is in use by another process.", "Wait for it to end, or stop it."
+    )
+
+
+def _denied(name: str) -> StorageError:
+    return StorageError("storage.permission", f"{name} may not be opened or written.")
 
 
 def _corrupt(name: str) -> StorageError:
@@ -177,4 +288,6 @@ def _corrupt(name: str) -> StorageError:
 
 
 def _name(engine: Engine) -> str:
-    return str(engine.url.database)
+    if engine.dialect.name == "sqlite":
+        return str(engine.url.database)
+    return engine.url.render_as_string(hide_password=True)
