@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,15 +112,27 @@ def test_what_is_no_public_key_is_refused(pem: str | bytes) -> None:
     assert refused.value.code == "key.malformed"
 
 
-def test_a_public_key_of_another_algorithm_is_refused() -> None:
-    pem = (
-        ec.generate_private_key(ec.SECP256R1())
-        .public_key()
-        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
-    with pytest.raises(KeyStoreError) as refused:
-        PublicKey.from_pem(pem)
-    assert refused.value.code == "key.malformed"
+@pytest.mark.parametrize(
+    "private",
+    [
+        ec.generate_private_key(ec.SECP256K1()),
+        ec.generate_private_key(ec.SECP521R1()),
+        rsa.generate_private_key(65537, 2048),
+        x25519.X25519PrivateKey.generate(),
+        ed448.Ed448PrivateKey.generate(),
+    ],
+    ids=["secp256k1", "P-521", "RSA", "X25519", "Ed448"],
+)
+def test_a_public_key_of_another_algorithm_is_refused(private: rsa.RSAPrivateKey) -> None:
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    public = private.public_key()
+    for refuse in (
+        lambda: PublicKey.from_pem(public.public_bytes(serialization.Encoding.PEM, spki)),
+        lambda: PublicKey.from_der(public.public_bytes(serialization.Encoding.DER, spki)),
+    ):
+        with pytest.raises(KeyStoreError) as refused:
+            refuse()
+        assert refused.value.code == "key.malformed"
 
 
 def test_a_signer_shows_nothing_and_cannot_be_copied_out(signer: Signer) -> None:
@@ -184,7 +196,7 @@ def test_a_key_file_with_something_else_in_it_is_refused(kind: str, tmp_path: Pa
         "empty": b"",
         "text": b"not a key",
         "public": store.generate("other").public_key.pem.encode(),
-        "other algorithm": pem_of(ec.generate_private_key(ec.SECP256R1())),
+        "other algorithm": pem_of(ec.generate_private_key(ec.SECP256K1())),
         "encrypted": private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -197,7 +209,7 @@ def test_a_key_file_with_something_else_in_it_is_refused(kind: str, tmp_path: Pa
     path.chmod(0o600)
     with pytest.raises(KeyStoreError) as refused:
         store.load("site")
-    assert refused.value.code == "key.malformed"
+    assert refused.value.code == ("key.passphrase" if kind == "encrypted" else "key.malformed")
 
 
 def test_a_key_that_cannot_be_written_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,139 @@
+"""Keys as files.
+
+Rules this module keeps:
+
+* PKCS#8 PEM, mode 0600 in a folder 0700; no key is overwritten, and one that others could read is refused.
+* With a passphrase keys are written and read encrypted only (PBES2, RFC 8018): a clear key in such a store is
+  refused, and so is an encrypted one in a store without a passphrase. Nothing falls back.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+from cloister.core.errors import KeyStoreError, StorageError
+from cloister.core.files import storage_error, write_new
+from cloister.core.keys.public import ED25519, MAX_PEM, malformed
+from cloister.core.keys.secrets import Secret, require_private, require_secret
+from cloister.core.keys.store import (
+    NAME,
+    MemorySigner,
+    Signer,
+    check_name,
+    exists,
+    missing,
+    new_private_key,
+    private_key_of,
+)
+
+_CLEAR = b"-----BEGIN PRIVATE KEY-----"
+_ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+
+
+class FileKeyStore:
+    """Keys as PEM files in a folder that only its owner may enter.
+
+    Args:
+        directory: the folder; made with mode 0700 where it is missing.
+        passphrase: answers what every key in it is encrypted with; none keeps them clear.
+
+    Raises:
+        KeyStoreError: ``key.permissions`` where others may enter the folder or it belongs to somebody else.
+        StorageError: the folder cannot be made.
+    """
+
+    def __init__(self, directory: Path, *, passphrase: Secret | None = None) -> None:
+        self._directory = directory
+        self._passphrase = passphrase
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = directory.stat()
+        except OSError as error:
+            raise storage_error(error, directory) from None
+        if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+            raise KeyStoreError(
+                "key.permissions",
+                f"Others could enter the key folder {directory}.",
+                f"Own it and run: chmod 700 {directory}",
+            )
+
+    def generate(self, name: str, algorithm: str = ED25519) -> Signer:
+        """Make a new key and keep it; it is on disk before this returns.
+
+        Raises:
+            KeyStoreError: ``key.exists``, ``key.name``, ``key.algorithm`` or ``key.secret``.
+            StorageError: the key could not be written; there is none.
+        """
+        path = self._path(name)
+        private = new_private_key(algorithm)
+        pem = private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, self._encryption()
+        )
+        try:
+            write_new(path, pem, mode=0o600)
+        except StorageError as error:
+            if error.code == "storage.exists":
+                raise exists(name) from None
+            raise
+        return MemorySigner(private)
+
+    def load(self, name: str) -> Signer:
+        """The key of this name.
+
+        Raises:
+            KeyStoreError: ``key.missing``, ``key.permissions``, ``key.malformed``, ``key.name``, or
+                ``key.passphrase`` where it isn't encrypted as this store wants it.
+        """
+        path = self._path(name)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise missing(name) from None
+        except OSError:
+            raise KeyStoreError("key.permissions", f"The key file {path} cannot be opened.") from None
+        try:
+            require_private(os.fstat(descriptor), path)
+            pem = os.read(descriptor, MAX_PEM)
+        finally:
+            os.close(descriptor)
+        return MemorySigner(private_key_of(self._decrypt(pem, name)))
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all keys, sorted."""
+        return tuple(sorted(path.stem for path in self._directory.glob("*.pem") if NAME.fullmatch(path.stem)))
+
+    def _decrypt(self, pem: bytes, name: str) -> PrivateKeyTypes:
+        password = None
+        if self._passphrase is None:
+            if pem.startswith(_ENCRYPTED):
+                raise _passphrase(f"The key {name} is encrypted, and no passphrase was given.")
+        elif pem.startswith(_CLEAR):
+            raise _passphrase(f"The key {name} is not encrypted, although a passphrase is asked for.")
+        else:
+            password = require_secret(self._passphrase())
+        try:
+            return serialization.load_pem_private_key(pem, password=password)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            if password is not None and pem.startswith(_ENCRYPTED):
+                raise _passphrase(f"The passphrase doesn't open the key {name}.") from None
+            raise malformed("private") from None
+
+    def _encryption(self) -> serialization.KeySerializationEncryption:
+        if self._passphrase is None:
+            return serialization.NoEncryption()
+        return serialization.BestAvailableEncryption(require_secret(self._passphrase()))
+
+    def _path(self, name: str) -> Path:
+        check_name(name)
+        return self._directory / f"{name}.pem"
+
+
+def _passphrase(reason: str) -> KeyStoreError:
+    return KeyStoreError(
+        "key.passphrase", reason, "Give the passphrase that the key was made with, by key_passphrase_file."
+    )
