@@ -11,7 +11,6 @@ from typing import cast
 import pytest
 
 import cloister as package
-from cloister.enclave.measure import code_measurement
 from cloister.evidence.verifier import CHECK_IDS
 from cloister.health import load_source
 from tests.cli.conftest import Cloister, content
@@ -162,108 +161,6 @@ def test_a_quiet_run_in_a_fresh_process_writes_nothing_anywhere_but_in_its_works
     assert content(tmp_path / "job") == before
     assert len(finished_jobs(home / "cloister-work")) == 1
     assert {path.name for path in home.iterdir()} <= {"cloister-work", ".cache", ".config"}
-
-
-# verify
-
-
-def test_verify_prints_a_table_of_every_check_with_its_verdict(cloister: Cloister, finished: Path) -> None:
-    ended = cloister("verify", finished / "receipt.json", "--trust", finished / "trust")
-    assert ended.code == 0
-    assert ended.err == ""
-    assert "SIMULATED" in ended.out
-    for check in CHECK_IDS:
-        assert any(line.split()[:2] == [check, "passed"] for line in ended.out.splitlines())
-    assert "accepted receipt.json" in ended.out
-
-
-def test_verify_answers_a_machine_with_one_object(cloister: Cloister, finished: Path) -> None:
-    ended = cloister("verify", finished / "receipt.json", "--trust", finished / "trust", "--json")
-    answer = ended.json()
-    assert ended.code == 0
-    assert answer.keys() == {
-        "accepted",
-        "refused_because",
-        "simulated",
-        "test_randomness",
-        "production_required",
-        "measurements",
-        "checks",
-    }
-    assert answer["refused_because"] == []
-    assert answer["measurements"] == [code_measurement().hex()]
-    assert answer["accepted"] is True
-    checks = cast(list[dict[str, str]], answer["checks"])
-    assert [(check["id"], check["outcome"]) for check in checks] == [(name, "passed") for name in CHECK_IDS]
-
-
-def test_quiet_verify_says_nothing_and_answers_with_its_exit_code(
-    cloister: Cloister, finished: Path, tmp_path: Path
-) -> None:
-    ended = cloister("verify", finished / "receipt.json", "--trust", finished / "trust", "--quiet")
-    assert (ended.code, ended.out, ended.err) == (0, "", "")
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(b"another model")
-    ended = cloister(
-        "verify", finished / "receipt.json", "--trust", finished / "trust", "--model", other, "--quiet"
-    )
-    assert (ended.code, ended.out, ended.err) == (1, "", "")
-
-
-def test_verify_in_production_says_why_it_refuses(cloister: Cloister, finished: Path) -> None:
-    ended = cloister("verify", finished / "receipt.json", "--trust", finished / "trust", "--production")
-    assert ended.code == 1
-    assert "--production accepts no simulated attestation" in ended.out
-
-
-@pytest.mark.parametrize("measurement", ["0" * 96, "", "not a measurement"])
-def test_verify_refuses_other_code_than_the_one_demanded(
-    measurement: str, cloister: Cloister, finished: Path
-) -> None:
-    place = (finished / "receipt.json", "--trust", finished / "trust")
-    ended = cloister("verify", *place, "--measurement", measurement)
-    assert ended.code == 1
-    assert "--measurement names other code than was attested" in ended.out
-    assert cloister("verify", *place, "--measurement", code_measurement().hex()).code == 0
-
-
-@pytest.mark.parametrize(
-    ("receipt", "trust", "model", "code", "exit_code"),
-    [
-        ("nowhere.json", "trust", None, "input.missing_file", 2),
-        ("trust", "trust", None, "input.unreadable", 2),
-        ("receipt.json", "nowhere", None, "evidence.trust_malformed", 2),
-        ("receipt.json", "receipt.json", None, "evidence.trust_malformed", 2),
-        ("receipt.json", "trust", "nowhere.safetensors", "input.missing_file", 2),
-        ("receipt.json", "trust", "trust", "input.missing_file", 2),
-    ],
-)
-def test_verify_names_what_it_lacks(
-    receipt: str, trust: str, model: str | None, code: str, exit_code: int, cloister: Cloister, finished: Path
-) -> None:
-    words: list[str | Path] = ["verify", finished / receipt, "--trust", finished / trust]
-    if model is not None:
-        words += ["--model", finished / model]
-    ended = cloister(*words)
-    assert ended.code == exit_code
-    assert ended.err.splitlines()[0].endswith(f"[{code}]")
-    assert "hint: " in ended.err
-
-
-def test_verify_of_something_else_fails_in_its_first_check(cloister: Cloister, finished: Path) -> None:
-    ended = cloister(
-        "verify",
-        finished / "report.html",
-        "--trust",
-        finished / "trust",
-        "--model",
-        finished / "model.safetensors",
-        "--json",
-    )
-    checks = cast(list[dict[str, str]], ended.json()["checks"])
-    assert ended.code == 1
-    assert checks[0]["outcome"] == "failed"
-    assert {check["outcome"] for check in checks[1:]} == {"not_run"}
 
 
 # compare and data

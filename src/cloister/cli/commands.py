@@ -41,7 +41,7 @@ def attach(app: typer.Typer) -> None:
     )(_run)
     app.command(
         "verify",
-        help="Check a receipt offline, with public keys alone.",
+        help="Check a receipt, a checkpoint or a log offline, with public keys alone.",
         epilog="Example:  cloister verify receipt.json --trust trust/   (the model beside it is checked too)",
     )(_verify)
     app.command(
@@ -96,10 +96,17 @@ def _run(
 
 
 def _verify(
-    receipt: Annotated[Path, typer.Argument(help="The receipt file.")],
+    artifact: Annotated[
+        Path,
+        typer.Argument(help="A receipt or a checkpoint, or the folder of a log's tiles."),
+    ],
     trust: Annotated[
         Path, typer.Option("--trust", help="Folder of pinned public keys, one folder per role.")
     ],
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="What it has to be; by default what its content says."),
+    ] = None,
     model: Annotated[
         Path | None, typer.Option("--model", help="The model file; by default the one beside the receipt.")
     ] = None,
@@ -113,21 +120,40 @@ def _verify(
     accept_test_randomness: Annotated[
         bool, typer.Option("--accept-test-randomness", help="Accept a run whose noise was seeded for a test.")
     ] = False,
+    require_timestamp: Annotated[
+        bool, typer.Option("--require-timestamp", help="Refuse a receipt without an RFC 3161 timestamp.")
+    ] = False,
+    witnesses: Annotated[
+        int | None,
+        typer.Option(
+            "--witnesses", min=0, max=64, help="Pinned witnesses that must have cosigned each log's head."
+        ),
+    ] = None,
+    held: Annotated[
+        list[Path] | None,
+        typer.Option("--held", help="A checkpoint that you kept from before; may be given again."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
-    from cloister.cli.verify import verify_command
+    from cloister.cli.verify import VerifyOptions, kind_named, verify_command
 
     return verify_command(
-        receipt,
-        trust,
-        model,
-        measurement,
-        production=production,
-        accept_test_randomness=accept_test_randomness,
-        as_json=as_json,
-        quiet=quiet,
+        VerifyOptions(
+            artifact=artifact,
+            trust=trust,
+            kind=kind_named(kind),
+            model=model,
+            measurement=measurement,
+            production=production,
+            accept_test_randomness=accept_test_randomness,
+            require_timestamp=require_timestamp,
+            witnesses=witnesses,
+            held=tuple(held or ()),
+            as_json=as_json,
+            quiet=quiet,
+        )
     )
 
 

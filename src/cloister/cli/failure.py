@@ -1,12 +1,13 @@
-"""How an error looks to a person and to a machine."""
+"""How an error looks to a person and to a machine, and the one place where it becomes an exit code."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cloister.cli.text import printable
+from cloister.core.errors import CloisterError
 
 EXIT_REFUTED = 1
 EXIT_USAGE = 2
@@ -53,3 +54,55 @@ def show_error(
     if hint:
         lines.append(f"  hint: {hint}")
     print("\n".join(map(printable, lines)), file=sys.stderr)
+
+
+def guarded(action: Callable[[], int], *, as_json: bool, debug: bool) -> int:
+    """Do something and answer with an exit code, whatever it raises.
+
+    Args:
+        action: What to do; its answer is the exit code.
+        as_json: Show errors as JSON.
+        debug: Let errors through with their tracebacks.
+
+    Returns:
+        The code: the action's own, the typed error's, or one of those for the machine and for defects.
+    """
+    try:
+        return action()
+    except KeyboardInterrupt:
+        return interrupted(as_json=as_json)
+    except CloisterError as error:
+        if debug:
+            raise
+        show_error(error.code, error.message, error.hint, error.details, as_json=as_json)
+        return error.exit_code
+    except BrokenPipeError:
+        return EXIT_ENVIRONMENT
+    except OSError as error:
+        if debug:
+            raise
+        reason = (error.strerror or type(error).__name__).lower()
+        show_error(
+            "storage.failed",
+            f"the machine refused: {reason}",
+            "Look at disk and permissions.",
+            as_json=as_json,
+        )
+        return EXIT_ENVIRONMENT
+    except Exception as error:
+        if debug:
+            raise
+        # The message of an unexpected error may hold anything, a record too: its type is all that is shown.
+        show_error(
+            "internal.defect",
+            f"cloister stopped on an unexpected {type(error).__name__}",
+            "Run again with --debug on data you may show, and report what it prints.",
+            as_json=as_json,
+        )
+        return EXIT_DEFECT
+
+
+def interrupted(*, as_json: bool) -> int:
+    """Say that a command was interrupted, and return the code for it."""
+    show_error("usage.interrupted", "interrupted; nothing half-written is left", as_json=as_json)
+    return EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""The ``cloister`` command: its subcommands, and the one place where an error becomes an exit code.
+"""The ``cloister`` command: its subcommands and what a wrong word in it leads to.
 
 Heavy libraries are imported inside the commands that need them, so that ``--help`` stays quick.
 
@@ -15,8 +15,7 @@ from collections.abc import Sequence
 import typer
 
 from cloister.cli import commands
-from cloister.cli.failure import EXIT_DEFECT, EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, show_error
-from cloister.core.errors import CloisterError
+from cloister.cli.failure import EXIT_INTERRUPTED, EXIT_USAGE, guarded, interrupted, show_error
 
 app = typer.Typer(
     name="cloister",
@@ -42,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> int:
-    as_json, debug = "--json" in words, "--debug" in words
+    as_json = "--json" in words
+    return guarded(lambda: _typed(words, as_json=as_json), as_json=as_json, debug="--debug" in words)
+
+
+def _typed(words: list[str], *, as_json: bool) -> int:
     try:
         code = app(words, standalone_mode=False)
     except typer.Exit as leaving:
@@ -53,46 +56,12 @@ def _run(words: list[str]) -> int:
         if message:
             show_error("usage.wrong", message, "See: cloister --help", as_json=as_json)
         return EXIT_USAGE
-    except (typer.Abort, KeyboardInterrupt):
-        return _interrupted(as_json=as_json)
-    except CloisterError as error:
-        if debug:
-            raise
-        show_error(error.code, error.message, error.hint, error.details, as_json=as_json)
-        return error.exit_code
-    except BrokenPipeError:
-        return EXIT_ENVIRONMENT
-    except OSError as error:
-        if debug:
-            raise
-        reason = (error.strerror or type(error).__name__).lower()
-        show_error(
-            "storage.failed",
-            f"the machine refused: {reason}",
-            "Look at disk and permissions.",
-            as_json=as_json,
-        )
-        return EXIT_ENVIRONMENT
-    except Exception as error:
-        if debug:
-            raise
-        # The message of an unexpected error may hold anything, a record too: its type is all that is shown.
-        show_error(
-            "internal.defect",
-            f"cloister stopped on an unexpected {type(error).__name__}",
-            "Run again with --debug on data you may show, and report what it prints.",
-            as_json=as_json,
-        )
-        return EXIT_DEFECT
+    except typer.Abort:
+        return interrupted(as_json=as_json)
     if code == EXIT_INTERRUPTED:
         # Typer turns an interrupt into this code.
-        return _interrupted(as_json=as_json)
+        return interrupted(as_json=as_json)
     return code if isinstance(code, int) else 0
-
-
-def _interrupted(*, as_json: bool) -> int:
-    show_error("usage.interrupted", "interrupted; nothing half-written is left", as_json=as_json)
-    return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

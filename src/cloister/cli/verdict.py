@@ -1,4 +1,4 @@
-"""How a verdict on an artifact looks: plain text for people, one object for machines. No library is needed."""
+"""How a verdict on an artifact looks: plain text for people, one object for machines, without any library."""
 
 from __future__ import annotations
 
@@ -70,13 +70,22 @@ def verdict_lines(verdict: ArtifactVerdict, name: str, *, width: int | None, pai
             yield f"code measured: {printable(measured)}"
         yield f"{_painted('accepted', _GREEN, paint)} {printable(name)}: every check passed"
     else:
-        because = ", ".join(check.id for check in verdict.failures)
-        yield f"{_painted('refused', _RED, paint)} {printable(name)}: {because}"
+        yield f"{_painted('refused', _RED, paint)} {printable(name)}: {_because(verdict)}"
+
+
+def _because(verdict: ArtifactVerdict) -> str:
+    """The checks that failed, and how many weren't run; where none failed, those that weren't run."""
+    failed = [check.id for check in verdict.failures if check.outcome is Outcome.FAILED]
+    unrun = [check.id for check in verdict.failures if check.outcome is Outcome.NOT_RUN]
+    if not failed:
+        return f"not run: {', '.join(unrun)}"
+    return ", ".join(failed) + (f"; {len(unrun)} not run" if unrun else "")
 
 
 def _row(check: Check, first: int, width: int | None, paint: Paint) -> Iterator[str]:
-    word = f"{_WORDS[check.outcome]:<{_VERDICT_WIDTH}}"
-    start = f"{check.id:<{first}}  {_painted(word, _GREEN if check.outcome is Outcome.PASSED else _RED, paint)}"
+    code = _GREEN if check.outcome is Outcome.PASSED else _RED
+    word = _painted(f"{_WORDS[check.outcome]:<{_VERDICT_WIDTH}}", code, paint)
+    start = f"{check.id:<{first}}  {word}"
     indent = first + _VERDICT_WIDTH + 4
     detail = printable(check.detail)
     folded = [detail] if width is None else textwrap.wrap(detail, max(_NARROWEST, width - indent))

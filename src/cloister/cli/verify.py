@@ -1,132 +1,142 @@
-"""``cloister verify``: read the files, let the pure verifier judge, show its table."""
+"""Verification as commands do it: read the files, let the pure verifier judge, show what it found.
+
+``cloister verify`` and ``cloister-verify`` are two shells around `verify_command`; it needs the base
+installation and nothing else.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from cloister.cli.failure import EXIT_REFUTED
-from cloister.cli.text import printable
-from cloister.core.canonical import parse_canonical
+from cloister.cli.verdict import Paint, verdict_json, verdict_lines
 from cloister.core.errors import InputError
 from cloister.core.files import read_bounded
-from cloister.evidence.receipt import receipt_from_json
+from cloister.evidence.artifacts import ArtifactKind, Demands, Simulation, find_kind, verify_artifact
 from cloister.evidence.trust import Trust
-from cloister.evidence.verifier import TestRandomness, Verdict, Verifier, model_artifact
-from cloister.workflow.checks import full_registry
+from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule
 
-_MAX_RECEIPT_BYTES = 256 * 1024 * 1024
-_MAX_MODEL_BYTES = 8 * 1024 * 1024 * 1024
+if TYPE_CHECKING:
+    from cloister.evidence.checks import CheckRegistry
+    from cloister.evidence.context import ModelArtifact
+
+_MAX_ARTIFACT_BYTES: Final = 256 * 1024 * 1024
+_MAX_MODEL_BYTES: Final = 8 * 1024 * 1024 * 1024
+_MAX_NOTE_BYTES: Final = 64 * 1024
+_MODEL_FILE: Final = "model.safetensors"
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What the verifier found, and what the caller asked for beyond it.
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """What was typed.
 
     Attributes:
-        verdict: Every check.
-        measurements: SHA-384 of the code each platform attested, if the checks passed.
-        refused_because: Why the receipt is refused; empty if it is accepted.
-    """
-
-    verdict: Verdict
-    measurements: tuple[str, ...]
-    refused_because: tuple[str, ...]
-
-    @property
-    def accepted(self) -> bool:
-        """Whether nothing speaks against the receipt."""
-        return not self.refused_because
-
-
-def verify_command(
-    receipt: Path,
-    trust: Path,
-    model: Path | None,
-    measurement: str | None,
-    *,
-    production: bool,
-    accept_test_randomness: bool,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    """Verify a receipt and return the exit code.
-
-    Args:
-        receipt: The receipt file.
+        artifact: The file, or the folder of a log's tiles.
         trust: Folder of pinned keys.
-        model: The model file, or None for the one the receipt names, beside it.
+        kind: What the artifact has to be, or None to find out.
+        model: The model file of a receipt, or None for the one beside it.
         measurement: SHA-384 of the only code that will do, or None for what the manifests allow.
         production: Accept no simulated attestation.
         accept_test_randomness: Accept seeded noise.
+        require_timestamp: Refuse a receipt without a timestamp.
+        witnesses: How many pinned witnesses must have cosigned each head of a log, or None.
+        held: Files with checkpoints held from before.
         as_json: Print JSON.
         quiet: Print nothing; the exit code tells.
+    """
+
+    artifact: Path
+    trust: Path
+    kind: ArtifactKind | None = None
+    model: Path | None = None
+    measurement: str | None = None
+    production: bool = False
+    accept_test_randomness: bool = False
+    require_timestamp: bool = False
+    witnesses: int | None = None
+    held: tuple[Path, ...] = ()
+    as_json: bool = False
+    quiet: bool = False
+
+
+def verify_command(options: VerifyOptions) -> int:
+    """Verify an artifact and return the exit code.
+
+    Args:
+        options: What was typed.
 
     Returns:
         0 if every required check passed, else 1.
+
+    Raises:
+        CloisterError: If a file that was named can't be read, or a demand has no meaning for the artifact.
     """
-    data = read_bounded(receipt, _MAX_RECEIPT_BYTES)
-    artifact_path = model if model is not None else receipt.parent / "model.safetensors"
-    if not artifact_path.is_file():
+    artifact = options.artifact
+    content = artifact if artifact.is_dir() else read_bounded(artifact, _MAX_ARTIFACT_BYTES)
+    kind = options.kind or find_kind(content)
+    demands = Demands(
+        model=_model(options, kind),
+        measurement=options.measurement,
+        simulation=Simulation.REFUSE if options.production else None,
+        test_randomness=TestRandomness.ACCEPT if options.accept_test_randomness else None,
+        timestamp=TimestampRule.REQUIRED if options.require_timestamp else None,
+        witnesses=options.witnesses,
+        held=tuple(_note(path) for path in options.held),
+    )
+    verdict = verify_artifact(content, Trust.load(options.trust), demands, _registry, kind=kind)
+    if options.as_json:
+        print(json.dumps(verdict_json(verdict, production=options.production), indent=2))
+    elif not options.quiet:
+        terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if terminal else None
+        paint = Paint.COLOUR if terminal and "NO_COLOR" not in os.environ else Paint.PLAIN
+        print("\n".join(verdict_lines(verdict, artifact.name, width=width, paint=paint)))
+    return 0 if verdict.accepted else EXIT_REFUTED
+
+
+def kind_named(name: str | None) -> ArtifactKind | None:
+    """The kind of artifact with this name; None for None.
+
+    Raises:
+        InputError: ``input.schema`` for any other word.
+    """
+    if name is None:
+        return None
+    if name in [kind.value for kind in ArtifactKind]:
+        return ArtifactKind(name)
+    raise InputError(
+        "input.schema", "That is no kind of artifact.", f"One of these is wanted: {', '.join(ArtifactKind)}."
+    )
+
+
+def _registry() -> CheckRegistry:
+    from cloister.workflow.checks import full_registry
+
+    return full_registry()
+
+
+def _model(options: VerifyOptions, kind: ArtifactKind | None) -> ModelArtifact | None:
+    path = options.model
+    if path is None:
+        if kind is not ArtifactKind.RECEIPT:
+            return None
+        path = options.artifact.parent / _MODEL_FILE
+    if not path.is_file():
         raise InputError(
             "input.missing_file",
-            f"the model file {artifact_path} isn't there",
+            f"the model file {path} isn't there",
             "Name it with --model: a receipt without its model proves nothing about the model you hold.",
         )
-    artifact = model_artifact(read_bounded(artifact_path, _MAX_MODEL_BYTES))
-    accept = TestRandomness.ACCEPT if accept_test_randomness else TestRandomness.REFUSE
-    verdict = Verifier(Trust.load(trust), full_registry(), accept=accept).verify(data, artifact)
-    judgement = _judge(verdict, data, measurement, production=production)
-    if as_json:
-        print(json.dumps(_as_json(judgement, production=production), indent=2))
-    elif not quiet:
-        _show(receipt, judgement)
-    return 0 if judgement.accepted else EXIT_REFUTED
+    from cloister.evidence.context import model_artifact
+
+    return model_artifact(read_bounded(path, _MAX_MODEL_BYTES))
 
 
-def _judge(verdict: Verdict, data: bytes, measurement: str | None, *, production: bool) -> Judgement:
-    reasons = [check.id for check in verdict.failures]
-    measurements: tuple[str, ...] = ()
-    if verdict.accepted:
-        enclaves = receipt_from_json(
-            parse_canonical(data, max_bytes=_MAX_RECEIPT_BYTES), data
-        ).body.summary.execution.enclaves
-        measurements = tuple(sorted({enclave.measurement for enclave in enclaves.values()}))
-        if production and verdict.simulated:
-            reasons.append("--production accepts no simulated attestation")
-        if measurement is not None and measurements != (measurement.lower(),):
-            reasons.append("--measurement names other code than was attested")
-    return Judgement(verdict, measurements, tuple(reasons))
-
-
-def _as_json(judgement: Judgement, *, production: bool) -> dict[str, object]:
-    verdict = judgement.verdict
-    return {
-        "accepted": judgement.accepted,
-        "refused_because": list(judgement.refused_because),
-        "simulated": verdict.simulated,
-        "test_randomness": verdict.test_randomness,
-        "production_required": production,
-        "measurements": list(judgement.measurements),
-        "checks": [{"id": c.id, "outcome": c.outcome.value, "detail": c.detail} for c in verdict.checks],
-    }
-
-
-def _show(receipt: Path, judgement: Judgement) -> None:
-    from rich.markup import escape
-
-    from cloister.cli.console import check_table, console, simulated_banner, test_randomness_banner
-
-    out, name = console(), escape(printable(receipt.name))
-    if judgement.verdict.simulated:
-        out.print(simulated_banner())
-    if judgement.verdict.test_randomness:
-        out.print(test_randomness_banner())
-    out.print(check_table(judgement.verdict))
-    for measured in judgement.measurements:
-        out.print(f"code measured: {measured}", style="dim", soft_wrap=True)
-    if judgement.accepted:
-        out.print(f"[bold green]accepted[/] {name}: every check passed")
-    else:
-        out.print(f"[bold red]refused[/] {name}: {', '.join(judgement.refused_because)}")
+def _note(path: Path) -> str:
+    return read_bounded(path, _MAX_NOTE_BYTES).decode("utf-8", "replace")

@@ -31,7 +31,10 @@ def verify_checkpoint_note(data: bytes, trust: Trust, demands: Demands) -> Artif
         reason = error.message if isinstance(error, CloisterError) else "it is not UTF-8"
         rest = [not_run(one, "the checkpoint can't be read") for one in CHECKPOINT_CHECKS[1:]]
         return ArtifactVerdict(ArtifactKind.CHECKPOINT, (failed("canonical-form", reason), *rest))
-    checks = [passed("canonical-form", f"{len(data)} bytes, the only spelling"), _signature(checkpoint, trust)]
+    checks = [
+        passed("canonical-form", f"{len(data)} bytes, the only spelling"),
+        _signature(checkpoint, trust),
+    ]
     if demands.held:
         checks.append(check_held(checkpoint, demands.held, trust))
     facts = {"log": checkpoint.origin, "entries": str(checkpoint.size), "root": checkpoint.root.hex()}
