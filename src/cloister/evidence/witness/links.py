@@ -94,9 +94,7 @@ def consistency_links(extract_of: Mapping[str, LogExtract], prove: Prove) -> lis
     Raises:
         EvidenceError: ``evidence.out_of_range`` if a log is shorter than somebody held it.
     """
-    held = {
-        (one.origin, one.size, one.root) for extract in extract_of.values() for one in _held_in(extract)
-    }
+    held = {(one.origin, one.size, one.root) for extract in extract_of.values() for one in _held_in(extract)}
     return [
         ConsistencyLink(
             origin, size, bytes.fromhex(root), prove(origin, size, extract_of[origin].checkpoint.size)

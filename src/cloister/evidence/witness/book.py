@@ -1,0 +1,166 @@
+"""A book of checkpoints: for each log the newest checkpoint its holder has verified, on disk.
+
+::
+
+    <directory>/<log>.note                       the newest checkpoint held of a log
+    <directory>/conflicts/<log>/<size>-<hash>/   a checkpoint that contradicted it, and the one held then
+
+Rules kept here:
+
+1. A checkpoint is held once its signature is good and it continues the one held before, and not otherwise.
+2. What is held is on disk, whole, before anybody is told so; it is never replaced by something older, whoever
+   else works with the same book.
+3. A checkpoint that isn't proven to continue the one held is kept beside it, up to a bound: both are signed,
+   and if nothing joins them, together they prove that the log has shown two pasts.
+4. A file that isn't a checkpoint of the log it is named for is an error, never an empty book.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from cloister.core.errors import InputError
+from cloister.core.files import read_bounded, storage_error, write_atomic
+from cloister.core.hashes import sha256_hex
+from cloister.core.keys import PublicKey
+from cloister.evidence.checkpoint import MAX_CHECKPOINT_CHARS, Checkpoint, parse_checkpoint, verify_checkpoint
+from cloister.evidence.errors import EvidenceError
+from cloister.evidence.witness.rules import require_successor
+
+NOTE_SUFFIX: Final = ".note"
+MAX_NOTE_BYTES: Final = 4 * MAX_CHECKPOINT_CHARS
+MAX_CONFLICTS: Final = 16
+"""How many contradictions are kept per log; the first ones prove as much as any number."""
+_CONFLICTS: Final = "conflicts"
+
+
+class CheckpointBook:
+    """The checkpoints of other parties' logs that one holder keeps.
+
+    Args:
+        directory: an own folder; made with the first checkpoint.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def newest(self, origin: str) -> Checkpoint | None:
+        """The newest checkpoint held of a log; None if none is.
+
+        Raises:
+            EvidenceError: ``evidence.checkpoint_malformed`` if the file is no checkpoint of that log.
+            InputError: the file can't be read.
+        """
+        path = self._directory / f"{_named(origin)}{NOTE_SUFFIX}"
+        try:
+            found = _note(path)
+        except InputError as error:
+            if error.code == "input.missing_file":
+                return None
+            raise
+        if found.origin != origin:
+            raise EvidenceError(
+                "evidence.checkpoint_malformed", f"{path} holds a checkpoint of another log, {found.origin}."
+            )
+        return found
+
+    def logs(self) -> tuple[str, ...]:
+        """The logs of which a checkpoint is held, sorted."""
+        return tuple(sorted(note.origin for note in read_notes(self._directory)))
+
+    def hold(self, offered: Checkpoint, proof: Sequence[bytes], *keys: PublicKey) -> None:
+        """Verify a checkpoint and keep it; it is durable when this returns.
+
+        Args:
+            offered: the checkpoint that came.
+            proof: the consistency proof from the one held.
+            keys: the log's pinned keys.
+
+        Raises:
+            EvidenceError: ``evidence.checkpoint_unsigned``; ``evidence.log_rolled_back`` where it is older
+                than the one held; ``evidence.log_inconsistent`` where it contradicts that one, and then both
+                are kept as proof.
+            SignatureInvalid: it isn't what the log signed.
+            StorageError: it can't be written.
+        """
+        verify_checkpoint(offered, offered.origin, *keys)
+        with self._alone():
+            held = self.newest(offered.origin)
+            try:
+                require_successor(held, offered, proof)
+            except EvidenceError as error:
+                if held is not None and error.code == "evidence.log_inconsistent":
+                    self._keep_conflict(held, offered)
+                raise
+            if held is None or held.size < offered.size:
+                write_atomic(self._directory / f"{_named(offered.origin)}{NOTE_SUFFIX}", _bytes(offered))
+
+    def conflicts(self, origin: str) -> tuple[tuple[Checkpoint, Checkpoint], ...]:
+        """Each pair of a checkpoint held and one that contradicted it."""
+        folder = self._directory / _CONFLICTS / _named(origin)
+        return tuple(
+            (_note(pair / "held.note"), _note(pair / "offered.note")) for pair in sorted(folder.glob("*-*"))
+        )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other thread or process change the book meanwhile."""
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(self._directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise storage_error(error, self._directory / ".lock") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _keep_conflict(self, held: Checkpoint, offered: Checkpoint) -> None:
+        folder = self._directory / _CONFLICTS / _named(offered.origin)
+        if len(list(folder.glob("*-*"))) >= MAX_CONFLICTS:
+            return
+        digest = sha256_hex((held.note() + offered.note()).encode("utf-8"))[:16]
+        pair = folder / f"{offered.size}-{digest}"
+        pair.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(pair / "held.note", _bytes(held))
+        write_atomic(pair / "offered.note", _bytes(offered))
+
+
+def read_notes(directory: Path) -> tuple[Checkpoint, ...]:
+    """Every checkpoint that lies in a folder as ``*.note``, in the order of the file names.
+
+    Args:
+        directory: the folder; one that isn't there holds nothing.
+
+    Raises:
+        EvidenceError: ``evidence.checkpoint_malformed``, naming the file.
+        InputError: a file can't be read.
+    """
+    return tuple(_note(path) for path in sorted(directory.glob(f"[!.]*{NOTE_SUFFIX}")))
+
+
+def _note(path: Path) -> Checkpoint:
+    data = read_bounded(path, MAX_NOTE_BYTES)
+    try:
+        return parse_checkpoint(data.decode("utf-8"))
+    except (UnicodeDecodeError, EvidenceError):
+        raise EvidenceError(
+            "evidence.checkpoint_malformed",
+            f"{path} is not a checkpoint.",
+            "Bring back the checkpoint that was there.",
+        ) from None
+
+
+def _bytes(checkpoint: Checkpoint) -> bytes:
+    return checkpoint.encode().encode("utf-8")
+
+
+def _named(origin: str) -> str:
+    return quote(origin, safe="") if not origin.startswith(".") else "%2E" + quote(origin[1:], safe="")
