@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, cast
 
-from pydantic import Field, JsonValue, StringConstraints, ValidationError
+from pydantic import Field, JsonValue, StringConstraints, ValidationError, WithJsonSchema
 
 from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize
 from cloister.core.clock import Clock, format_time
@@ -33,6 +33,7 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import LogExtract, ProvenEntry, decode_proof, log_origin
 from cloister.evidence.predicates import BudgetSpend, Role
 from cloister.evidence.predicates.base import (
+    DOCUMENT,
     FILE_NAME_PATTERN,
     CountField,
     FileNameField,
@@ -53,6 +54,8 @@ MAX_RECEIPT_BYTES: Final = 256 * 1024 * 1024
 MAX_TIMESTAMPS: Final = 8
 _FILE_NAME: Final = re.compile(FILE_NAME_PATTERN)
 
+EnvelopeField = Annotated[JsonValue, WithJsonSchema({DOCUMENT: "envelope.schema.json"})]
+NoteField = Annotated[str, WithJsonSchema({DOCUMENT: "checkpoint.schema.json"})]
 PemField = Annotated[str, StringConstraints(min_length=1, max_length=64 * 1024)]
 PlaceField = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{1,20}/[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 TimestampField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=64 * 1024)]
@@ -86,7 +89,7 @@ class StatementSection(Part):
 
     log: NameField
     index: CountField
-    envelope: JsonValue
+    envelope: EnvelopeField
     inclusion: tuple[str, ...] = Field(max_length=62)
 
 
@@ -99,11 +102,11 @@ class ReceiptBody(Part):
     issued_at: TimeField
     issuer: PartyField
     model: ModelSection
-    manifests: dict[PartyField, JsonValue]
-    request: JsonValue
+    manifests: dict[PartyField, EnvelopeField]
+    request: EnvelopeField
     job: dict[str, JsonValue]
     statements: tuple[StatementSection, ...]
-    checkpoints: dict[NameField, str]
+    checkpoints: dict[NameField, NoteField]
     consistency: tuple[ConsistencySection, ...]
     credentials: dict[PlaceField, tuple[PemField, ...]]
     summary: Summary

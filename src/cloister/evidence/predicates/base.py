@@ -23,6 +23,8 @@ from cloister.core.hashes import Sha256Field
 from cloister.evidence.errors import EvidenceError
 
 TYPE_PREFIX: Final = "urn:cloister:predicate:"
+DOCUMENT: Final = "x-document"
+"""In a field's JSON Schema: the published schema of the document it holds."""
 
 PARTY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 UUID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
