@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from cloister.core.errors import CloisterError
 from cloister.evidence.artifacts.kinds import ArtifactKind
 from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands
-from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint, verify_cosignature
 from cloister.evidence.checks import Check, failed, judged, not_run, passed
 from cloister.evidence.extract import log_owner
+from cloister.evidence.predicates.base import Role
 from cloister.evidence.trust import Trust
 
-CHECKPOINT_CHECKS = ("canonical-form", "checkpoint-signature")
+CHECKPOINT_CHECKS: Final = ("canonical-form", "checkpoint-signature", "witnesses")
 """Every check of a checkpoint, in order; ``held-checkpoints`` follows where some are given."""
 
 
@@ -33,12 +36,17 @@ def verify_checkpoint_note(data: bytes, trust: Trust, demands: Demands) -> Artif
         return ArtifactVerdict(ArtifactKind.CHECKPOINT, (failed("canonical-form", reason), *rest))
     checks = [
         passed("canonical-form", f"{len(data)} bytes, the only spelling"),
-        _signature(checkpoint, trust),
+        check_owner(checkpoint, trust),
+        check_cosignatures(checkpoint, trust, demands.witnesses or 0),
     ]
     if demands.held:
         checks.append(check_held(checkpoint, demands.held, trust))
-    facts = {"log": checkpoint.origin, "entries": str(checkpoint.size), "root": checkpoint.root.hex()}
-    return ArtifactVerdict(ArtifactKind.CHECKPOINT, tuple(checks), facts)
+    return ArtifactVerdict(ArtifactKind.CHECKPOINT, tuple(checks), checkpoint_facts(checkpoint))
+
+
+def checkpoint_facts(checkpoint: Checkpoint) -> dict[str, str]:
+    """What a checkpoint says, for people."""
+    return {"log": checkpoint.origin, "entries": str(checkpoint.size), "root": checkpoint.root.hex()}
 
 
 def check_held(checkpoint: Checkpoint, held: tuple[str, ...], trust: Trust) -> Check:
@@ -52,7 +60,7 @@ def check_held(checkpoint: Checkpoint, held: tuple[str, ...], trust: Trust) -> C
         try:
             before = parse_checkpoint(note)
             role, party = log_owner(before.origin)
-            verify_checkpoint(before, before.origin, trust.key(role, party))
+            verify_checkpoint(before, before.origin, *trust.keys(role, party))
         except CloisterError as error:
             problems.append(f"a held checkpoint can't be used: {error.message}")
             continue
@@ -69,10 +77,32 @@ def check_held(checkpoint: Checkpoint, held: tuple[str, ...], trust: Trust) -> C
     return judged("held-checkpoints", problems, f"equal to {same} held")
 
 
-def _signature(checkpoint: Checkpoint, trust: Trust) -> Check:
+def check_owner(checkpoint: Checkpoint, trust: Trust) -> Check:
+    """The party whose log this is signed the checkpoint."""
     try:
         role, party = log_owner(checkpoint.origin)
-        verify_checkpoint(checkpoint, checkpoint.origin, trust.key(role, party))
+        verify_checkpoint(checkpoint, checkpoint.origin, *trust.keys(role, party))
     except CloisterError as error:
         return failed("checkpoint-signature", error.message)
     return passed("checkpoint-signature", f"signed by {role.value} {party}")
+
+
+def check_cosignatures(checkpoint: Checkpoint, trust: Trust, wanted: int) -> Check:
+    """Enough of the pinned witnesses cosigned, and every line that claims to be one's holds."""
+    problems: list[str] = []
+    signed: list[str] = []
+    named = {one.name for one in checkpoint.signatures}
+    pinned = trust.parties(Role.WITNESS)
+    for witness in pinned:
+        if witness not in named:
+            continue
+        try:
+            verify_cosignature(checkpoint, witness, trust.key(Role.WITNESS, witness))
+            signed.append(witness)
+        except CloisterError as error:
+            problems.append(f"{witness}: {error.message}")
+    count = f"{len(signed)} of {len(pinned)} pinned witnesses cosigned"
+    if len(signed) < wanted:
+        problems.append(f"{count}, {wanted} are wanted")
+    detail = f"{count}: {', '.join(signed)}" if signed else f"{count}; none is wanted"
+    return judged("witnesses", problems, detail)
