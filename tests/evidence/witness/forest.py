@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from cloister.core.keys import EphemeralKeyStore, Signer
 from cloister.evidence.checkpoint import Checkpoint, sign_checkpoint
 from cloister.evidence.merkle import consistency_proof, leaf_hash, root
-from cloister.evidence.witness.request import WitnessRequest
+from cloister.evidence.witness.continuation import Continuation
 
 ORIGIN = "cloister/site/north"
 AT = datetime(2026, 3, 14, 15, 9, 26, tzinfo=UTC)
@@ -31,8 +31,8 @@ class Tree:
 
         return consistency_proof(old, new, node) if old else ()
 
-    def request(self, old: int, new: int) -> WitnessRequest:
-        return WitnessRequest(old, self.proof(old, new), self.head(new))
+    def request(self, old: int, new: int) -> Continuation:
+        return Continuation(old, self.proof(old, new), self.head(new))
 
     def forked(self, at: int) -> Tree:
         """The same log with another entry at one place."""

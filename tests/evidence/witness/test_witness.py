@@ -16,7 +16,7 @@ from cloister.core.keys import EphemeralKeyStore
 from cloister.evidence.checkpoint import parse_checkpoint, sign_checkpoint, verify_cosignature
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.witness.book import MAX_CONFLICTS, CheckpointBook, read_notes
-from cloister.evidence.witness.request import MAX_REQUEST_BYTES, WitnessRequest, parse_request
+from cloister.evidence.witness.continuation import MAX_CONTINUATION_BYTES, Continuation, parse_continuation
 from cloister.evidence.witness.witness import Witness
 from tests.evidence.witness.forest import AT, ORIGIN, Tree
 
@@ -111,7 +111,7 @@ def test_a_checkpoint_that_was_changed_is_refused(witness: Witness) -> None:
     head = TREE.head(3)
     changed = parse_checkpoint(head.encode().replace("\n3\n", "\n4\n", 1))
     with pytest.raises(SignatureInvalid):
-        witness.add_checkpoint(WitnessRequest(0, (), changed), AT)
+        witness.add_checkpoint(Continuation(0, (), changed), AT)
 
 
 def test_an_empty_log_is_not_held(book: CheckpointBook) -> None:
@@ -185,11 +185,11 @@ def test_a_kill_while_a_checkpoint_is_kept_leaves_the_old_or_the_new_one(tmp_pat
         "import sys, pathlib\n"
         "from cloister.core.keys import PublicKey\n"
         "from cloister.evidence.witness.book import CheckpointBook\n"
-        "from cloister.evidence.witness.request import parse_request\n"
+        "from cloister.evidence.witness.continuation import parse_continuation\n"
         "root = pathlib.Path(sys.argv[1]); key = PublicKey.from_pem((root / 'key.pem').read_text())\n"
         "book = CheckpointBook(root / 'book')\n"
         "for size in range(1, 41):\n"
-        "    one = parse_request((root / 'heads' / str(size)).read_text())\n"
+        "    one = parse_continuation((root / 'heads' / str(size)).read_text())\n"
         "    book.hold(one.checkpoint, one.proof, key); print(size, flush=True)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
@@ -211,8 +211,8 @@ def test_a_kill_while_a_checkpoint_is_kept_leaves_the_old_or_the_new_one(tmp_pat
 @given(st.integers(0, 40), st.integers(1, 40))
 def test_a_request_comes_back_as_it_was(old: int, new: int) -> None:
     request = TREE.request(min(old, new), new)
-    assert parse_request(request.encode()) == request
-    assert request.encode() == parse_request(request.encode()).encode()
+    assert parse_continuation(request.encode()) == request
+    assert request.encode() == parse_continuation(request.encode()).encode()
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ def test_a_request_comes_back_as_it_was(old: int, new: int) -> None:
         "old 3\nAAAA\n\n" + TREE.head(3).encode(),
         "old 3\n\n\n" + TREE.head(3).encode(),
         "old 0\n" + "A" * 43 + "=\n" * 64 + "\n" + TREE.head(3).encode(),
-        "old 0\n\n" + "x" * MAX_REQUEST_BYTES,
+        "old 0\n\n" + "x" * MAX_CONTINUATION_BYTES,
     ],
 )
 def test_a_request_with_another_spelling_is_refused(text: str) -> None:
-    assert refusal(parse_request, text) == "evidence.checkpoint_malformed"
+    assert refusal(parse_continuation, text) == "evidence.checkpoint_malformed"

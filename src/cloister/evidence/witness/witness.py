@@ -17,7 +17,7 @@ from cloister.core.keys import PublicKey, Signer
 from cloister.evidence.checkpoint import Checkpoint, cosign, verify_checkpoint
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.witness.book import CheckpointBook
-from cloister.evidence.witness.request import WitnessRequest
+from cloister.evidence.witness.continuation import Continuation
 
 
 class Witness:
@@ -48,7 +48,7 @@ class Witness:
         held = self._book.newest(origin)
         return held.size if held else 0
 
-    def add_checkpoint(self, request: WitnessRequest, at: datetime) -> Checkpoint:
+    def add_checkpoint(self, request: Continuation, at: datetime) -> Checkpoint:
         """Cosign a checkpoint that continues what this witness has seen of the log.
 
         Args:

@@ -1,4 +1,4 @@
-"""What a log asks a witness: its newest checkpoint and the proof from the one the witness holds.
+"""A log's checkpoint with the proof that it continues an older one: what logs show to those who hold them.
 
 The text form is the request body of c2sp.org/tlog-witness, ``add-checkpoint``: a line ``old <size>``, a line
 of base64 per hash of the consistency proof, an empty line, the checkpoint. It has one spelling.
@@ -16,13 +16,13 @@ from cloister.evidence.checkpoint import MAX_CHECKPOINT_CHARS, Checkpoint, parse
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.merkle import HASH_SIZE
 
-MAX_REQUEST_HASHES: Final = 63
-MAX_REQUEST_BYTES: Final = MAX_CHECKPOINT_CHARS + 64 * (MAX_REQUEST_HASHES + 2)
+MAX_CONTINUATION_HASHES: Final = 63
+MAX_CONTINUATION_BYTES: Final = MAX_CHECKPOINT_CHARS + 64 * (MAX_CONTINUATION_HASHES + 2)
 _OLD = re.compile(r"old (0|[1-9][0-9]{0,18})")
 
 
 @dataclass(frozen=True, slots=True)
-class WitnessRequest:
+class Continuation:
     """A checkpoint with its way from an older one.
 
     Attributes:
@@ -36,13 +36,13 @@ class WitnessRequest:
     checkpoint: Checkpoint
 
     def encode(self) -> str:
-        """The request's only spelling."""
+        """Its only spelling."""
         hashes = "".join(f"{b64encode(one)}\n" for one in self.proof)
         return f"old {self.old_size}\n{hashes}\n{self.checkpoint.encode()}"
 
 
-def parse_request(text: str) -> WitnessRequest:
-    """Read a request, without judging it.
+def parse_continuation(text: str) -> Continuation:
+    """Read a checkpoint with its proof, without judging them.
 
     Args:
         text: the request.
@@ -53,12 +53,12 @@ def parse_request(text: str) -> WitnessRequest:
     Raises:
         EvidenceError: ``evidence.checkpoint_malformed`` for any other spelling.
     """
-    if len(text) > MAX_REQUEST_BYTES:
+    if len(text) > MAX_CONTINUATION_BYTES:
         raise _malformed("it is too long")
     head, separator, note = text.partition("\n\n")
     first, *hashes = head.split("\n")
     old = _OLD.fullmatch(first)
-    if not separator or old is None or len(hashes) > MAX_REQUEST_HASHES:
+    if not separator or old is None or len(hashes) > MAX_CONTINUATION_HASHES:
         raise _malformed("it doesn't begin with the old size and the proof")
     try:
         proof = tuple(b64decode(one) for one in hashes)
@@ -66,8 +66,8 @@ def parse_request(text: str) -> WitnessRequest:
         raise _malformed("the proof is not canonical base64") from None
     if any(len(one) != HASH_SIZE for one in proof):
         raise _malformed("a hash of the proof is not 32 bytes long")
-    return WitnessRequest(int(old[1]), proof, parse_checkpoint(note))
+    return Continuation(int(old[1]), proof, parse_checkpoint(note))
 
 
 def _malformed(reason: str) -> EvidenceError:
-    return EvidenceError("evidence.checkpoint_malformed", f"This is no request to a witness: {reason}.")
+    return EvidenceError("evidence.checkpoint_malformed", f"This is no checkpoint with its proof: {reason}.")
