@@ -32,6 +32,7 @@ class EvidenceError(CloisterError):
         "evidence.receipt_refused": "A receipt can't be issued over what the statements say.",
         "evidence.receipt_malformed": "A receipt is not canonical or not of the known schema.",
         "evidence.tiles_invalid": "A directory of tiles doesn't lead to its checkpoint.",
+        "evidence.timestamp_invalid": "A timestamp is not a time-stamping authority's word on this receipt.",
         "evidence.model_malformed": "A model file is not a strict safetensors file of float tensors.",
         "evidence.export_malformed": "An audit export is not canonical or not of the known schema.",
         "evidence.export_unverified": "An audit export doesn't verify, so nothing may be reported from it.",

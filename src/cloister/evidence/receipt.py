@@ -52,6 +52,7 @@ RECEIPT_SCHEMA: Final = "urn:cloister:receipt:v2"
 RECEIPT_TYPE: Final = "application/vnd.cloister.receipt+json"
 MAX_RECEIPT_BYTES: Final = 256 * 1024 * 1024
 MAX_TIMESTAMPS: Final = 8
+MAX_TIMESTAMP_BYTES: Final = 48 * 1024
 _FILE_NAME: Final = re.compile(FILE_NAME_PATTERN)
 
 EnvelopeField = Annotated[JsonValue, WithJsonSchema({DOCUMENT: "envelope.schema.json"})]

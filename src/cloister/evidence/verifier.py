@@ -50,6 +50,7 @@ from cloister.evidence.verification.outcome import (
     check_model_hash,
     check_summary,
 )
+from cloister.evidence.verification.timestamps import check_timestamp
 from cloister.evidence.verification.training import (
     check_aggregation,
     check_airlock,
@@ -96,6 +97,7 @@ CHECK_IDS: Final = (
     "model-hash",
     "summary",
     "compliance",
+    "timestamp",
 )
 """Every check of a verdict, in the order in which it lists them."""
 
@@ -120,6 +122,7 @@ _CHECKS: Final[Mapping[str, ReceiptCheck]] = MappingProxyType(
         "model-hash": check_model_hash,
         "summary": check_summary,
         "compliance": check_compliance,
+        "timestamp": check_timestamp,
     }
 )
 
