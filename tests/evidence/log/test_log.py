@@ -171,13 +171,12 @@ def test_a_log_opens_only_under_its_own_name_and_key(
     "statement",
     [
         "UPDATE evidence_entries SET envelope = x'7b7d' WHERE idx = 6",
-        "DELETE FROM evidence_entries WHERE idx = 2",
         "DELETE FROM evidence_entries WHERE idx = 6",
         "INSERT INTO evidence_entries VALUES (7, 'job', 7, x'7b7d')",
-        "UPDATE evidence_nodes SET hash = zeroblob(32) WHERE level = 2 AND idx = 0",
-        "DELETE FROM evidence_nodes WHERE level = 2 AND idx = 0",
+        "UPDATE evidence_nodes SET hash = zeroblob(32) WHERE id = 3",
+        "DELETE FROM evidence_nodes WHERE id = 3",
         "UPDATE evidence_head SET checkpoint = replace(checkpoint, '7', '6')",
-        "UPDATE evidence_head SET format = 2",
+        "UPDATE evidence_head SET format = 1",
         "DELETE FROM evidence_head",
     ],
 )
@@ -212,7 +211,7 @@ def test_a_log_whose_tree_was_broken_refuses_to_append(path: Path, signer: Signe
     with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log:
         fill(log, signer, 6)
     with EvidenceLog.open(path, origin=ORIGIN, signer=signer) as log:
-        edit(path, "UPDATE evidence_nodes SET hash = zeroblob(32) WHERE level = 2 AND idx = 0")
+        edit(path, "UPDATE evidence_nodes SET hash = zeroblob(32) WHERE id = 3")
         with pytest.raises(EvidenceError):
             fill(log, signer, 1, start=6)
         edit(path, "UPDATE evidence_head SET checkpoint = ''")

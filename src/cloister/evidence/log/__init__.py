@@ -1,5 +1,8 @@
 """The evidence log: append-only, durable before it answers, one signed head."""
 
-from cloister.evidence.log.log import EvidenceLog, LogEntry
+from cloister.evidence.log.group import LogEntry
+from cloister.evidence.log.log import MAX_ENTRY_BYTES, EvidenceLog, LogItem
+from cloister.evidence.log.reading import LogReader
+from cloister.evidence.log.store import StoredEntry
 
-__all__ = ["EvidenceLog", "LogEntry"]
+__all__ = ["MAX_ENTRY_BYTES", "EvidenceLog", "LogEntry", "LogItem", "LogReader", "StoredEntry"]
