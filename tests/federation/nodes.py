@@ -70,8 +70,12 @@ class ArithmeticSite:
         assert challenge.job_id == self._job_id
         return challenge.nonce + self._measurement
 
+    def hub_log_seen(self) -> int:
+        return len(self.rounds)
+
     def train_round(self, task: RoundTask, abort: Abort) -> Mapping[str, object]:
         self.rounds.append(task.round)
+        assert task.hub_log == f"the hub's log in round {task.round}".encode()
         self.received.append(tensors_sha256(task.weights))
         other = self._before_round(task, abort)
         if other is not None:
@@ -85,7 +89,7 @@ class ArithmeticSite:
             if name not in {"layer.weight", "layer.bias"} or not isinstance(value, np.ndarray):
                 raise FederationError("federation.update_refused", "something that is no weight")
             tensors[name] = np.array(value, dtype=np.float32, copy=True)
-        return ReleasedUpdate(tensors, tensors_sha256(tensors))
+        return ReleasedUpdate(tensors, tensors_sha256(tensors), site_log=f"the log of {self.site}".encode())
 
     def epsilon_spent(self) -> float | None:
         return 0.25 * len(self.rounds)
@@ -103,6 +107,7 @@ class ArithmeticHub:
         self.trace: list[str] = []
         self.failures: list[SiteFailure] = []
         self.admissions: list[Admission] = []
+        self.seen: dict[str, int] = {}
 
     def initial_weights(self) -> Weights:
         return self.weights
@@ -120,8 +125,16 @@ class ArithmeticHub:
     def site_weight(self, site: str) -> float:
         return {"north": 100.0, "south": 50.0, "west": 25.0}[site]
 
-    def round_started(self, round_number: int, sites: tuple[str, ...]) -> None:
+    def site_has_seen(self, site: str, size: int) -> None:
+        self.seen[site] = size
+
+    def round_started(self, round_number: int, sites: tuple[str, ...]) -> bytes:
         self.trace.append(f"round {round_number} {','.join(sites)}")
+        return f"the hub's log in round {round_number}".encode()
+
+    def site_answered(self, site: str, site_log: bytes) -> None:
+        if site_log != f"the log of {site}".encode():
+            raise FederationError("federation.bad_log", "another log")
 
     def site_failed(self, failure: SiteFailure) -> None:
         self.failures.append(failure)

@@ -22,6 +22,7 @@ from cloister.enclave.attestation import (
     Verifier,
 )
 from cloister.evidence import EvidenceLog, Role, Statement, StatementWriter, log_origin, open_statement
+from cloister.evidence.witness.book import CheckpointBook
 from cloister.federation import (
     FederationJob,
     FederationResult,
@@ -34,6 +35,7 @@ from cloister.federation import (
     seeded_test_randomness,
 )
 from cloister.federation.events import EventSink, ignore_events
+from cloister.federation.exchange import HubLogs, SiteLogs
 from cloister.federation.node import Weights
 from cloister.federation.site import RandomnessFor
 from cloister.health import SiteData
@@ -137,11 +139,22 @@ class Federation:
             CLASSES,
             ledger=self.ledgers[name],
             statements=self.writers[name],
+            logs=self.site_logs(name),
             site_key_id=self.signers[name].public_key.key_id,
             platform=self.vendor.platform(name, self.measurements.get(name, MEASUREMENT)),
             randomness=self.randomness(name),
             limits=self.limits.get(name, [Limit("manifest", 4.0, Scope.DATASET)]),
         )
+
+    def site_logs(self, name: str) -> SiteLogs:
+        hub = self.logs["hub"]
+        book = CheckpointBook(self.directory / f"{name}.held")
+        return SiteLogs(self.logs[name], self.writers[name], book, hub.origin, [hub.public_key])
+
+    def hub_logs(self) -> HubLogs:
+        keys = {name: [self.signers[name].public_key] for name in self.job.clients}
+        book = CheckpointBook(self.directory / "hub.held")
+        return HubLogs(self.logs["hub"], self.writers["hub"], book, keys)
 
     def hub(self) -> HubRuntime:
         return HubRuntime(
@@ -155,6 +168,7 @@ class Federation:
             ),
             site_key_ids={name: signer.public_key.key_id for name, signer in self.signers.items()},
             records=RECORDS,
+            logs=self.hub_logs(),
             evaluate=lambda weights: accuracy(self.job, weights),
         )
 

@@ -52,6 +52,9 @@ class SimulatedSite(FLComponent):
     def quote(self, challenge: Challenge) -> bytes:
         return self._node.quote(challenge)
 
+    def hub_log_seen(self) -> int:
+        return self._node.hub_log_seen()
+
     def train_round(self, task: RoundTask, abort: Abort) -> Mapping[str, object]:
         return self._node.train_round(task, abort)
 
@@ -82,8 +85,14 @@ class SimulatedHub(FLComponent):
     def site_weight(self, site: str) -> float:
         return self._node.site_weight(site)
 
-    def round_started(self, round_number: int, sites: tuple[str, ...]) -> None:
-        self._node.round_started(round_number, sites)
+    def site_has_seen(self, site: str, size: int) -> None:
+        self._node.site_has_seen(site, size)
+
+    def round_started(self, round_number: int, sites: tuple[str, ...]) -> bytes:
+        return self._node.round_started(round_number, sites)
+
+    def site_answered(self, site: str, site_log: bytes) -> None:
+        self._node.site_answered(site, site_log)
 
     def site_failed(self, failure: SiteFailure) -> None:
         self._node.site_failed(failure)

@@ -6,7 +6,14 @@ from types import MappingProxyType
 
 from cloister.core.errors import CloisterError
 
-_REFUSALS = ("ledger.", "airlock.", "policy.", "federation.update_refused", "federation.foreign_")
+_REFUSALS = (
+    "ledger.",
+    "airlock.",
+    "policy.",
+    "evidence.",
+    "federation.update_refused",
+    "federation.foreign_",
+)
 
 
 def is_refusal(code: str) -> bool:
@@ -27,6 +34,7 @@ class FederationError(CloisterError):
             "federation.site_stuck": "A site's thread did not end after the job ended.",
             "federation.bad_task": "A site received a task that does not fit the job it agreed to.",
             "federation.bad_update": "A site's update does not fit the global model.",
+            "federation.bad_log": "A site's log isn't proven to continue what the hub has seen of it.",
             "federation.update_refused": "A site's raw result has no form that its airlock could look at.",
             "federation.incomplete": "The engine ended a job whose record of rounds is not complete.",
             "federation.no_engine_part": "NVFlare asked for a part that a job in one process does not have.",

@@ -5,6 +5,8 @@ Rules:
   job and the appraisal policy; the raw evidence and the whole verdict are stated, a refusal as well as an
   admission;
 - the weight of a site is its public number of records, from what the hospitals signed, never from a message;
+- a site's update is used only if the site's log is proven to continue what the hub has seen of it; what the
+  hub holds of each log is stated with the round;
 - every averaged round is stated with the hashes of what went in, by which share, and of the model before and
   after;
 - a site that takes no part in a round is named in that round's statement, with the reason.
@@ -34,6 +36,7 @@ from cloister.evidence.checks import escaped
 from cloister.evidence.predicates import AttestationVerdict, RoundAggregated, Violation
 from cloister.evidence.statement import Subject
 from cloister.evidence.writer import StatementWriter
+from cloister.federation.exchange import HubLogs
 from cloister.federation.job import FederationJob
 from cloister.federation.node import Admission, AggregatedRound, Challenge, SiteFailure, Weights
 from cloister.privacy.models import build_model, state_arrays
@@ -60,6 +63,7 @@ class HubRuntime:
         policy: what evidence is acceptable.
         site_key_ids: key id of each site's pinned public key.
         records: number of records of each site, as the hospitals signed it.
+        logs: shows the sites the hub's log, and takes what they show of theirs.
         evaluate: measures the weights after each round.
     """
 
@@ -74,6 +78,7 @@ class HubRuntime:
         policy: AppraisalPolicy,
         site_key_ids: Mapping[str, str],
         records: Mapping[str, int],
+        logs: HubLogs,
         evaluate: Evaluate,
     ) -> None:
         self._job = job
@@ -84,6 +89,7 @@ class HubRuntime:
         self._policy = policy
         self._site_key_ids = dict(site_key_ids)
         self._records = dict(records)
+        self._logs = logs
         self._evaluate = evaluate
         self._absent: dict[str, str] = {}
         self.verdicts: dict[str, Verdict] = {}
@@ -129,8 +135,17 @@ class HubRuntime:
         """The site's number of records."""
         return float(self._records[site])
 
-    def round_started(self, round_number: int, sites: tuple[str, ...]) -> None:
-        """Nothing to do: a round is stated when it was averaged."""
+    def site_has_seen(self, site: str, size: int) -> None:
+        """Takes note; a site that claims more than there is gets no proof, and refuses by itself."""
+        self._logs.site_has_seen(site, size)
+
+    def round_started(self, round_number: int, sites: tuple[str, ...]) -> bytes:
+        """What the hub shows of its log; the round itself is stated when it was averaged."""
+        return self._logs.show(sites)
+
+    def site_answered(self, site: str, site_log: bytes) -> None:
+        """Verifies and keeps what the site shows of its log."""
+        self._logs.take(site, site_log)
 
     def site_failed(self, failure: SiteFailure) -> None:
         """States that a site is out."""
@@ -143,6 +158,7 @@ class HubRuntime:
 
     def aggregated(self, result: AggregatedRound) -> Mapping[str, float]:
         """States the round, keeps its weights and measures them."""
+        self._logs.state(result.round, sorted(result.updates))
         total = math.fsum(result.weights.values())
         after = tensors_sha256(result.after)
         self._statements.write(

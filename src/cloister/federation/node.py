@@ -38,21 +38,30 @@ class Challenge:
 
 @dataclass(frozen=True)
 class RoundTask:
-    """One round's work at a site. `round` counts from 0; `weights` are the site's own copies."""
+    """One round's work at a site.
+
+    Args:
+        round: counted from 0.
+        total_rounds: rounds of the job.
+        weights: the site's own copies.
+        hub_log: what the hub shows of its log, see `exchange.HubLog`; the engine doesn't look at it.
+    """
 
     round: int
     total_rounds: int
     weights: Weights
+    hub_log: bytes = b""
 
 
 @dataclass(frozen=True)
 class ReleasedUpdate:
     """What the airlock let pass: fresh tensors, listed finite scalars, and the hash that the statement
-    names."""
+    names. `site_log` is what the site shows of its log, in which that statement stands."""
 
     tensors: Weights
     sha256: str
     scalars: Mapping[str, float] = field(default_factory=dict)
+    site_log: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,10 @@ class SiteNode(Protocol):
         """Signed evidence of the code that will run here, bound to the challenge."""
         ...
 
+    def hub_log_seen(self) -> int:
+        """How many entries of the hub's log this site has seen, so that the hub can prove what came since."""
+        ...
+
     def train_round(self, task: RoundTask, abort: Abort) -> Mapping[str, object]:
         """Trains one round and returns the raw result, which has not passed the airlock yet.
 
@@ -153,12 +166,24 @@ class HubNode(Protocol):
         """Decides on a site's evidence (None: the site sent none). Never raises for bad evidence."""
         ...
 
+    def site_has_seen(self, site: str, size: int) -> None:
+        """An admitted site says how many entries of the hub's log it has seen."""
+        ...
+
     def site_weight(self, site: str) -> float:
         """The site's public share in the average: its number of records."""
         ...
 
-    def round_started(self, round_number: int, sites: tuple[str, ...]) -> None:
-        """A round is about to be sent to these sites."""
+    def round_started(self, round_number: int, sites: tuple[str, ...]) -> bytes:
+        """A round is about to be sent to these sites; what the hub shows of its log goes with it."""
+        ...
+
+    def site_answered(self, site: str, site_log: bytes) -> None:
+        """A site's update came with what the site shows of its log.
+
+        Raises:
+            FederationError: the log isn't in order, and the update must not be used.
+        """
         ...
 
     def site_failed(self, failure: SiteFailure) -> None:

@@ -5,13 +5,15 @@ Rules, in the order of a round:
    content, it proves nothing and trains nothing; a hash that travels inside a folder says nothing about it.
 1. Nothing happens out of turn: rounds come one after the other, from the first, and only for the job this
    site agreed to. The first begins with the weights that the job's model and public seed give, or not at all.
+   Each comes with the hub's log, which must be proven to continue what this site has seen of it; else nothing
+   is done, and that is stated. What the site holds of the hub's log is stated.
 2. The round's cost is reserved in the dataset's ledger, durably, before the first gradient. A round over any
    limit does not start; the refusal is stated.
 3. Noise and sampling come from this site's own source. Nothing in a job or a message can choose it.
 4. After training the ledger is settled with the steps that were executed, and the spend is stated, also when
    the training failed or was stopped: a step that touched records is never forgotten.
 5. What leaves is what the airlock rebuilt, and the release is stated before it leaves. What the airlock
-   refuses is stated too.
+   refuses is stated too. With it goes what the site shows of its own log.
 """
 
 from __future__ import annotations
@@ -22,19 +24,21 @@ from typing import Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from cloister.core.errors import CloisterError
+from cloister.core.errors import CloisterError, SignatureInvalid
 from cloister.core.hashes import Sha256, sha256_hex
 from cloister.enclave.airlock import AirlockPolicy, screen
 from cloister.enclave.attestation import Binding, Evidence
 from cloister.enclave.errors import AirlockViolation
 from cloister.enclave.tensors import tensors_sha256
 from cloister.evidence.checks import escaped
+from cloister.evidence.errors import EvidenceError
 from cloister.evidence.predicates import BudgetSpend, UpdateReleased, Violation
 from cloister.evidence.statement import Subject
 from cloister.evidence.transcript import RELATION, UNIT, Event, coalesce, event_to_json
 from cloister.evidence.writer import StatementWriter
 from cloister.federation.compile import JobFolder, compile_job
 from cloister.federation.errors import FederationError, JobError, RefusalError
+from cloister.federation.exchange import SiteLogs
 from cloister.federation.job import FederationJob
 from cloister.federation.node import Abort, Challenge, ReleasedUpdate, RoundTask
 from cloister.health import SiteData
@@ -104,6 +108,7 @@ class SiteRuntime:
         classes: number of classes of the labels.
         ledger: the budget ledger of these records.
         statements: the writer of this site's statements in this job.
+        logs: takes what the hub shows of its log, and shows this site's.
         site_key_id: key id of the site's public key, to which its evidence is bound.
         platform: its attestation device.
         randomness: where its noise and batches come from.
@@ -123,6 +128,7 @@ class SiteRuntime:
         *,
         ledger: BudgetLedger,
         statements: StatementWriter,
+        logs: SiteLogs,
         site_key_id: str,
         platform: Platform,
         randomness: RandomnessFor,
@@ -139,6 +145,7 @@ class SiteRuntime:
         self._data = data
         self._ledger = ledger
         self._statements = statements
+        self._logs = logs
         self._site_key_id = site_key_id
         self._platform = platform
         self._limits = (*limits, Limit("job target", job.privacy.target_epsilon, Scope.JOB))
@@ -216,6 +223,10 @@ class SiteRuntime:
         binding = Binding(challenge.nonce, self._site_key_id, challenge.job_id, challenge.policy_id)
         return self._platform.quote(binding.report_data()).encode()
 
+    def hub_log_seen(self) -> int:
+        """How many entries of the hub's log this site has seen."""
+        return self._logs.hub_size()
+
     def train_round(self, task: RoundTask, abort: Abort) -> Mapping[str, object]:
         """Reserves, trains, settles and states; see the module's rules.
 
@@ -223,6 +234,7 @@ class SiteRuntime:
             BudgetExceeded: the round does not fit the budget; nothing was done.
             FederationError: `federation.bad_task` out of turn, `federation.aborted` when stopped.
             RefusalError: `federation.foreign_start` if the first round has other weights than the job's.
+            EvidenceError: the hub's log isn't proven to continue what this site has seen of it.
             ModelError: the weights are not the model's.
         """
         self._require_accepted()
@@ -230,6 +242,7 @@ class SiteRuntime:
             raise FederationError("federation.bad_task", "a round comes out of turn")
         if abort():
             raise FederationError("federation.aborted", "the round was stopped before it began")
+        self._take_hub_log(task)
         load_arrays(self._model, cast("Mapping[str, npt.NDArray[np.float32]]", task.weights))
         received = tensors_sha256(task.weights)
         if task.round == 0:
@@ -273,11 +286,18 @@ class SiteRuntime:
             bytes=screened.bytes,
             airlock_policy_sha256=self._airlock.sha256,
         )
-        return ReleasedUpdate(screened.tensors, screened.sha256, screened.scalars)
+        return ReleasedUpdate(screened.tensors, screened.sha256, screened.scalars, self._logs.show())
 
     def _require_accepted(self) -> None:
         if not self._accepted:
             raise FederationError("federation.bad_task", "no folder of the job was accepted at this site")
+
+    def _take_hub_log(self, task: RoundTask) -> None:
+        try:
+            self._logs.take(task.round, task.hub_log)
+        except (EvidenceError, SignatureInvalid) as refusal:
+            self._state_violation(refusal, sha256_hex(task.hub_log))
+            raise
 
     def _require_own_start(self, received: str) -> None:
         if received == self._start_sha256:

@@ -8,6 +8,7 @@ from pathlib import Path
 from cloister.core.files import sync_directory, write_new
 from cloister.core.keys import Signer
 from cloister.evidence import EvidenceLog, Role, log_origin
+from cloister.evidence.witness.book import CheckpointBook
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Party:
         if not begun.exists():
             write_new(begun, b"")
         return log
+
+    @property
+    def book(self) -> CheckpointBook:
+        """The checkpoints of other parties' logs that this party holds."""
+        return CheckpointBook(self.folder / "held")
 
     def _begin_log(self, path: Path, origin: str) -> None:
         """Make an empty log that appears whole: a disk that fills up meanwhile leaves none behind."""

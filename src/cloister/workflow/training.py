@@ -23,6 +23,7 @@ from cloister.federation import FederationResult, HubRuntime, LocalBackend, Site
 from cloister.federation.compile import JobFolder
 from cloister.federation.errors import is_refusal
 from cloister.federation.events import FederationEvent, SiteLeft, SiteRefused
+from cloister.federation.exchange import HubLogs, SiteLogs
 from cloister.federation.hub import initial_weights
 from cloister.federation.node import Weights
 from cloister.federation.site import RandomnessFor, os_randomness, seeded_test_randomness
@@ -106,6 +107,7 @@ def _open_job(case: Case, compiled: JobFolder) -> None:
 def _sites(case: Case) -> dict[str, SiteRuntime]:
     vendor = case.workspace.simulated_vendor(case.clock)
     measurement = code_measurement()
+    hub = case.parties.hub
     return {
         site: SiteRuntime(
             case.job,
@@ -113,6 +115,7 @@ def _sites(case: Case) -> dict[str, SiteRuntime]:
             CLASSES,
             ledger=case.ledgers[site],
             statements=seat.writer,
+            logs=SiteLogs(seat.log, seat.writer, seat.party.book, hub.log.origin, [hub.log.public_key]),
             site_key_id=seat.party.signer.public_key.key_id,
             platform=vendor.platform(site, measurement),
             randomness=_randomness(case, site),
@@ -123,7 +126,7 @@ def _sites(case: Case) -> dict[str, SiteRuntime]:
 
 
 def _hub(case: Case) -> HubRuntime:
-    job, manifests = case.job, case.agreement.manifests
+    job, manifests, hub = case.job, case.agreement.manifests, case.parties.hub
     root = case.workspace.simulated_vendor(case.clock).root_der
 
     def evaluate(weights: Weights) -> dict[str, float]:
@@ -133,12 +136,18 @@ def _hub(case: Case) -> HubRuntime:
     return HubRuntime(
         job,
         initial_weights(job, case.data.test.features.shape[1], CLASSES),
-        statements=case.parties.hub.writer,
+        statements=hub.writer,
         verifier=AttestationVerifier(TrustStore.simulated(root), case.clock),
         nonces=NonceBook(case.clock),
         policy=AppraisalPolicy.agreed_by(manifest.attestation for manifest in manifests.values()),
         site_key_ids={site: seat.party.signer.public_key.key_id for site, seat in case.parties.sites.items()},
         records={site: manifests[site].dataset_scope.sample_size for site in job.clients},
+        logs=HubLogs(
+            hub.log,
+            hub.writer,
+            hub.party.book,
+            {site: [seat.log.public_key] for site, seat in case.parties.sites.items()},
+        ),
         evaluate=evaluate,
     )
 

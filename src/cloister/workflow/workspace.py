@@ -4,6 +4,7 @@
 
     <root>/parties/<role>/<name>/keys/      signing key, 0600
     <root>/parties/<role>/<name>/log.sqlite the party's evidence log
+    <root>/parties/<role>/<name>/held/      checkpoints of other parties' logs that the party holds
     <root>/parties/site/<name>/budget/      one ledger per dataset, outside every job's folder
     <root>/simulated-vendor/                the maker of the sites' simulated chips
     <root>/jobs/<job>/                      what a finished job leaves: model, receipt, trust, report

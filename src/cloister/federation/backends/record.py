@@ -16,6 +16,7 @@ from typing import TypeVar
 from cloister.core.errors import CloisterError
 from cloister.federation.backends.base import FederationResult, RoundRecord
 from cloister.federation.compile import JobFolder
+from cloister.federation.errors import FederationError
 from cloister.federation.events import (
     EventSink,
     FederationEvent,
@@ -134,6 +135,14 @@ class RecordedSite:
             self._record.site_errors[self.site] = error
             raise
 
+    def hub_log_seen(self) -> int:
+        """As the node's."""
+        try:
+            return self._node.hub_log_seen()
+        except Exception as error:
+            self._record.site_errors[self.site] = error
+            raise
+
     def train_round(self, task: RoundTask, abort: Abort) -> Mapping[str, object]:
         """As the node's."""
         try:
@@ -185,10 +194,26 @@ class RecordedHub:
         """As the node's."""
         return self._guarded(lambda: self._node.site_weight(site))
 
-    def round_started(self, round_number: int, sites: tuple[str, ...]) -> None:
+    def site_has_seen(self, site: str, size: int) -> None:
+        """As the node's."""
+        self._guarded(lambda: self._node.site_has_seen(site, size))
+
+    def round_started(self, round_number: int, sites: tuple[str, ...]) -> bytes:
         """As the node's, and the watcher hears of it."""
-        self._guarded(lambda: self._node.round_started(round_number, sites))
+        hub_log = self._guarded(lambda: self._node.round_started(round_number, sites))
         self._record.tell(RoundStarted(round_number, self._record.total_rounds, sites))
+        return hub_log
+
+    def site_answered(self, site: str, site_log: bytes) -> None:
+        """As the node's; a site whose log is not in order is out, and the job goes on."""
+        try:
+            self._node.site_answered(site, site_log)
+        except FederationError as error:
+            self._record.site_errors[site] = error
+            raise
+        except Exception as error:
+            self._record.keep(error)
+            raise
 
     def site_failed(self, failure: SiteFailure) -> None:
         """As the node's, and the watcher hears of it."""

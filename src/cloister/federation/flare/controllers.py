@@ -5,6 +5,8 @@ Rules:
 - a round goes to every site that is still in, and ends when all have answered or its timeout has passed;
 - a site that refuses, fails, sends what does not fit or is late is out for the rest of the job, and is told
   to stop;
+- with a round goes what the hub shows of its log, and an update is used only if what its site shows of its
+  own log is in order;
 - a round counts only with at least `min_sites` updates; otherwise the job fails, as soon as that is certain;
 - a round whose updates were skipped by NVFlare cannot pass: the hub gets exactly the updates that were
   averaged.
@@ -26,7 +28,7 @@ from nvflare.app_common.workflows.fedavg import FedAvg
 from cloister.core.errors import CloisterError
 from cloister.federation.errors import AdmissionError, FederationError, RefusalError, is_refusal
 from cloister.federation.flare.aggregator import SiteOrderedAggregator
-from cloister.federation.flare.messages import TASKS_POSTED, error_code, hub_node
+from cloister.federation.flare.messages import HUB_LOG, SITE_LOG, TASKS_POSTED, error_code, hub_node
 from cloister.federation.node import AggregatedRound, HubNode, SiteFailure, Weights
 
 
@@ -110,7 +112,10 @@ class QuorumFedAvg(FedAvg):
         """Sends a round out and lets waiting sites know."""
         self._sent = dict(data.params)
         self.aggregator.start(self._sent, {site: self._hub.site_weight(site) for site in targets})
-        self._hub.round_started(self.current_round, tuple(targets))
+        data.meta = {
+            **(data.meta or {}),
+            HUB_LOG: self._hub.round_started(self.current_round, tuple(targets)),
+        }
         self.broadcast_model(
             data=data,
             task_name=task_name,
@@ -138,7 +143,9 @@ class QuorumFedAvg(FedAvg):
 
     def _aggregate_one_result(self, result: FLModel) -> bool:
         site = result.meta["client_name"]
+        site_log = result.meta.get(SITE_LOG)
         try:
+            self._hub.site_answered(site, site_log if isinstance(site_log, bytes) else b"")
             accepted = bool(super()._aggregate_one_result(result))
         except FederationError as error:
             self._leave(site, error.code)

@@ -26,6 +26,8 @@ from cloister.federation.compile import TRAIN_TASK
 from cloister.federation.errors import FederationError
 from cloister.federation.flare.messages import (
     EVIDENCE,
+    HUB_LOG,
+    HUB_LOG_SEEN,
     JOB_ID,
     NONCE,
     POLICY_ID,
@@ -58,11 +60,14 @@ class SiteExecutor(Executor):
         if not (isinstance(nonce, bytes) and isinstance(job_id, str) and isinstance(policy_id, str)):
             return make_reply(ReturnCode.BAD_REQUEST_DATA)
         try:
-            evidence = site_node(fl_ctx).quote(Challenge(nonce, job_id, policy_id))
+            node = site_node(fl_ctx)
+            evidence = node.quote(Challenge(nonce, job_id, policy_id))
+            seen = node.hub_log_seen()
         except CloisterError as error:
             return error_reply(ReturnCode.EXECUTION_RESULT_ERROR, error.code)
         reply = make_reply(ReturnCode.OK)
         reply[EVIDENCE] = evidence
+        reply[HUB_LOG_SEEN] = seen
         return reply
 
     def execute(
@@ -102,8 +107,10 @@ def _read_task(shareable: Shareable) -> RoundTask:
         dxo = from_shareable(shareable)
     except (KeyError, TypeError, ValueError):
         dxo = None
+    hub_log = None if dxo is None else dxo.get_meta_prop(HUB_LOG)
     if (
         dxo is None
+        or not isinstance(hub_log, bytes)
         or dxo.data_kind != DataKind.WEIGHTS
         or not isinstance(round_number, int)
         or not isinstance(total_rounds, int)
@@ -115,4 +122,4 @@ def _read_task(shareable: Shareable) -> RoundTask:
     ):
         raise FederationError("federation.bad_task", "a task is not a round of training with weights")
     weights = {name: np.array(dxo.data[name], copy=True) for name in sorted(dxo.data)}
-    return RoundTask(round_number, total_rounds, weights)
+    return RoundTask(round_number, total_rounds, weights, hub_log)

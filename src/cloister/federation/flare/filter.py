@@ -24,6 +24,7 @@ from cloister.federation.flare.messages import (
     RAW_RESULT,
     RELEASED,
     SCALARS,
+    SITE_LOG,
     UPDATE_SHA256,
     error_code,
     error_reply,
@@ -58,7 +59,11 @@ def _message(released: ReleasedUpdate, round_number: int) -> Shareable:
     dxo = DXO(
         DataKind.WEIGHTS,
         data=dict(released.tensors),
-        meta={UPDATE_SHA256: released.sha256, SCALARS: dict(released.scalars)},
+        meta={
+            UPDATE_SHA256: released.sha256,
+            SCALARS: dict(released.scalars),
+            SITE_LOG: released.site_log,
+        },
     )
     message = dxo.to_shareable()
     message.set_return_code(ReturnCode.OK)

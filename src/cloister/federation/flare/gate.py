@@ -2,7 +2,7 @@
 
 The challenge travels over NVFlare's auxiliary messages, the verdict is the hub node's. A site that is not
 connected, does not answer in time or answers something else has given no evidence, and is refused like one
-with bad evidence.
+with bad evidence. An answer also says how much of the hub's log the site has seen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from cloister.federation.flare.messages import EVIDENCE, JOB_ID, NONCE, POLICY_ID, QUOTE_TOPIC
+from cloister.federation.flare.messages import EVIDENCE, HUB_LOG_SEEN, JOB_ID, NONCE, POLICY_ID, QUOTE_TOPIC
 from cloister.federation.node import Challenge, HubNode
 
 _NOT_THERE_YET = frozenset({ReturnCode.COMMUNICATION_ERROR, ReturnCode.TOPIC_UNKNOWN, ReturnCode.TIMEOUT})
@@ -44,16 +44,17 @@ class AttestationGate(FLComponent):
         passed = []
         for site in sites:
             challenge = hub.challenge(site)
-            evidence = None
+            evidence, seen = None, 0
             if site in connected:
-                evidence = self._ask(site, challenge, fl_ctx, deadline, abort_signal)
+                evidence, seen = self._ask(site, challenge, fl_ctx, deadline, abort_signal)
             if hub.admit(site, challenge, evidence).admitted:
+                hub.site_has_seen(site, seen)
                 passed.append(site)
         return tuple(passed)
 
     def _ask(
         self, site: str, challenge: Challenge, fl_ctx: FLContext, deadline: float, abort_signal: Signal
-    ) -> bytes | None:
+    ) -> tuple[bytes | None, int]:
         request = Shareable(
             {NONCE: challenge.nonce, JOB_ID: challenge.job_id, POLICY_ID: challenge.policy_id}
         )
@@ -71,6 +72,8 @@ class AttestationGate(FLComponent):
             if code in _NOT_THERE_YET and time.monotonic() < deadline:
                 time.sleep(_PAUSE_SECONDS)
                 continue
-            evidence = reply.get(EVIDENCE) if isinstance(reply, Shareable) else None
-            return evidence if code == ReturnCode.OK and isinstance(evidence, bytes) else None
-        return None
+            if not isinstance(reply, Shareable) or code != ReturnCode.OK:
+                return None, 0
+            evidence, seen = reply.get(EVIDENCE), reply.get(HUB_LOG_SEEN)
+            return (evidence, seen) if isinstance(evidence, bytes) and type(seen) is int else (None, 0)
+        return None, 0

@@ -30,6 +30,10 @@ RELEASED = "cloister.released"
 UPDATE_SHA256 = "cloister.update_sha256"
 SCALARS = "cloister.scalars"
 
+HUB_LOG = "cloister.hub_log"
+SITE_LOG = "cloister.site_log"
+HUB_LOG_SEEN = "cloister.hub_log_seen"
+
 ERROR_CODE = "cloister.error_code"
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,39}\.[a-z][a-z0-9_]{0,59}")
 
