@@ -41,7 +41,7 @@ def attach(app: typer.Typer) -> None:
     )(_run)
     app.command(
         "verify",
-        help="Check a receipt, a checkpoint or a log offline, with public keys alone.",
+        help="Check a receipt, a checkpoint, a log or an audit export offline, with public keys alone.",
         epilog="Example:  cloister verify receipt.json --trust trust/   (the model beside it is checked too)",
     )(_verify)
     app.command(
@@ -98,7 +98,7 @@ def _run(
 def _verify(
     artifact: Annotated[
         Path,
-        typer.Argument(help="A receipt or a checkpoint, or the folder of a log's tiles."),
+        typer.Argument(help="A receipt, a checkpoint or an audit export, or the folder of a log's tiles."),
     ],
     trust: Annotated[
         Path, typer.Option("--trust", help="Folder of pinned public keys, one folder per role.")
@@ -133,6 +133,10 @@ def _verify(
         list[Path] | None,
         typer.Option("--held", help="A checkpoint that you kept from before; may be given again."),
     ] = None,
+    previous: Annotated[
+        list[Path] | None,
+        typer.Option("--previous", help="An export made before this one; oldest first, may be given again."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -151,6 +155,7 @@ def _verify(
             require_timestamp=require_timestamp,
             witnesses=witnesses,
             held=tuple(held or ()),
+            previous=tuple(previous or ()),
             as_json=as_json,
             quiet=quiet,
         )

@@ -14,13 +14,14 @@ from typing import Final, Never
 
 from cloister.cli.failure import EXIT_USAGE, guarded, show_error
 
-_KINDS: Final = ("receipt", "checkpoint", "log")
+_KINDS: Final = ("receipt", "checkpoint", "log", "export")
 _MANY_OBJECTS: Final = 200_000
 _EPILOG: Final = """\
 examples:
   cloister-verify receipt.json --trust trust/                  a receipt, and the model file beside it
   cloister-verify receipt.json --trust trust/ --production     no simulated attestation
   cloister-verify north.note --trust trust/ --witnesses 2      a log's checkpoint, cosigned by two
+  cloister-verify may.json --trust trust/ --previous april.json   an audit export, and the one before it
   cloister-verify tiles/ --trust trust/ --held old.note        a log, and that it still holds what it held
 
 exit codes:
@@ -72,6 +73,7 @@ def _run(words: list[str]) -> int:
             require_timestamp=typed.require_timestamp,
             witnesses=typed.witnesses,
             held=tuple(typed.held),
+            previous=tuple(typed.previous),
             as_json=typed.as_json,
             quiet=typed.quiet,
         )
@@ -103,6 +105,14 @@ def _parser() -> _Parser:
         default=[],
         metavar="FILE",
         help="a checkpoint that you kept from before; may be given again",
+    )
+    add(
+        "--previous",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an export made before this one, oldest first; may be given again",
     )
     add("--json", action="store_true", dest="as_json", help="print one JSON object and nothing else")
     add("--quiet", "-q", action="store_true", help="print nothing; the exit code tells")

@@ -47,6 +47,7 @@ class VerifyOptions:
         require_timestamp: Refuse a receipt without a timestamp.
         witnesses: How many pinned witnesses must have cosigned each head of a log, or None.
         held: Files with checkpoints held from before.
+        previous: Files with the exports before this one, oldest first.
         as_json: Print JSON.
         quiet: Print nothing; the exit code tells.
     """
@@ -61,6 +62,7 @@ class VerifyOptions:
     require_timestamp: bool = False
     witnesses: int | None = None
     held: tuple[Path, ...] = ()
+    previous: tuple[Path, ...] = ()
     as_json: bool = False
     quiet: bool = False
 
@@ -88,6 +90,7 @@ def verify_command(options: VerifyOptions) -> int:
         timestamp=TimestampRule.REQUIRED if options.require_timestamp else None,
         witnesses=options.witnesses,
         held=tuple(_note(path) for path in options.held),
+        previous=tuple(read_bounded(path, _MAX_ARTIFACT_BYTES) for path in options.previous),
     )
     verdict = verify_artifact(content, Trust.load(options.trust), demands, _registry, kind=kind)
     if options.as_json:

@@ -49,6 +49,10 @@ def verify_artifact(
         from cloister.evidence.artifacts.receipts import verify_receipt
 
         return verify_receipt(_bytes(artifact), trust, demands, registry())
+    if found is ArtifactKind.EXPORT:
+        from cloister.evidence.artifacts.exports import verify_export
+
+        return verify_export(_bytes(artifact), trust, demands)
     from cloister.evidence.artifacts.checkpoints import verify_checkpoint_note
 
     return verify_checkpoint_note(_bytes(artifact), trust, demands)

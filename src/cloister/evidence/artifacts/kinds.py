@@ -17,10 +17,12 @@ class ArtifactKind(StrEnum):
     RECEIPT = "receipt"
     CHECKPOINT = "checkpoint"
     LOG = "log"
+    EXPORT = "export"
 
 
 _BEGINNINGS: Final = (
     (ArtifactKind.RECEIPT, re.compile(rb'\s*\{\s*"body"\s*:\s*\{\s*"checkpoints"\s*:')),
+    (ArtifactKind.EXPORT, re.compile(rb'\s*\{\s*"body"\s*:\s*\{\s*"claims_not_made"\s*:')),
     (ArtifactKind.CHECKPOINT, re.compile(rb"[^\s]+\n[0-9]+\n[A-Za-z0-9+/=]+\n")),
 )
 

@@ -36,6 +36,7 @@ class Demands:
         timestamp: whether a receipt needs a time-stamping authority's word.
         witnesses: how many of the pinned witnesses must have cosigned each head of a log.
         held: checkpoints that the verifying party kept from before, which the artifact may not contradict.
+        previous: the exports that the same party made before this one, oldest first.
     """
 
     model: ModelArtifact | None = None
@@ -45,6 +46,7 @@ class Demands:
     timestamp: TimestampRule | None = None
     witnesses: int | None = None
     held: tuple[str, ...] = ()
+    previous: tuple[bytes, ...] = ()
 
     @property
     def policy(self) -> VerificationPolicy:
@@ -78,8 +80,9 @@ _APPLIES: Final[Mapping[str, frozenset[ArtifactKind]]] = MappingProxyType(
         "simulation": frozenset({ArtifactKind.RECEIPT}),
         "test_randomness": frozenset({ArtifactKind.RECEIPT}),
         "timestamp": frozenset({ArtifactKind.RECEIPT}),
-        "witnesses": frozenset({ArtifactKind.RECEIPT, ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
+        "witnesses": frozenset(ArtifactKind),
         "held": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
+        "previous": frozenset({ArtifactKind.EXPORT}),
     }
 )
 
@@ -92,6 +95,7 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "timestamp": "a timestamp",
         "witnesses": "a number of witnesses",
         "held": "checkpoints held from before",
+        "previous": "earlier exports",
     }
 )
 

@@ -1,0 +1,84 @@
+"""The page on verifying is followed to the letter, in an environment with the base installation only."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from cloister.evidence.verifier import CHECK_IDS
+from tests.system.bare_environment import ROOT, install
+from tests.system.conftest import MainJob
+
+PAGE = ROOT / "docs" / "how-to" / "verify-a-receipt.md"
+_BLOCK = re.compile(r"```(sh|text)\n(.*?)```", re.DOTALL)
+_INSTALL = re.compile(r"(\S+)/bin/pip install (.+)")
+_ELLIPSIS = re.compile(r"(?:\\ )*\\\.\\\.\\\.")
+
+
+def blocks() -> Iterator[tuple[str, str]]:
+    """Each block of commands with what the page says they print, empty where it says nothing."""
+    found = [(match[1], match[2]) for match in _BLOCK.finditer(PAGE.read_text())]
+    for (kind, text), (following, shown) in pairwise([*found, ("sh", "")]):
+        if kind == "sh":
+            yield text, shown if following == "text" else ""
+
+
+def follow(commands: str, folder: Path) -> str:
+    """Type the commands; what would be fetched is linked."""
+    printed = []
+    environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}", "HOME": str(folder)}
+    for command in commands.replace("\\\n", " ").splitlines():
+        installing = _INSTALL.fullmatch(command)
+        if installing:
+            install(*shlex.split(installing[2]), folder / installing[1])
+            continue
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.stderr == ""
+        printed.append(done.stdout)
+    return "".join(printed)
+
+
+@pytest.fixture(scope="module")
+def followed(main_job: MainJob, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str]]:
+    """Every block of the page: what was typed, what was printed, what the page promises."""
+    folder = tmp_path_factory.mktemp("reader")
+    given = main_job.outcome.receipt.parent
+    for name in ("receipt.json", "model.safetensors"):
+        shutil.copy(given / name, folder)
+    shutil.copytree(main_job.outcome.trust, folder / "trust")
+    return [(commands, follow(commands, folder), shown) for commands, shown in blocks()]
+
+
+def test_every_command_of_the_page_prints_what_the_page_says(followed: list[tuple[str, str, str]]) -> None:
+    assert followed
+    for commands, printed, promised in followed:
+        rest = iter(printed.splitlines())
+        for line in promised.splitlines():
+            pattern = re.compile(_ELLIPSIS.sub(".*", re.escape(line)))
+            assert any(pattern.fullmatch(one) for one in rest), f"{commands}\n{line}\n---\n{printed}"
+
+
+def test_only_epsilon_is_not_run_with_the_base_installation(followed: list[tuple[str, str, str]]) -> None:
+    printed = next(one for _, one, _ in followed if one)
+    words = [line.split()[:2] for line in printed.splitlines()[2:]]
+    assert {name: word for name, word in words if name in CHECK_IDS and word != "passed"} == {
+        "epsilon": "NOT"
+    }
+    assert {name for name, _ in words} >= set(CHECK_IDS)
