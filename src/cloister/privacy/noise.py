@@ -1,0 +1,248 @@
+"""Gaussian noise as whole numbers on one fixed grid, so that no floating-point gap can tell neighbours apart.
+
+Rules kept here:
+
+1. A clipped sum is rounded to the grid first; noise is a whole number of grid steps; the two are added as
+   64-bit integers. Every output is a point of one grid, whatever the records were.
+2. The noise is ``floor(2**bits * N)`` with N standard normal. Since the sum is a whole number,
+   ``sum + floor(x) = floor(sum + x)``: the release is a function of the Gaussian mechanism on the rounded
+   sum, so every guarantee of that mechanism holds, amplification by Poisson sampling included
+   (post-processing, Dwork and Roth 2014, Proposition 2.1). No theorem on discrete Gaussians is needed.
+3. Rounding the sum and adding it up in float64 can move it by a bounded amount. This slack is part of the
+   sensitivity: the noise is made larger by it, so that the accounted noise multiplier is the true one.
+4. N is drawn without floating-point steps that shape its law: a cell by Walker's alias method with integer
+   thresholds, a position in the cell, and von Neumann's rejection. The law of one value lies within
+   :data:`SAMPLER_DISTANCE` of the stated one in total variation; one step with d parameters within d times
+   that, which adds at most ``(1 + exp(epsilon)) * d * steps * SAMPLER_DISTANCE`` to delta.
+
+What is not claimed: each record's gradient is taken to be a fixed function of record and weights. Matrix
+libraries may round it differently in batches of another size, by about 1e-7 of its size.
+
+Sources: Mironov 2012 (CCS, "On significance of the least significant bits for differential privacy");
+Casacuberta et al. 2022 (arXiv:2207.10635: sums in floating point need a slack); Walker 1977 (alias method).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cloister.privacy.errors import PrivacyError
+from cloister.privacy.randomness import RandomSource
+
+Integers = npt.NDArray[np.int64]
+
+SAMPLER_DISTANCE: Final = 2.0**-50
+"""Bound on the total variation distance of one value's law from the stated one: float64 weights of the cells
+(2**-52), their rounding to multiples of 2**-64, the position's 2**-32 of a cell, float64 in the rejection."""
+
+GRID_SLACK: Final = 2.0**-14
+"""Largest share of the clip norm that rounding to the grid may add to the sensitivity."""
+
+_CELL_BITS: Final = 8  # cells per standard deviation, as a power of two
+_CELLS: Final = 4096  # one column of the alias table each: 16 standard deviations on either side
+_LOW: Final = np.uint64(2**52 - 1)  # 12 bits choose the column, 52 are compared
+_LEAST_BITS: Final = 12
+_MOST_BITS: Final = _CELL_BITS + 32
+_BLOCK: Final = 4096
+_UNIT_ROUNDOFF: Final = 2.0**-53
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The grid of one training run, and what it costs.
+
+    Args:
+        bits: The noise's standard deviation is ``2**bits`` grid steps.
+        step: Distance between grid points, in units of the gradient.
+        sensitivity: L2 bound on how far one unit moves the rounded sum: the clip norm and the slack.
+        slack: Share of the clip norm that ``sensitivity`` adds to it.
+    """
+
+    bits: int
+    step: float
+    sensitivity: float
+    slack: float
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise: noise multiplier times sensitivity."""
+        return self.step * 2.0**self.bits
+
+
+def choose_grid(
+    max_grad_norm: float, noise_multiplier: float, *, parameters: int, units: int, summands: int
+) -> Grid:
+    """Choose the grid from public figures alone.
+
+    Two neighbouring sums, each rounded to the nearest point, differ by at most one step per coordinate more
+    than before; scaling by ``1 / step`` in float64 adds at most another. Both together are
+    ``2 * step * sqrt(parameters)``. Summing m terms of total length L in float64 is off by at most
+    ``m * 2**-53 * L`` (Higham 2002, section 4.2) on either side.
+
+    Args:
+        max_grad_norm: L2 bound on one unit's gradient.
+        noise_multiplier: Standard deviation of the noise divided by the sensitivity.
+        parameters: Number of trained weights.
+        units: Number of units in the dataset: no batch holds more.
+        summands: Bound on the number of terms of one float64 sum, times how much longer than the clip norm
+            the terms of one unit may be together.
+
+    Returns:
+        The coarsest grid whose rounding adds at most ``GRID_SLACK`` of the clip norm.
+
+    Raises:
+        PrivacyError: ``privacy.plan_invalid`` when sums on this grid could pass what float64 holds exactly.
+    """
+    wanted = 2 * noise_multiplier * math.sqrt(parameters) / GRID_SLACK
+    bits = max(_LEAST_BITS, math.ceil(math.log2(wanted)) + 1)
+    floating = 2 * (units * summands + units) * _UNIT_ROUNDOFF
+    # sensitivity = clip * (1 + floating) + 2 * step * sqrt(d), and step = noise * sensitivity / 2**bits.
+    share = 2 * noise_multiplier * math.sqrt(parameters) / 2.0**bits
+    sensitivity = max_grad_norm * (1 + floating) / (1 - share)
+    step = noise_multiplier * sensitivity / 2.0**bits
+    if bits > _MOST_BITS or not units * max_grad_norm / step < 2.0**52 or step < 1e-300:
+        raise PrivacyError(
+            "privacy.plan_invalid",
+            "No grid holds sums this large beside noise this small.",
+            "Use a larger noise multiplier, fewer units or a smaller model.",
+        )
+    return Grid(bits, step, sensitivity, sensitivity / max_grad_norm - 1)
+
+
+class IntegerNoise(Protocol):
+    """Noise in whole grid steps."""
+
+    @property
+    def generator(self) -> str:
+        """Name of the generator behind it, as it stands in statements."""
+        ...
+
+    def draw(self, count: int, bits: int) -> Integers:
+        """Return ``count`` independent values of standard deviation ``2**bits``, int64."""
+        ...
+
+
+class GaussianIntegers:
+    """Draws ``floor(2**bits * N)`` for independent standard normal N.
+
+    Args:
+        source: Where the words come from; used by nothing else.
+    """
+
+    def __init__(self, source: RandomSource) -> None:
+        self._source = source
+        self._kept = np.empty(0, dtype=np.int64)
+        self._kept_for = (0, 0)
+
+    @property
+    def generator(self) -> str:
+        """The source's generator."""
+        return self._source.generator
+
+    def draw(self, count: int, bits: int) -> Integers:
+        """Return ``count`` values.
+
+        Args:
+            count: 0 or more.
+            bits: From 12 to 40.
+
+        Raises:
+            PrivacyError: ``privacy.randomness_invalid``.
+        """
+        if count < 0 or not _LEAST_BITS <= bits <= _MOST_BITS:
+            raise PrivacyError(
+                "privacy.randomness_invalid", "Noise needs a count of 0 or more and 12 to 40 bits."
+            )
+        if (os.getpid(), bits) != self._kept_for:
+            # A forked child never spends what its parent may spend too.
+            self._kept, self._kept_for = np.empty(0, dtype=np.int64), (os.getpid(), bits)
+        parts, missing = [self._kept[:count]], count - len(self._kept)
+        self._kept = self._kept[count:]
+        while missing > 0:
+            block = self._block(_BLOCK, bits)
+            parts.append(block[:missing])
+            self._kept, missing = block[missing:], missing - len(block)
+        return np.concatenate(parts)
+
+    def _block(self, count: int, bits: int) -> Integers:
+        table = _cells()
+        words = self._source.words(2 * count)
+        choice, place = words[:count], words[count:]
+        column = (choice >> np.uint64(52)).astype(np.intp)
+        cell = np.where((choice & _LOW) < table.threshold[column], column, table.alias[column])
+        chance = (place & np.uint64(0x7FFFFFFF)).astype(np.int64)
+        keep = chance < table.certain[cell]
+        doubtful = np.flatnonzero(~keep)
+        if len(doubtful):
+            self._decide(keep, doubtful, cell, place, chance)
+        within = (place >> np.uint64(63 - (bits - _CELL_BITS))).astype(np.int64)
+        within &= (1 << (bits - _CELL_BITS)) - 1
+        values = (cell << (bits - _CELL_BITS)) + within
+        # floor(-x) is -floor(x) - 1 for every x that is not whole: the complement.
+        values ^= -(place >> np.uint64(63)).astype(np.int64)
+        return values if len(doubtful) == 0 else values[keep]
+
+    def _decide(
+        self,
+        keep: npt.NDArray[np.bool_],
+        doubtful: npt.NDArray[np.intp],
+        cell: Integers,
+        place: npt.NDArray[np.uint64],
+        chance: Integers,
+    ) -> None:
+        """Von Neumann's rejection: keep with probability density(x) / density(inner edge of the cell)."""
+        edge = cell[doubtful] * 2.0**-_CELL_BITS
+        position = ((place[doubtful] >> np.uint64(31)) & np.uint64(0xFFFFFFFF)).astype(np.float64) + 0.5
+        offset = position * 2.0 ** -(32 + _CELL_BITS)
+        wanted = np.exp(-offset * (edge + offset / 2)) * 2.0**31
+        extended = chance[doubtful] + self._source.words(len(doubtful)) * 2.0**-64
+        keep[doubtful] = extended < wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Walker's tables over the cells of one half-line, in units of 2**-64.
+
+    Args:
+        threshold: Below it, a column stands for its own cell.
+        alias: The cell it stands for otherwise.
+        certain: Chances below this are kept without computing the density.
+    """
+
+    threshold: npt.NDArray[np.uint64]
+    alias: Integers
+    certain: Integers
+
+
+@lru_cache(maxsize=1)
+def _cells() -> _Table:
+    width = 2.0**-_CELL_BITS
+    peaks = [math.exp(-((cell * width) ** 2) / 2) for cell in range(_CELLS)]
+    total = math.fsum(peaks)
+    weights = [round(peak / total * 2**64) for peak in peaks]
+    weights[0] += 2**64 - sum(weights)
+    column = 2**64 // _CELLS
+    threshold, alias = [column] * _CELLS, list(range(_CELLS))
+    poor = [cell for cell in range(_CELLS) if weights[cell] < column]
+    rich = [cell for cell in range(_CELLS) if weights[cell] >= column]
+    while poor:
+        short, giver = poor.pop(), rich[-1]
+        threshold[short], alias[short] = weights[short], giver
+        weights[giver] -= column - weights[short]
+        if weights[giver] < column:
+            poor.append(rich.pop())
+    certain = [
+        math.floor(2**31 * math.exp(-(2 * cell + 1) * width * width / 2)) - 1 for cell in range(_CELLS)
+    ]
+    return _Table(
+        np.array(threshold, dtype=np.uint64),
+        np.array(alias, dtype=np.int64),
+        np.array(certain, dtype=np.int64),
+    )
