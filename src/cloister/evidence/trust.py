@@ -1,4 +1,4 @@
-"""Trust: the keys a verifier pins, each for one party in one role.
+"""Trust: the keys a verifier pins, each for one party in one role, and authorities that may vouch for more.
 
 A trust directory is ``<role>/<party>.pem`` with the roles that `Role` lists, such as:
 
@@ -9,17 +9,25 @@ A trust directory is ``<role>/<party>.pem`` with the roles that `Role` lists, su
 - ``tee-root/<name>.pem``: a root certificate of an attestation vendor, kept as bytes for who understands it;
 - ``tsa/<name>.pem``: a root certificate of a time-stamping authority (RFC 3161), kept likewise.
 
+Beside them lie, where the verifier wants that:
+
+- ``authority/<role>/<name>.pem``: a root certificate that may vouch for parties in that role and no other;
+- ``revoked/<name>.crl``: an authority's revocation list, DER or PEM.
+
 Rules kept here:
 
-1. No key serves two parties or two roles; a directory where one does is refused.
+1. No key serves two parties or two roles, certified ones included; where one does, all is refused.
 2. Nothing but the files named so is accepted: an unknown role, a link or a stray file is refused.
-3. What isn't pinned isn't trusted; there is no default and no way to add a key while verifying.
+3. What isn't pinned isn't trusted; there is no default. An artifact's certificates only show which keys a
+   pinned authority vouches for, and for a party that is pinned itself they count for nothing.
+4. A certified key is given for a time only, at which its chain held and was not revoked.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,12 +38,15 @@ from cloister.core.errors import CloisterError, InputError
 from cloister.core.files import read_bounded, write_new
 from cloister.core.keys import PublicKey
 from cloister.evidence.errors import TrustError
+from cloister.evidence.pki.certificates import MAX_CERTIFICATE_BYTES, ROOT_ROLES, Certificate
+from cloister.evidence.pki.chains import CertificateChain, Credential, establish, load_root, read_chain
+from cloister.evidence.pki.revocation import MAX_CRL_BYTES, RevocationLists, load_crl
 from cloister.evidence.predicates.base import PARTY_PATTERN, Role
 
 MAX_PEM_BYTES: Final = 64 * 1024
-ROOT_ROLES: Final = frozenset({Role.TEE_ROOT, Role.TSA})
-"""The roles whose files are root certificates of others, not keys of parties."""
-
+MAX_CHAINS: Final = 256
+_AUTHORITY: Final = "authority"
+_REVOKED: Final = "revoked"
 _PARTY = re.compile(PARTY_PATTERN)
 
 
@@ -54,33 +65,65 @@ class TrustEntry:
     pem: bytes
 
 
-class Trust:
-    """The pinned keys, checked for conflicts."""
+@dataclass(frozen=True, slots=True)
+class AuthorityEntry:
+    """One root that may vouch for a role.
 
-    def __init__(self, entries: Iterable[TrustEntry]) -> None:
-        keys: dict[tuple[Role, str], PublicKey] = {}
-        roots: dict[tuple[Role, str], bytes] = {}
-        owners: dict[str, str] = {}
+    Attributes:
+        role: the role; a root that may vouch for several is pinned once for each.
+        name: what the verifier calls it (file name without ``.pem``).
+        pem: its certificate.
+    """
+
+    role: Role
+    name: str
+    pem: bytes
+
+
+class Trust:
+    """The pinned keys and authorities, checked for conflicts.
+
+    Args:
+        entries: keys of parties, and root certificates of vendors.
+        authorities: roots, each for the role that it may vouch for.
+        revocations: revocation lists, DER or PEM.
+
+    Raises:
+        TrustError: ``evidence.trust_malformed`` or ``evidence.trust_conflict``, or as certificates and
+            revocation lists are refused.
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[TrustEntry],
+        *,
+        authorities: Iterable[AuthorityEntry] = (),
+        revocations: Iterable[bytes] = (),
+    ) -> None:
+        self._keys: dict[tuple[Role, str], PublicKey] = {}
+        self._roots: dict[tuple[Role, str], bytes] = {}
+        self._authorities: dict[tuple[Role, str], Certificate] = {}
+        self._owners: dict[str, str] = {}
+        self._chains: dict[tuple[Role, str], tuple[CertificateChain, ...]] = {}
+        self._established: dict[CertificateChain, Credential] = {}
+        self._revocations = RevocationLists(load_crl(one) for one in revocations)
         for entry in entries:
-            place = f"{entry.role.value}/{entry.party}"
-            if not _PARTY.fullmatch(entry.party):
-                raise TrustError(
-                    "evidence.trust_malformed", f"{entry.role.value} has a party with an improper name."
-                )
+            place = _place(entry.role, entry.party)
             if entry.role in ROOT_ROLES:
-                roots[entry.role, entry.party] = entry.pem
+                self._roots[entry.role, entry.party] = entry.pem
                 continue
             key = _key(entry.pem, place)
-            if (entry.role, entry.party) in keys or key.key_id in owners:
-                raise TrustError(
-                    "evidence.trust_conflict",
-                    f"One key stands for {place} and for {owners.get(key.key_id, place)}.",
-                    "Give each party a key of its own for each role.",
-                )
-            owners[key.key_id] = place
-            keys[entry.role, entry.party] = key
-        self._keys = MappingProxyType(keys)
-        self._roots = MappingProxyType(roots)
+            if (entry.role, entry.party) in self._keys or key.key_id in self._owners:
+                raise _conflict(place, self._owners.get(key.key_id, place))
+            self._owners[key.key_id] = place
+            self._keys[entry.role, entry.party] = key
+        for authority in authorities:
+            place = f"{_AUTHORITY}/{_place(authority.role, authority.name)}"
+            if authority.role in ROOT_ROLES:
+                raise TrustError("evidence.trust_malformed", f"No authority vouches for a {place}.")
+            root = load_root(authority.pem)
+            self._own(root.key, _AUTHORITY)
+            self._authorities[authority.role, authority.name] = root
 
     @classmethod
     def load(cls, directory: Path) -> Trust:
@@ -90,10 +133,11 @@ class Trust:
             directory: as the module describes.
 
         Returns:
-            The pinned keys.
+            The pinned keys and authorities.
 
         Raises:
-            TrustError: ``evidence.trust_malformed`` or ``evidence.trust_conflict``.
+            TrustError: ``evidence.trust_malformed`` or ``evidence.trust_conflict``, or as certificates and
+                revocation lists are refused.
         """
         if not directory.is_dir() or directory.is_symlink():
             raise TrustError(
@@ -102,35 +146,53 @@ class Trust:
                 "it holds <role>/<party>.pem with the roles " + ", ".join(role.value for role in Role),
             )
         entries: list[TrustEntry] = []
-        roles = {role.value: role for role in Role}
+        authorities: list[AuthorityEntry] = []
+        revocations: list[bytes] = []
         for folder in sorted(directory.iterdir()):
-            if folder.name not in roles or folder.is_symlink() or not folder.is_dir():
-                raise TrustError(
-                    "evidence.trust_malformed", f"{folder.name} is not a role of a trust directory."
-                )
-            for file in sorted(folder.iterdir()):
-                if file.suffix != ".pem" or file.is_symlink() or not file.is_file():
-                    raise TrustError(
-                        "evidence.trust_malformed", f"{folder.name}/{file.name} is not a <party>.pem file."
-                    )
-                entries.append(TrustEntry(roles[folder.name], file.stem, _read(file)))
-        return cls(entries)
+            if folder.name == _REVOKED:
+                revocations += [_read(file, MAX_CRL_BYTES) for file in _files(folder, ".crl")]
+            elif folder.name == _AUTHORITY:
+                for below in _folders(folder):
+                    authorities += [
+                        AuthorityEntry(_role(below), file.stem, _read(file, MAX_CERTIFICATE_BYTES * 2))
+                        for file in _files(below, ".pem")
+                    ]
+            else:
+                role = _role(folder)
+                entries += [
+                    TrustEntry(role, file.stem, _read(file, MAX_PEM_BYTES)) for file in _files(folder, ".pem")
+                ]
+        return cls(entries, authorities=authorities, revocations=revocations)
 
     def with_credentials(self, chains: Iterable[str | bytes]) -> Trust:
-        """The same trust with certificate chains that an artifact carries, to be judged when a key is asked.
+        """The same trust with certificate chains that an artifact carries, each judged when its key is asked.
 
         Args:
-            chains: PEM certificates, the signer's own first, each followed by its issuer's.
+            chains: each some certificates in PEM: the signer's own, then each one's issuer; the root may be
+                left out.
 
         Returns:
             A new object; this one is unchanged.
 
         Raises:
-            TrustError: a chain can't be read.
+            TrustError: a chain can't be read, there are too many, or ``evidence.trust_conflict`` where a key
+                would serve two parties or two roles.
         """
-        if any(True for _ in chains):
-            raise TrustError("evidence.trust_unknown", "No authority is pinned that could vouch for a key.")
-        return self
+        extended = copy(self)
+        extended._owners, extended._established = dict(self._owners), dict(self._established)
+        found = {place: list(known) for place, known in self._chains.items()}
+        for count, pem in enumerate(chains):
+            if count >= MAX_CHAINS:
+                raise TrustError("evidence.trust_malformed", f"There are more than {MAX_CHAINS} chains.")
+            chain = read_chain(pem)
+            extended._own(chain.key, _place(chain.role, chain.party))
+            for authority in chain.certificates[1:]:
+                extended._own(authority.key, _AUTHORITY)
+            known = found.setdefault((chain.role, chain.party), [])
+            if chain not in known:
+                known.append(chain)
+        extended._chains = {place: tuple(known) for place, known in found.items()}
+        return extended
 
     def key(
         self, role: Role, party: str, *, key_id: str | None = None, at: datetime | None = None
@@ -145,16 +207,20 @@ class Trust:
             at: when the key was used; a certified key is only given for a time.
 
         Raises:
-            TrustError: ``evidence.trust_unknown`` if there is none.
+            TrustError: ``evidence.trust_unknown`` if there is none, ``evidence.trust_conflict`` if several
+                are certified and the artifact names none.
+            CertificateError: a key is certified, but not so that it may be believed at that time.
         """
-        found = self._keys.get((role, party))
-        if found is None:
+        pinned = self._keys.get((role, party))
+        if pinned is not None:
+            return pinned
+        found = self._certified(role, party, key_id, at)
+        if len(found) > 1:
             raise TrustError(
-                "evidence.trust_unknown",
-                f"The trust directory has no {role.value}/{party}.pem.",
-                "Ask that party for its public key over a channel you trust.",
+                "evidence.trust_conflict",
+                f"Several keys are certified for {_place(role, party)}, and none of them is named.",
             )
-        return found
+        return found[0]
 
     def keys(self, role: Role, party: str, *, at: datetime | None = None) -> tuple[PublicKey, ...]:
         """Every key a party may have used in a role at a time, for what names its key by a few bytes only.
@@ -164,13 +230,19 @@ class Trust:
 
         Raises:
             TrustError: ``evidence.trust_unknown`` if there is none.
+            CertificateError: a key is certified, but none so that it may be believed at that time.
         """
-        return (self.key(role, party, at=at),)
+        pinned = self._keys.get((role, party))
+        return (pinned,) if pinned is not None else self._certified(role, party, None, at)
 
     def parties(self, role: Role) -> tuple[str, ...]:
         """The parties pinned in a role, sorted."""
         places = self._roots if role in ROOT_ROLES else self._keys
         return tuple(sorted(party for kind, party in places if kind is role))
+
+    def authorities(self, role: Role) -> tuple[str, ...]:
+        """The authorities pinned for a role, sorted."""
+        return tuple(sorted(name for kind, name in self._authorities if kind is role))
 
     @property
     def tee_roots(self) -> Mapping[str, bytes]:
@@ -181,29 +253,116 @@ class Trust:
         """Root certificates by name, PEM, of a role that has such (``tee-root``, ``tsa``)."""
         return MappingProxyType({name: pem for (kind, name), pem in self._roots.items() if kind is role})
 
+    def _certified(
+        self, role: Role, party: str, key_id: str | None, at: datetime | None
+    ) -> tuple[PublicKey, ...]:
+        """The certified keys that hold; the first reason where there are candidates and none holds."""
+        chains = [
+            one for one in self._chains.get((role, party), ()) if key_id is None or one.key.key_id == key_id
+        ]
+        if not chains or at is None:
+            raise TrustError(
+                "evidence.trust_unknown",
+                f"The trust directory has no {_place(role, party)}.pem, and no authority in it vouches for "
+                "the key at that time.",
+                "Ask that party for its public key over a channel you trust.",
+            )
+        found: dict[str, PublicKey] = {}
+        reasons: list[TrustError] = []
+        for chain in chains:
+            try:
+                self._credential(chain).require_valid(at)
+                found.setdefault(chain.key.key_id, chain.key)
+            except TrustError as error:
+                reasons.append(error)
+        if not found:
+            raise reasons[0]
+        return tuple(found.values())
 
-def write_trust(directory: Path, entries: Iterable[TrustEntry]) -> None:
+    def _credential(self, chain: CertificateChain) -> Credential:
+        known = self._established.get(chain)
+        if known is None:
+            roots = [root for (role, _), root in self._authorities.items() if role is chain.role]
+            known = establish(chain, roots, self._revocations)
+            self._established[chain] = known
+        return known
+
+    def _own(self, key: PublicKey, place: str) -> None:
+        owner = self._owners.setdefault(key.key_id, place)
+        if owner != place:
+            raise _conflict(place, owner)
+
+
+def write_trust(
+    directory: Path,
+    entries: Iterable[TrustEntry],
+    *,
+    authorities: Iterable[AuthorityEntry] = (),
+    revocations: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
     """Write a trust directory, refusing to replace any file.
 
     Args:
         directory: where; created if missing.
         entries: what to pin.
+        authorities: the roots to pin, each for a role.
+        revocations: revocation lists by name.
 
     Raises:
         TrustError: if the entries conflict.
         StorageError: if a file is already there or can't be written.
     """
-    pinned = list(entries)
-    Trust(pinned)
-    for entry in pinned:
-        folder = directory / entry.role.value
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_new(folder / f"{entry.party}.pem", entry.pem, mode=0o644)
+    pinned, vouching = list(entries), list(authorities)
+    Trust(pinned, authorities=vouching, revocations=revocations.values())
+    files = {Path(one.role.value, f"{one.party}.pem"): one.pem for one in pinned}
+    files |= {Path(_AUTHORITY, one.role.value, f"{one.name}.pem"): one.pem for one in vouching}
+    files |= {Path(_REVOKED, f"{name}.crl"): crl for name, crl in revocations.items()}
+    for relative, content in files.items():
+        path = directory / relative
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_new(path, content, mode=0o644)
 
 
-def _read(file: Path) -> bytes:
+def _place(role: Role, party: str) -> str:
+    if not _PARTY.fullmatch(party):
+        raise TrustError("evidence.trust_malformed", f"{role.value} has a party with an improper name.")
+    return f"{role.value}/{party}"
+
+
+def _conflict(place: str, owner: str) -> TrustError:
+    return TrustError(
+        "evidence.trust_conflict",
+        f"One key stands for {place} and for {owner}.",
+        "Give each party a key of its own for each role.",
+    )
+
+
+def _role(folder: Path) -> Role:
+    roles = {role.value: role for role in Role}
+    if folder.name not in roles or folder.is_symlink() or not folder.is_dir():
+        raise TrustError("evidence.trust_malformed", f"{folder.name} is not a role of a trust directory.")
+    return roles[folder.name]
+
+
+def _folders(directory: Path) -> list[Path]:
+    if directory.is_symlink() or not directory.is_dir():
+        raise TrustError("evidence.trust_malformed", f"{directory.name} is not a folder of roles.")
+    return sorted(directory.iterdir())
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    files = _folders(folder)
+    for file in files:
+        if file.suffix != suffix or file.is_symlink() or not file.is_file():
+            raise TrustError(
+                "evidence.trust_malformed", f"{folder.name}/{file.name} is not a <name>{suffix} file."
+            )
+    return files
+
+
+def _read(file: Path, max_bytes: int) -> bytes:
     try:
-        return read_bounded(file, MAX_PEM_BYTES)
+        return read_bounded(file, max_bytes)
     except InputError as error:
         raise TrustError(
             "evidence.trust_malformed", f"{file.parent.name}/{file.name} can't be read."
@@ -214,4 +373,4 @@ def _key(pem: bytes, place: str) -> PublicKey:
     try:
         return PublicKey.from_pem(pem)
     except CloisterError as error:
-        raise TrustError("evidence.trust_malformed", f"{place}.pem is not an Ed25519 public key.") from error
+        raise TrustError("evidence.trust_malformed", f"{place}.pem is not a public key used here.") from error
