@@ -21,7 +21,16 @@ from cloister.enclave.attestation import (
     TrustStore,
     Verifier,
 )
-from cloister.evidence import EvidenceLog, Role, Statement, StatementWriter, log_origin, open_statement
+from cloister.evidence import (
+    EvidenceLog,
+    Role,
+    Statement,
+    StatementWriter,
+    log_origin,
+    open_statement,
+    sign_envelope,
+)
+from cloister.evidence.predicates import CheckpointHeld
 from cloister.evidence.witness.book import CheckpointBook
 from cloister.federation import (
     FederationJob,
@@ -36,7 +45,7 @@ from cloister.federation import (
 )
 from cloister.federation.events import EventSink, ignore_events
 from cloister.federation.exchange import HubLogs, SiteLogs
-from cloister.federation.node import Weights
+from cloister.federation.node import RoundTask, Weights
 from cloister.federation.site import RandomnessFor
 from cloister.health import SiteData
 from cloister.privacy.budget import Limit, Scope
@@ -180,6 +189,20 @@ class Federation:
     def statements(self, party: str) -> list[Statement]:
         entries = self.logs[party].extract(self.job.job_id).entries
         return [open_statement(entry.envelope) for entry in entries]
+
+    def acts(self, party: str) -> list[Statement]:
+        """Its statements but those about other parties' logs."""
+        return [one for one in self.statements(party) if not isinstance(one.predicate, CheckpointHeld)]
+
+    def task(self, number: int, weights: Weights, site: str = "north", rounds: int = 0) -> RoundTask:
+        """A round's task with what the hub shows that site of its log."""
+        log = self.logs["hub"]
+        entry = sign_envelope("text/plain", f"{log.size}".encode(), self.signers["hub"])
+        log.append(entry, stream="elsewhere", position=log.size)
+        shown = self.hub_logs()
+        shown.site_has_seen(site, self.site_logs(site).hub_size())
+        copies = {name: value.copy() for name, value in weights.items()}
+        return RoundTask(number, rounds or self.job.rounds, copies, shown.show([site]))
 
     def close(self) -> None:
         for ledger in self.ledgers.values():

@@ -23,9 +23,11 @@ from cloister.federation.flare.executor import SiteExecutor
 from cloister.federation.flare.filter import AirlockFilter
 from cloister.federation.flare.messages import (
     ERROR_CODE,
+    HUB_LOG,
     NONCE,
     RAW_RESULT,
     SCALARS,
+    SITE_LOG,
     SITE_NODE,
     UPDATE_SHA256,
     error_code,
@@ -50,7 +52,8 @@ def context(site: ArithmeticSite | None) -> FLContext:
 
 
 def a_task(**changes: object) -> Shareable:
-    task = DXO(DataKind.WEIGHTS, data=dict(ArithmeticHub(JOB).weights)).to_shareable()
+    meta = {HUB_LOG: changes.get("hub_log", f"the hub's log in round {changes.get('round', 0)}".encode())}
+    task = DXO(DataKind.WEIGHTS, data=dict(ArithmeticHub(JOB).weights), meta=meta).to_shareable()
     task.set_header(AppConstants.CURRENT_ROUND, changes.get("round", 0))
     task.set_header(AppConstants.NUM_ROUNDS, 10)
     return task
@@ -79,6 +82,8 @@ def test_an_unknown_task_is_answered_as_unknown() -> None:
         a_task(round=-1),
         a_task(round=10),
         a_task(round="0"),
+        a_task(hub_log=None),
+        a_task(hub_log="text"),
     ],
 )
 def test_a_task_of_a_wrong_form_is_bad_task_data(task: Shareable) -> None:
@@ -133,6 +138,7 @@ def test_only_what_the_node_released_leaves() -> None:
     assert update.data_kind == DataKind.WEIGHTS
     assert set(update.data) == {"layer.weight", "layer.bias"}
     assert update.get_meta_prop(UPDATE_SHA256) == tensors_sha256(update.data)
+    assert update.get_meta_prop(SITE_LOG) == b"the log of south"
 
 
 def test_what_a_later_filter_adds_is_dropped_again() -> None:

@@ -15,6 +15,7 @@ from cloister.enclave.tensors import tensors_sha256
 from cloister.evidence.predicates import (
     AttestationVerdict,
     BudgetSpend,
+    CheckpointHeld,
     RoundAggregated,
     UpdateReleased,
     Violation,
@@ -74,10 +75,11 @@ def test_a_job_learns_within_its_budget_and_states_every_step(federation: Callab
     assert result.rounds[-1].metrics["accuracy"] > 0.9
     for site in JOB.clients:
         kinds = [type(statement.predicate) for statement in parties.statements(site)]
-        assert kinds == [BudgetSpend, UpdateReleased] * JOB.rounds
+        assert kinds == [CheckpointHeld, BudgetSpend, UpdateReleased] * JOB.rounds
         assert parties.ledgers[site].epsilon(JOB.job_id) <= 3.0
     hub = [statement.predicate for statement in parties.statements("hub")]
-    assert [type(one) for one in hub] == [AttestationVerdict] * 3 + [RoundAggregated] * JOB.rounds
+    stated = [AttestationVerdict] * 3 + [CheckpointHeld, RoundAggregated] * JOB.rounds
+    assert [type(one) for one in hub] == stated
     spent = [
         event.epsilon for event in seen if isinstance(event, SiteRoundFinished) and event.site == "north"
     ]
@@ -111,7 +113,7 @@ def test_private_randomness_never_gives_the_same_model_twice(federation: Callabl
     for _ in range(2):
         parties = federation(kind=PrivateFederation)
         hashes.add(tensors_sha256(parties.run().weights))
-        spend = parties.statements("north")[0].predicate
+        spend = parties.acts("north")[0].predicate
         assert isinstance(spend, BudgetSpend)
         assert spend.noise_generator == "aes-256-ctr/os-entropy"
     assert len(hashes) == 2

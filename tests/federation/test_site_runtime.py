@@ -23,7 +23,7 @@ from cloister.federation import (
     initial_weights,
     plan_round,
 )
-from cloister.federation.node import Challenge, RoundTask
+from cloister.federation.node import Challenge
 from cloister.federation.site import os_randomness
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded, ModelError, PrivacyError
@@ -42,14 +42,10 @@ def proceed() -> bool:
     return False
 
 
-def task(number: int = 0) -> RoundTask:
-    return RoundTask(number, JOB.rounds, {name: value.copy() for name, value in START.items()})
-
-
-def first_refused_round(site: SiteRuntime, job: FederationJob) -> int:
+def first_refused_round(parties: Federation, site: SiteRuntime, job: FederationJob) -> int:
     for number in range(job.rounds):
         try:
-            site.train_round(RoundTask(number, job.rounds, task().weights), proceed)
+            site.train_round(parties.task(number, START), proceed)
         except BudgetExceeded:
             return number
     return job.rounds
@@ -71,8 +67,8 @@ def federation(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., Federatio
 def test_a_round_is_reserved_trained_settled_and_stated(federation: Callable[..., Federation]) -> None:
     parties = federation()
     site = parties.site("north")
-    released = site.release(0, site.train_round(task(), proceed))
-    spend, update = (statement.predicate for statement in parties.statements("north"))
+    released = site.release(0, site.train_round(parties.task(0, START), proceed))
+    spend, update = (statement.predicate for statement in parties.acts("north"))
     assert isinstance(spend, BudgetSpend)
     assert (spend.round, spend.purpose, spend.reserved_steps, spend.executed_steps) == (0, "training", 3, 3)
     assert spend.event["sampling_probability"] == 0.25
@@ -89,8 +85,8 @@ def test_the_spend_is_the_ledgers_and_anyone_can_recompute_it(federation: Callab
     parties = federation()
     site = parties.site("north")
     for number in range(JOB.rounds):
-        site.release(number, site.train_round(task(number), proceed))
-    spends = [s.predicate for s in parties.statements("north") if isinstance(s.predicate, BudgetSpend)]
+        site.release(number, site.train_round(parties.task(number, START), proceed))
+    spends = [s.predicate for s in parties.acts("north") if isinstance(s.predicate, BudgetSpend)]
     events = [SampledGaussian(0.25, site.plan.noise_multiplier, one.executed_steps) for one in spends]
     assert epsilon(events, DELTA) == pytest.approx(site.epsilon_spent(), abs=1e-6)
     assert parties.ledgers["north"].epsilon(JOB.job_id) == pytest.approx(site.epsilon_spent())
@@ -108,10 +104,10 @@ def test_a_round_over_the_budget_is_refused_before_it_starts_and_the_refusal_is_
 ) -> None:
     parties = federation(limits={"north": [Limit("manifest", 1.2, Scope.DATASET)]})
     site = parties.site("north")
-    refused = first_refused_round(site, JOB)
+    refused = first_refused_round(parties, site, JOB)
     assert 0 < refused < JOB.rounds
     assert site.epsilon_spent() <= 1.2
-    *_, last = parties.statements("north")
+    *_, last = parties.acts("north")
     assert isinstance(last.predicate, Violation)
     assert last.predicate.rule == "ledger.budget_exceeded"
     assert "manifest" in last.predicate.detail
@@ -123,8 +119,9 @@ def test_the_jobs_own_target_is_a_limit(federation: Callable[..., Federation]) -
         training={"sampling_probability": 0.25, "local_steps": 3},
         privacy={"noise_multiplier": 2.0, "target_epsilon": 1.5, "delta": DELTA},
     )
-    site = federation(job).site("north")
-    assert 0 < first_refused_round(site, job) < job.rounds
+    parties = federation(job)
+    site = parties.site("north")
+    assert 0 < first_refused_round(parties, site, job) < job.rounds
     assert site.epsilon_spent() <= 1.5
 
 
@@ -140,7 +137,7 @@ def test_the_reservation_is_durable_before_the_first_gradient(
             seen.append(other.epsilon(JOB.job_id))
         return False
 
-    site.train_round(task(), look)
+    site.train_round(parties.task(0, START), look)
     assert seen[0] == 0.0
     assert seen[1] == pytest.approx(site.epsilon_spent())
 
@@ -150,9 +147,9 @@ def test_an_abort_between_batches_settles_what_was_done(federation: Callable[...
     site = parties.site("north")
     answers = iter([False, False, True])
     with pytest.raises(FederationError) as stop:
-        site.train_round(task(), lambda: next(answers))
+        site.train_round(parties.task(0, START), lambda: next(answers))
     assert stop.value.code == "federation.aborted"
-    (statement,) = parties.statements("north")
+    (statement,) = parties.acts("north")
     assert isinstance(statement.predicate, BudgetSpend)
     assert (statement.predicate.reserved_steps, statement.predicate.executed_steps) == (3, 1)
     assert site.epsilon_spent() == pytest.approx(
@@ -165,8 +162,8 @@ def test_an_abort_before_the_first_batch_costs_nothing(federation: Callable[...,
     site = parties.site("north")
     for answers in (iter([True]), iter([False, True])):
         with pytest.raises(FederationError):
-            site.train_round(task(0), lambda answers=answers: next(answers))  # type: ignore[misc]
-    assert parties.statements("north") == []
+            site.train_round(parties.task(0, START), lambda answers=answers: next(answers))  # type: ignore[misc]
+    assert parties.acts("north") == []
     assert parties.ledgers["north"].epsilon() == 0.0
 
 
@@ -184,20 +181,21 @@ def test_training_that_fails_midway_is_spent_in_full_and_stated(
             raise MemoryError from None
 
     with pytest.raises(MemoryError):
-        site.train_round(task(), explode)
-    (statement,) = parties.statements("north")
+        site.train_round(parties.task(0, START), explode)
+    (statement,) = parties.acts("north")
     assert isinstance(statement.predicate, BudgetSpend)
     assert statement.predicate.executed_steps == 3
 
 
 def test_rounds_come_one_after_the_other(federation: Callable[..., Federation]) -> None:
-    site = federation().site("north")
-    site.train_round(task(0), proceed)
-    site.train_round(task(1), proceed)
+    parties = federation()
+    site = parties.site("north")
+    site.train_round(parties.task(0, START), proceed)
+    site.train_round(parties.task(1, START), proceed)
     spent = site.epsilon_spent()
     for number in (0, 1, 3, JOB.rounds):
         with pytest.raises(FederationError) as refusal:
-            site.train_round(RoundTask(number, 99, task().weights), proceed)
+            site.train_round(parties.task(number, START, rounds=99), proceed)
         assert refusal.value.code == "federation.bad_task"
     assert site.epsilon_spent() == spent
 
@@ -209,9 +207,9 @@ def test_a_hub_that_starts_from_weights_of_its_own_gets_nothing_and_that_is_stat
     site = parties.site("north")
     chosen = {name: value + np.float32(0.5) for name, value in START.items()}
     with pytest.raises(RefusalError) as refusal:
-        site.train_round(RoundTask(0, JOB.rounds, chosen), proceed)
+        site.train_round(parties.task(0, chosen), proceed)
     assert refusal.value.code == "federation.foreign_start"
-    (statement,) = parties.statements("north")
+    (statement,) = parties.acts("north")
     assert isinstance(statement.predicate, Violation)
     assert statement.predicate.rule == "federation.foreign_start"
     assert statement.predicate.artifact_sha256 == tensors_sha256(chosen)
@@ -222,7 +220,7 @@ def test_a_hub_that_leaves_out_the_first_round_gets_nothing(federation: Callable
     parties = federation()
     chosen = {name: value + np.float32(0.5) for name, value in START.items()}
     with pytest.raises(FederationError) as refusal:
-        parties.site("north").train_round(RoundTask(1, JOB.rounds, chosen), proceed)
+        parties.site("north").train_round(parties.task(1, chosen), proceed)
     assert refusal.value.code == "federation.bad_task"
     assert parties.ledgers["north"].epsilon() == 0.0
 
@@ -242,7 +240,7 @@ def test_weights_of_another_form_cost_nothing(
     parties = federation()
     site = parties.site("north")
     with pytest.raises(ModelError):
-        site.train_round(RoundTask(0, JOB.rounds, spoil(task().weights)), proceed)
+        site.train_round(parties.task(0, spoil(dict(START))), proceed)
     assert parties.ledgers["north"].epsilon() == 0.0
 
 
@@ -265,7 +263,7 @@ def test_what_may_not_leave_does_not_and_that_is_stated(
     site = parties.site("north")
     with pytest.raises(AirlockViolation):
         site.release(0, update)
-    (statement,) = parties.statements("north")
+    (statement,) = parties.acts("north")
     assert isinstance(statement.predicate, Violation)
     assert statement.predicate.rule == "airlock.refused"
     assert "Smith" not in statement.predicate.detail
@@ -275,18 +273,18 @@ def test_the_first_spend_of_a_job_tells_what_earlier_jobs_did(federation: Callab
     earlier = federation()
     site = earlier.site("north")
     for number in range(2):
-        site.train_round(task(number), proceed)
+        site.train_round(earlier.task(number, START), proceed)
     for log in earlier.logs.values():
         log.close()
     directory = earlier.directory
-    for path in directory.glob("*.log*"):
+    for path in [*directory.glob("*.log*"), *directory.glob("*.held/*.note")]:
         path.unlink()
     later_job = JOB.model_copy(update={"job_id": "00000000-0000-4000-8000-000000000002"})
     later = federation(later_job)
     site = later.site("north")
     for number in range(2):
-        site.train_round(task(number), proceed)
-    first, second = (statement.predicate for statement in later.statements("north"))
+        site.train_round(later.task(number, START), proceed)
+    first, second = (statement.predicate for statement in later.acts("north"))
     assert isinstance(first, BudgetSpend)
     assert isinstance(second, BudgetSpend)
     assert [event["steps"] for event in first.prior_events] == [6]
@@ -318,12 +316,12 @@ def test_the_public_seed_moves_the_start_and_never_the_noise(federation: Callabl
     assert tensors_sha256(elsewhere) != tensors_sha256(START)
     parties = federation()
     site = parties.site("north")
-    site.train_round(task(0), proceed)
-    first = site.train_round(task(1), proceed)
+    site.train_round(parties.task(0, START), proceed)
+    first = site.train_round(parties.task(1, START), proceed)
     parties.job = other
     site = parties.site("north")
-    site.train_round(RoundTask(0, JOB.rounds, elsewhere), proceed)
-    second = site.train_round(task(1), proceed)
+    site.train_round(parties.task(0, elsewhere), proceed)
+    second = site.train_round(parties.task(1, START), proceed)
     assert tensors_sha256(first["params"]) == tensors_sha256(second["params"])  # type: ignore[arg-type]
 
 
@@ -349,6 +347,6 @@ def test_a_site_that_was_shown_no_folder_proves_and_trains_nothing(
     with pytest.raises(FederationError) as unproven:
         site.quote(Challenge(bytes(32), JOB.job_id, "policy"))
     with pytest.raises(FederationError) as untrained:
-        site.train_round(task(), proceed)
+        site.train_round(parties.task(0, START), proceed)
     assert {unproven.value.code, untrained.value.code} == {"federation.bad_task"}
     assert parties.ledgers["north"].epsilon() == 0.0
