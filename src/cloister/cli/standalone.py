@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Never
-
-from cloister.cli.failure import EXIT_USAGE, guarded, show_error
 
 _KINDS: Final = ("receipt", "checkpoint", "log", "export")
 _MANY_OBJECTS: Final = 200_000
@@ -41,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     as_json = "--json" in words
     # A short life with few cycles: looking for them while models are built costs a tenth of the time.
     gc.set_threshold(_MANY_OBJECTS)
+    # Nothing that happens to be installed beside the verifier has a say in how it reads.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+    from cloister.cli.failure import guarded
+
     sys.exit(guarded(lambda: _run(words), as_json=as_json, debug="--debug" in words))
 
 
@@ -51,6 +54,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Never:
         """Show what was wrong with the command line and leave."""
+        from cloister.cli.failure import EXIT_USAGE, show_error
+
         show_error("usage.wrong", message, f"See: {self.prog} --help", as_json=self.as_json)
         sys.exit(EXIT_USAGE)
 
