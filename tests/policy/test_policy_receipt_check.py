@@ -141,7 +141,7 @@ def test_an_approval_that_the_documents_bear_out_passes(tmp_path: Path) -> None:
     assert policy_problems(record, trust()) == []
     context = ReceiptContext(
         receipt=cast(Receipt, None),
-        body_json={},
+        signed=b"",
         record=record,
         trust=trust(),
         model=ModelArtifact(Sha256("0" * 64), 1, None),

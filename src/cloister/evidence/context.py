@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloister.core.canonical import JSON
 from cloister.core.hashes import Sha256, sha256_hex
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.receipt import Receipt, ReceiptBody
@@ -47,7 +45,7 @@ class ReceiptContext:
 
     Attributes:
         receipt: the parsed receipt.
-        body_json: its body as parsed JSON, for the signature.
+        signed: the bytes its hub signed.
         record: the job's documents and statements.
         trust: the pinned keys.
         model: the model file at hand.
@@ -55,7 +53,7 @@ class ReceiptContext:
     """
 
     receipt: Receipt
-    body_json: Mapping[str, JSON]
+    signed: bytes
     record: JobRecord
     trust: Trust
     model: ModelArtifact

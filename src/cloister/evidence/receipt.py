@@ -146,24 +146,60 @@ def receipt_from_json(value: JSON, data: bytes) -> Receipt:
 
     Args:
         value: the parsed document.
-        data: the bytes it was parsed from, which must be what the receipt encodes to.
+        data: the bytes it was parsed from, which are its canonical encoding.
 
     Returns:
-        The receipt.
+        The receipt. No value of it was coerced, so that it encodes to the same bytes again.
 
     Raises:
         EvidenceError: ``evidence.receipt_malformed`` for an unknown schema, or wrong or missing fields.
     """
+    schema = _schema_of(value)
+    if schema != RECEIPT_SCHEMA:
+        raise EvidenceError(
+            "evidence.receipt_malformed",
+            f"The receipt is not of the schema {RECEIPT_SCHEMA}.",
+            "Verify with the version of cloister that issued it, or a newer one.",
+        )
     try:
-        receipt = Receipt.model_validate(value)
+        return Receipt.model_validate_json(data, strict=True)
     except ValidationError as error:
         fields = sorted({".".join(map(str, one["loc"])) for one in error.errors(include_input=False)})
         raise EvidenceError(
             "evidence.receipt_malformed", f"The receipt's fields are wrong: {fields[:5]}."
         ) from None
-    if canonicalize(cast(JSON, receipt.model_dump(mode="json", by_alias=True))) != data:
-        raise EvidenceError("evidence.receipt_malformed", "The receipt holds values of the wrong type.")
-    return receipt
+
+
+def _schema_of(value: JSON) -> JSON:
+    body = value.get("body") if isinstance(value, dict) else None
+    return body.get("schema") if isinstance(body, dict) else None
+
+
+def signed_part(receipt: Receipt, data: bytes) -> bytes:
+    """The bytes the hub signed, cut out of a receipt's canonical bytes.
+
+    Keys are sorted, and ``body`` comes first: what follows it has one spelling, so the body is the rest.
+
+    Args:
+        receipt: as parsed from ``data``.
+        data: the receipt's canonical bytes.
+
+    Returns:
+        What `signed_bytes` gives for the body.
+
+    Raises:
+        EvidenceError: ``evidence.receipt_malformed`` if the bytes aren't those of this receipt.
+    """
+    rest = canonicalize(
+        {
+            "signature": {"key_id": receipt.signature.key_id, "sig": receipt.signature.sig},
+            "timestamps": list(receipt.timestamps),
+        }
+    )
+    head, tail = b'{"body":', b"," + rest[1:]
+    if not (data.startswith(head) and data.endswith(tail) and len(data) > len(head) + len(tail)):
+        raise EvidenceError("evidence.receipt_malformed", "The receipt is not in canonical form.")
+    return pae(RECEIPT_TYPE, data[len(head) : -len(tail)])
 
 
 def signature_of(receipt: Receipt) -> bytes:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from cloister.core.canonical import JSON, parse_canonical
+from cloister.core.canonical import parse_canonical
 from cloister.core.errors import CloisterError
 from cloister.evidence.checks import (
     PLUGGED_CHECKS,
@@ -30,7 +30,13 @@ from cloister.evidence.checks import (
 )
 from cloister.evidence.context import ModelArtifact, ReceiptContext, model_artifact
 from cloister.evidence.predicates import SEEDED_TEST, AttestationVerdict, BudgetSpend
-from cloister.evidence.receipt import MAX_RECEIPT_BYTES, RECEIPT_SCHEMA, receipt_from_json, record_of
+from cloister.evidence.receipt import (
+    MAX_RECEIPT_BYTES,
+    RECEIPT_SCHEMA,
+    receipt_from_json,
+    record_of,
+    signed_part,
+)
 from cloister.evidence.trust import Trust
 from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule, VerificationPolicy
 from cloister.evidence.verification.documents import check_manifests, check_request
@@ -204,6 +210,7 @@ class Verifier:
         done["canonical-form"] = passed("canonical-form", f"{len(receipt)} bytes, the only spelling")
         try:
             parsed = receipt_from_json(value, receipt)
+            signed = signed_part(parsed, receipt)
             record = record_of(parsed.body)
         except CloisterError as error:
             done["schema"] = failed("schema", error.message)
@@ -212,7 +219,7 @@ class Verifier:
             done["schema"] = failed("schema", f"reading it broke: {type(error).__name__}")
             return None
         done["schema"] = passed("schema", RECEIPT_SCHEMA)
-        return ReceiptContext(parsed, _body(value), record, self._trust, model, self._policy)
+        return ReceiptContext(parsed, signed, record, self._trust, model, self._policy)
 
     def _run(self, check_id: str, context: ReceiptContext) -> Check:
         if check_id in PLUGGED_CHECKS:
@@ -235,11 +242,6 @@ class Verifier:
                 "randomness", [] if generators else ["no noise generator is stated"], ", ".join(generators)
             )
         return failed("randomness", "noise came from a seeded test generator and protects nobody")
-
-
-def _body(value: JSON) -> Mapping[str, JSON]:
-    body = value.get("body") if isinstance(value, dict) else None
-    return body if isinstance(body, dict) else {}
 
 
 def _completed(done: Mapping[str, Check]) -> Iterator[Check]:

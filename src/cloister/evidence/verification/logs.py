@@ -30,7 +30,7 @@ from cloister.evidence.predicates import (
     RoundAggregated,
     UpdateReleased,
 )
-from cloister.evidence.receipt import signature_of, signed_bytes
+from cloister.evidence.receipt import signature_of
 from cloister.evidence.record import JobRecord, LoggedStatement
 from cloister.evidence.requirements import missing_statements
 
@@ -47,8 +47,7 @@ def check_receipt_signature(context: ReceiptContext) -> Check:
         if context.receipt.signature.key_id != key.key_id:
             problems.append("the receipt is signed by another key than the hub's")
         else:
-            message = signed_bytes(cast(JSON, dict(context.body_json)))
-            key.verify(signature_of(context.receipt), message)
+            key.verify(signature_of(context.receipt), context.signed)
     except CloisterError as error:
         problems.append(error.message)
     return judged("receipt-signature", problems, f"signed by hub {context.body.issuer}")
@@ -191,18 +190,22 @@ def check_statement_chain(context: ReceiptContext) -> Check:
             if one.predicate.previous != previous:
                 problems.append(f"{where}: it follows another statement than the one before it")
             previous = one.entry.envelope.payload_sha256
-            if not all(
-                subject.sha256 in _hashes_named(context.record, one) for subject in one.statement.subjects
-            ):
+            if not _about_what_it_states(context.record, one):
                 problems.append(f"{where}: it is about something else than what it states")
         if any(isinstance(one.predicate, JobClosed) for one in chain[:-1]):
             problems.append(f"{origin}: there are statements after the closing one")
     return judged("statement-chain", problems, f"{len(chains)} unbroken chains")
 
 
-def _hashes_named(record: JobRecord, one: LoggedStatement) -> set[str]:
-    """What a statement may be about: anything it names by hash, or the job."""
-    named = {str(record.job_sha256), str(sha256_hex(record.job.job_id.encode("ascii")))}
+def _about_what_it_states(record: JobRecord, one: LoggedStatement) -> bool:
+    """Whether each subject is the job, or something that the statement names by hash."""
+    of_job = {record.job_sha256, sha256_hex(record.job.job_id.encode("ascii"))}
+    others = {subject.sha256 for subject in one.statement.subjects} - of_job
+    return not others or others <= _hashes_named(one)
+
+
+def _hashes_named(one: LoggedStatement) -> set[str]:
+    named: set[str] = set()
     parts: list[JSON] = [cast(JSON, one.predicate.model_dump(mode="json"))]
     while parts:
         part = parts.pop()
