@@ -101,7 +101,7 @@ class Shape:
     def signed_by(
         self, issuer_key: ec.EllipticCurvePrivateKey, key: PublicKey, issuer: x509.Name | None = None
     ) -> Certificate:
-        subject = self.subject or party_name(self.role, self.party)
+        subject = party_name(self.role, self.party) if self.subject is None else self.subject
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
