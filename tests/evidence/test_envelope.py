@@ -32,6 +32,16 @@ def test_what_was_signed_comes_back(payload: bytes, kind: str) -> None:
     assert envelope.payload_type == kind
 
 
+@given(
+    st.binary(max_size=200),
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.text('ab"\\é\n', max_size=9),
+)
+def test_an_envelope_is_written_as_canonical_json(payload: bytes, kind: str, name: str) -> None:
+    envelope = Envelope(kind, payload, (Signature(name, b"s"), Signature("b", payload)))
+    assert envelope.encode() == canonicalize(envelope.as_json())
+
+
 def test_another_key_is_refused(signer: Signer, other_signer: Signer) -> None:
     envelope = sign_envelope(KIND, b"x", signer)
     with pytest.raises(EvidenceError) as caught:

@@ -50,6 +50,7 @@ class LogError(EvidenceError):
         "evidence.log_mismatch": "A log's entries, tree and signed head don't agree, or it is another log.",
         "evidence.log_rolled_back": "A log is older than a checkpoint of it that somebody else holds.",
         "evidence.entry_too_large": "An entry is larger than a log takes.",
+        "evidence.log_closed": "A log was closed and takes no more entries.",
         "evidence.log_unwitnessed": "Nothing held off this machine shows whether a log is its newest copy.",
     }
 

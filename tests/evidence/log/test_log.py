@@ -13,9 +13,9 @@ from cloister.core.errors import StorageError
 from cloister.core.keys import Signer
 from cloister.evidence.checkpoint import verify_checkpoint
 from cloister.evidence.envelope import sign_envelope
-from cloister.evidence.errors import EvidenceError
+from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.extract import extract_from_json, log_origin, log_owner, verify_entry
-from cloister.evidence.log import EvidenceLog
+from cloister.evidence.log import EvidenceLog, LogItem, LogReader
 from cloister.evidence.merkle import verify_consistency, verify_inclusion
 from cloister.evidence.predicates import Role
 
@@ -26,6 +26,10 @@ JOB = "job"
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "log.sqlite"
+
+
+def item(signer: Signer, number: int, *, stream: str = JOB) -> LogItem:
+    return LogItem(sign_envelope("text/plain", b"%d" % number, signer), stream, number)
 
 
 def fill(log: EvidenceLog, signer: Signer, count: int, *, start: int = 0) -> None:
@@ -246,6 +250,153 @@ def sign_envelope_with(signer: Signer, payload: bytes) -> object:
     from cloister.evidence.envelope import Envelope, Signature
 
     return Envelope("text/plain", payload, (Signature(signer.public_key.key_id, b"s" * 64),))
+
+
+def test_several_entries_are_logged_together_or_not_at_all(path: Path, signer: Signer) -> None:
+    with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log:
+        placed = log.append_many([item(signer, number) for number in range(5)])
+        assert [one.index for one in placed] == [0, 1, 2, 3, 4]
+        for batch in ([item(signer, 5), item(signer, 4)], [item(signer, 5), item(signer, 5)]):
+            with pytest.raises(LogError) as caught:
+                log.append_many(batch)
+            assert caught.value.code == "evidence.log_mismatch"
+        assert log.append_many([]) == ()
+        assert log.size == 5
+        assert log.append_many([item(signer, 5)])[0].index == 5
+        assert len(log.envelopes()) == 6
+
+
+def test_an_entry_that_no_bundle_of_tiles_can_hold_is_refused(path: Path, signer: Signer) -> None:
+    largest = 65_535 - len(sign_envelope("a", b"", signer).encode())
+    with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log:
+        for payload, fits in ((bytes(largest // 4 * 3), True), (bytes(largest // 4 * 3 + 3), False)):
+            envelope = sign_envelope("a", payload, signer)
+            assert (len(envelope.encode()) <= 65_535) == fits
+            if fits:
+                log.append(envelope, stream=JOB, position=0)
+                continue
+            with pytest.raises(LogError) as caught:
+                log.append(envelope, stream=JOB, position=1)
+            assert caught.value.code == "evidence.entry_too_large"
+            assert caught.value.exit_code == 5
+        assert log.size == 1
+
+
+@pytest.mark.parametrize(("stream", "position"), [("", 0), ("a b", 0), ("x" * 65, 0), ("\x00", 0), ("a", -1)])
+def test_a_place_that_is_none_is_refused(path: Path, signer: Signer, stream: str, position: int) -> None:
+    with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log, pytest.raises(EvidenceError):
+        log.append(sign_envelope("a", b"", signer), stream=stream, position=position)
+
+
+def test_a_streams_newest_entry_and_length_are_found_without_reading_the_stream(
+    path: Path, signer: Signer
+) -> None:
+    with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log:
+        fill(log, signer, 9)
+        last = log.last(JOB)
+        assert last is not None
+        assert last.envelope.payload == b"8"
+        verify_entry(last, log.checkpoint())
+        assert log.length(JOB) == 9
+        assert log.last("other") is None
+        assert log.length("other") == 0
+
+
+def test_the_root_at_every_size_is_the_one_that_was_signed(path: Path, signer: Signer) -> None:
+    with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log:
+        heads = [log.checkpoint()]
+        for number in range(9):
+            fill(log, signer, 1, start=number)
+            heads.append(log.checkpoint())
+        assert [log.root_at(head.size) for head in heads] == [head.root for head in heads]
+        with pytest.raises(EvidenceError):
+            log.root_at(10)
+
+
+def test_entries_come_in_order_block_by_block(path: Path, signer: Signer) -> None:
+    with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log:
+        log.append_many([item(signer, number) for number in range(1200)])
+        for start, end in ((0, 1200), (0, 0), (5, 6), (511, 513), (1023, 1200), (1200, 1200)):
+            found = list(log.entries(start, end))
+            assert [one.index for one in found] == list(range(start, end))
+            assert all(one.envelope.payload == b"%d" % one.index for one in found)
+        for start, end in ((-1, 5), (0, 1201), (6, 5)):
+            with pytest.raises(EvidenceError):
+                log.entries(start, end)
+        moving = log.entries()
+        next(moving)
+        log.append_many([item(signer, 1200)])
+        assert len(list(moving)) == 1199
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE evidence_entries SET envelope = x'7b7d' WHERE idx = 600",
+        "UPDATE evidence_entries SET envelope = 'text' WHERE idx = 600",
+        "DELETE FROM evidence_entries WHERE idx = 600",
+        "UPDATE evidence_entries SET idx = 5000 WHERE idx = 600",
+        "INSERT INTO evidence_entries VALUES (-1, 'job', -1, x'7b7d')",
+        "UPDATE evidence_nodes SET hash = zeroblob(32) WHERE id = 1200",
+        "UPDATE evidence_nodes SET hash = 'text' WHERE id = 1200",
+        "UPDATE evidence_nodes SET hash = x'00' WHERE id = 1201",
+        "DELETE FROM evidence_nodes WHERE id = 1023",
+    ],
+)
+def test_an_edit_anywhere_is_found_when_the_whole_log_is_read(
+    path: Path, signer: Signer, statement: str
+) -> None:
+    with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log:
+        log.append_many([item(signer, number) for number in range(1200)])
+        assert log.verify() == log.checkpoint()
+        edit(path, statement)
+        with pytest.raises(LogError) as caught:
+            log.verify()
+        assert caught.value.code == "evidence.log_mismatch"
+
+
+def test_no_proof_is_handed_out_from_a_tree_that_was_broken(path: Path, signer: Signer) -> None:
+    with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log:
+        fill(log, signer, 11)
+        edit(path, "UPDATE evidence_nodes SET hash = zeroblob(32) WHERE id = 3")
+        for ask in (
+            lambda: log.inclusion_proof(5, 8),
+            lambda: log.inclusion_proof(5, 11),
+            lambda: log.consistency_proof(4, 7),
+            lambda: log.consistency_proof(6, 11),
+            lambda: log.root_at(5),
+            lambda: list(log.entries(4, 6)),
+            lambda: log.extract(JOB),
+        ):
+            with pytest.raises(LogError) as caught:
+                ask()
+            assert caught.value.code == "evidence.log_mismatch"
+
+
+def test_a_head_under_the_partys_former_key_is_taken_on_when_that_is_said(
+    path: Path, signer: Signer, other_signer: Signer, new_signer: Callable[[str], Signer]
+) -> None:
+    with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log:
+        fill(log, signer, 3)
+    former = (new_signer("older").public_key, signer.public_key)
+    with pytest.raises(LogError):
+        EvidenceLog.open(path, origin=ORIGIN, signer=other_signer, accepted_keys=former[:1])
+    with EvidenceLog.open(path, origin=ORIGIN, signer=other_signer, accepted_keys=former) as log:
+        verify_checkpoint(log.checkpoint(), ORIGIN, signer.public_key)
+        fill(log, other_signer, 1, start=3)
+        verify_checkpoint(log.checkpoint(), ORIGIN, other_signer.public_key)
+    with EvidenceLog.open(path, origin=ORIGIN, signer=other_signer) as log:
+        assert log.verify().size == 4
+
+
+def test_a_log_is_read_with_its_public_key_alone(path: Path, signer: Signer, other_signer: Signer) -> None:
+    with EvidenceLog.create(path, origin=ORIGIN, signer=signer) as log:
+        fill(log, signer, 3)
+    with LogReader.open_for_reading(path, origin=ORIGIN, keys=[signer.public_key]) as reader:
+        assert reader.verify().size == 3
+        assert not hasattr(reader, "append")
+    with pytest.raises(LogError):
+        LogReader.open_for_reading(path, origin=ORIGIN, keys=[other_signer.public_key])
 
 
 def test_names_of_logs_say_whose_they_are() -> None:

@@ -29,7 +29,7 @@ from cloister.evidence.envelope import Envelope
 from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.log.group import GroupCommit, LogEntry, PendingEntry, Ticket
 from cloister.evidence.log.reading import LogReader
-from cloister.evidence.log.store import EntryRow, Store, node_number, read_head, read_place
+from cloister.evidence.log.store import EntryRow, Store, node_number, read_place
 from cloister.evidence.merkle import EMPTY_ROOT, CompactRange, leaf_hash
 
 MAX_ENTRY_BYTES: Final = 65_535
@@ -178,9 +178,12 @@ class EvidenceLog(LogReader):
     ) -> None:
         kept, self._edge_at = self._edge_at, None
         with self._store.transaction() as connection:
-            tree = self._writable_edge(connection, kept)
             fit = sift(connection, tickets)
-            results = self._add(connection, tree, fit)
+            results = None if kept is None else self._add(connection, *kept, fit)
+            if results is None:
+                results = self._add(connection, *self._stored_edge(connection), fit)
+            if results is None:
+                raise self._mismatch("its head is not the one that was just read")
         for ticket, result in zip(fit, results, strict=True):
             ticket.settle(result)
 
@@ -208,9 +211,9 @@ class EvidenceLog(LogReader):
         return fit
 
     def _add(
-        self, connection: Connection, tree: CompactRange, tickets: Sequence[Ticket]
-    ) -> list[tuple[LogEntry, ...]]:
-        """Add the tickets' entries; the tree's edge is kept for the next time if the head was written."""
+        self, connection: Connection, head: str, tree: CompactRange, tickets: Sequence[Ticket]
+    ) -> list[tuple[LogEntry, ...]] | None:
+        """Add the tickets' entries behind a head and its edge; None if that head is not the log's."""
         rows: list[EntryRow] = []
         nodes: list[tuple[int, bytes]] = []
         results: list[tuple[LogEntry, ...]] = []
@@ -224,17 +227,15 @@ class EvidenceLog(LogReader):
             results.append(tuple(placed))
         if rows:
             note = sign_checkpoint(self._origin, tree.size, tree.root(), self._signer).encode()
-            self._store.add(connection, rows, nodes, note)
+            if not self._store.add(connection, rows, nodes, (head, note)):
+                return None
             self._edge_at = note, tree
         return results
 
-    def _writable_edge(self, connection: Connection, kept: tuple[str, CompactRange] | None) -> CompactRange:
-        """The tree's edge: as kept in memory if the stored head is the one written last, else read anew."""
-        row = read_head(connection)
-        if kept is not None and row is not None and row[1] == kept[0]:
-            return kept[1]
+    def _stored_edge(self, connection: Connection) -> tuple[str, CompactRange]:
+        """The head that is stored and the tree's edge, which has to lead to it."""
         head = self._head(connection)
-        return self._edge(connection, head.size, head)
+        return head.encode(), self._edge(connection, head.size, head)
 
 
 def pending(item: LogItem) -> PendingEntry:

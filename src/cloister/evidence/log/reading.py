@@ -28,8 +28,8 @@ from cloister.evidence.log.store import (
     FORMAT,
     Store,
     StoredEntry,
-    last_index,
     log_mismatch,
+    read_ends,
     read_entry,
     read_head,
     read_last,
@@ -271,7 +271,7 @@ class LogReader:
             raise
 
     def _check_end(self, connection: Connection, head: Checkpoint) -> None:
-        if last_index(connection) != head.size - 1:
+        if read_ends(connection) != ((0, head.size - 1) if head.size else (None, None)):
             raise self._mismatch("it has more or fewer entries than its head says")
 
     def _head(self, connection: Connection) -> Checkpoint:

@@ -36,10 +36,9 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
-    update,
 )
 
-from cloister.core.database import database_name, open_database, snapshot, transaction
+from cloister.core.database import database_name, open_database, run_many, snapshot, transaction
 from cloister.evidence.envelope import Envelope, decode_envelope
 from cloister.evidence.errors import LogError
 
@@ -74,11 +73,11 @@ _HEAD = Table(
     Column("checkpoint", String, nullable=False),
 )
 
-# Built once: building a statement costs SQLAlchemy more than SQLite takes to run it.
+# What every append runs is plain SQL, the rest is built once: SQLAlchemy's part takes longer than SQLite's.
 _ADD_ENTRIES: Final = "INSERT INTO evidence_entries (idx, stream, position, envelope) VALUES (?, ?, ?, ?)"
 _ADD_NODES: Final = "INSERT INTO evidence_nodes (id, hash) VALUES (?, ?)"
-_READ_HEAD = select(_HEAD.c.format, _HEAD.c.checkpoint)
-_WRITE_HEAD = update(_HEAD).where(_HEAD.c.id == 1).values(checkpoint=bindparam("note"))
+_READ_HEAD: Final = "SELECT format, checkpoint FROM evidence_head"
+_WRITE_HEAD: Final = "UPDATE evidence_head SET checkpoint = ? WHERE id = 1 AND checkpoint = ?"
 _READ_NODES = select(_NODES.c.id, _NODES.c.hash).where(_NODES.c.id.in_(bindparam("ids", expanding=True)))
 _ROWS = select(_ENTRIES.c.idx, _ENTRIES.c.stream, _ENTRIES.c.position, _ENTRIES.c.envelope)
 _READ_ROW = _ROWS.where(_ENTRIES.c.idx == bindparam("at_idx"))
@@ -88,7 +87,10 @@ _READ_RANGE = _ROWS.where(
 _READ_STREAM = _ROWS.where(_ENTRIES.c.stream == bindparam("of")).order_by(_ENTRIES.c.position)
 _READ_LAST = _ROWS.where(_ENTRIES.c.stream == bindparam("of")).order_by(_ENTRIES.c.position.desc()).limit(1)
 _READ_PLACE = _ROWS.where(_ENTRIES.c.stream == bindparam("of"), _ENTRIES.c.position == bindparam("at"))
-_LAST_INDEX = select(func.max(_ENTRIES.c.idx))
+# Two searches from either end of the table; asked for both at once SQLite reads all of it.
+_ENDS = select(
+    select(func.min(_ENTRIES.c.idx)).scalar_subquery(), select(func.max(_ENTRIES.c.idx)).scalar_subquery()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ class Store:
         mark = "?" if engine.dialect.name == "sqlite" else "%s"
         self._add_entries = _ADD_ENTRIES.replace("?", mark)
         self._add_nodes = _ADD_NODES.replace("?", mark)
+        self._write_head = _WRITE_HEAD.replace("?", mark)
 
     @classmethod
     def create(cls, place: Path | str, origin: str, note: str) -> Store:
@@ -204,20 +207,37 @@ class Store:
         self._engine.dispose()
 
     def add(
-        self, connection: Connection, rows: Sequence[EntryRow], nodes: Sequence[tuple[int, bytes]], note: str
-    ) -> None:
-        """Add entries and nodes and put the head in place; all within the caller's transaction."""
-        connection.exec_driver_sql(self._add_entries, list(rows))
-        connection.exec_driver_sql(self._add_nodes, list(nodes))
-        connection.execute(_WRITE_HEAD, {"note": note})
+        self,
+        connection: Connection,
+        rows: Sequence[EntryRow],
+        nodes: Sequence[tuple[int, bytes]],
+        heads: tuple[str, str],
+    ) -> bool:
+        """Add entries and nodes and put a new head in place; all within the caller's transaction.
+
+        Args:
+            connection: the transaction.
+            rows: the entries.
+            nodes: the subtrees they finish, by number.
+            heads: the notes of the head that must be there now, and of the new one.
+
+        Returns:
+            False if another head is there; then nothing was added.
+        """
+        old, new = heads
+        if run_many(connection, self._write_head, ((new, old),)) != 1:
+            return False
+        run_many(connection, self._add_entries, rows)
+        run_many(connection, self._add_nodes, nodes)
+        return True
 
 
 def read_head(connection: Connection) -> tuple[int, str] | None:
     """The head's format and note; None if there is none."""
-    for number, note in _rows(connection, _READ_HEAD):
-        if isinstance(number, int) and isinstance(note, str):
-            return number, note
-    return None
+    row = connection.exec_driver_sql(_READ_HEAD).first()
+    if row is None or not isinstance(row[0], int) or not isinstance(row[1], str):
+        return None
+    return row[0], row[1]
 
 
 def read_nodes(connection: Connection, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
@@ -257,10 +277,10 @@ def read_range(connection: Connection, start: int, end: int) -> list[StoredEntry
     return list(_entries(connection, _READ_RANGE, from_idx=start, to_idx=end))
 
 
-def last_index(connection: Connection) -> int:
-    """The highest index; -1 if there is no entry."""
-    ((highest,),) = _rows(connection, _LAST_INDEX)
-    return highest if isinstance(highest, int) else -1
+def read_ends(connection: Connection) -> tuple[object, object]:
+    """The lowest and the highest index; nothing and nothing if there is no entry."""
+    ((lowest, highest),) = _rows(connection, _ENDS)
+    return lowest, highest
 
 
 def log_mismatch(name: str, reason: str) -> LogError:
