@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +40,7 @@ from cloister.evidence.predicates import (
     RELEASE_CONSTRAINTS,
     AttestationVerdict,
     BudgetSpend,
+    CheckpointHeld,
     DataCommitment,
     Evaluation,
     JobOpened,
@@ -55,6 +57,7 @@ from cloister.evidence.terms import MANIFEST_TYPE, REQUEST_TYPE
 from cloister.evidence.transcript import SampledGaussian, event_to_json
 from cloister.evidence.verifier import TestRandomness, Verdict, VerificationPolicy, Verifier
 from cloister.evidence.weights import TensorForm, model_file_weights
+from cloister.evidence.witness.links import ConsistencyLink, consistency_links
 
 HUB = "hub-one"
 JOB_ID = "11111111-2222-4333-8444-555555555555"
@@ -114,6 +117,7 @@ class SyntheticJob:
     job_id: str = JOB_ID
     keys: Mapping[str, Signer] = field(default_factory=dict)
     extracts: dict[str, LogExtract] = field(default_factory=dict)
+    proofs: dict[tuple[str, int, bytes], tuple[bytes, ...]] = field(default_factory=dict)
 
     def weights(self, number: int) -> Sha256:
         """Hash of the global weights after so many rounds; the last ones are those in the model file."""
@@ -410,24 +414,57 @@ class SyntheticJob:
         file: str = "",
         outcome: Literal["completed", "refused", "failed"] = "completed",
     ) -> LogExtract:
-        """Write one party's log and hand over its extract."""
-        signer = self.keys["hub" if role is Role.HUB else f"site-{party}"]
-        path = self.folder / f"{file or party}.sqlite"
-        with EvidenceLog.create(path, origin=log_origin(role, party), signer=signer) as log:
-            earlier = StatementWriter(log, signer, party, OTHER_JOB_ID, ticking())
-            earlier.close("completed")
-            writer = StatementWriter(log, signer, party, self.job_id, ticking())
-            for kind, fields in steps:
-                writer.write(kind, [Subject(f"job {self.job_id}", self.job_sha256)], **fields)
-            writer.close(outcome)
-            return log.extract(self.job_id)
+        """Write one party's log alone, without anybody looking at it meanwhile, and hand over its extract."""
+        with Seat(self, role, party, file or party) as seat:
+            seat.state(steps)
+            seat.writer.close(outcome)
+            return self._hand_over(seat)
 
     def run(self) -> SyntheticJob:
         """Let every site and the hub do their part."""
-        for site in self.sites:
-            self.extracts[site] = self.write(Role.SITE, site, self.site_steps(site))
-        self.extracts[HUB] = self.write(Role.HUB, HUB, self.hub_steps())
+        self.extracts = self.play({site: self.site_steps(site) for site in self.sites}, self.hub_steps())
         return self
+
+    def play(self, of_sites: Mapping[str, list[Step]], of_hub: list[Step]) -> dict[str, LogExtract]:
+        """Let the parties state their steps round by round, each holding the others' checkpoints."""
+        folder = f"play-{len(list(self.folder.iterdir()))}"
+        (self.folder / folder).mkdir()
+        with ExitStack() as stack:
+            hub = stack.enter_context(Seat(self, Role.HUB, HUB, f"{folder}/{HUB}"))
+            sites = [stack.enter_context(Seat(self, Role.SITE, one, f"{folder}/{one}")) for one in self.sites]
+            todo = {seat.party: list(of_sites[seat.party]) for seat in sites} | {HUB: list(of_hub)}
+            opening = next((place for place, one in enumerate(of_hub) if one[0] is RoundAggregated), 0)
+            hub.state(_taken(todo[HUB], opening))
+            for number in range(self.rounds):
+                for seat in sites:
+                    before_round = [one for one in todo[seat.party] if one[0] in _BEFORE_TRAINING]
+                    seat.state(_taken(todo[seat.party], len(before_round)))
+                    seat.hold(number, [hub])
+                    seat.state(_taken(todo[seat.party], _through(todo[seat.party], UpdateReleased, number)))
+                hub.hold(number, sites)
+                hub.state(_taken(todo[HUB], _through(todo[HUB], RoundAggregated, number)))
+            for seat in (*sites, hub):
+                seat.state(todo[seat.party])
+                seat.writer.close("completed")
+            return {seat.party: self._hand_over(seat) for seat in (*sites, hub)}
+
+    def _hand_over(self, seat: Seat) -> LogExtract:
+        """An extract; the proofs that the log grew from any earlier size to it are kept too."""
+        extract = seat.log.extract(self.job_id)
+        size = extract.checkpoint.size
+        for old in range(1, size + 1):
+            proof = seat.log.consistency_proof(old, size)
+            self.proofs[extract.origin, old, extract.checkpoint.root] = proof
+        return extract
+
+    def links(self, extracts: Iterable[LogExtract]) -> list[ConsistencyLink]:
+        """The links of a receipt over these extracts, as far as there are any such proofs."""
+        of = {one.origin: one for one in extracts}
+
+        def prove(origin: str, old: int, _: int) -> tuple[bytes, ...]:
+            return self.proofs.get((origin, old, of[origin].checkpoint.root), ())
+
+        return consistency_links(of, prove)
 
     def receipt(self, **replaced: object) -> bytes:
         """The receipt, with any of the composer's arguments replaced."""
@@ -442,25 +479,86 @@ class SyntheticJob:
             "model": ModelFile("model.safetensors", sha256_hex(MODEL), len(MODEL)),
             "extracts": list(self.extracts.values()),
         }
-        return compose_receipt(**{**arguments, **replaced})  # type: ignore[arg-type]
+        chosen = {**arguments, **replaced}
+        chosen.setdefault("consistency", self.links(chosen["extracts"]))  # type: ignore[arg-type]
+        return compose_receipt(**chosen)  # type: ignore[arg-type]
 
     def lying_site(self, site: str, lie: Lie) -> bytes:
         """The receipt an honest hub issues over a site that lies, with its own key, in its own log."""
-        steps = copy.deepcopy(self.site_steps(site))
-        lie(steps)
-        number = len(list(self.folder.iterdir()))
-        extract = self.write(Role.SITE, site, steps, file=f"lie-{number}")
-        return self.receipt(
-            extracts=[extract if name == site else one for name, one in self.extracts.items()]
-        )
+        steps = {one: copy.deepcopy(self.site_steps(one)) for one in self.sites}
+        lie(steps[site])
+        return self.receipt(extracts=list(self.play(steps, self.hub_steps()).values()))
 
     def lying_hub(self, lie: Lie) -> bytes:
-        """The receipt a hub issues that rewrites its own log, keeping only what the sites gave it."""
+        """The receipt of a hub that lies from the start, with its own key, in its own log."""
         steps = copy.deepcopy(self.hub_steps())
         lie(steps)
-        number = len(list(self.folder.iterdir()))
-        extract = self.write(Role.HUB, HUB, steps, file=f"lie-{number}")
-        return self.receipt(extracts=[*(self.extracts[site] for site in self.sites), extract])
+        of_sites = {one: self.site_steps(one) for one in self.sites}
+        return self.receipt(extracts=list(self.play(of_sites, steps).values()))
+
+    def rewriting_hub(self, lie: Lie) -> bytes:
+        """The receipt of a hub that rewrites its own log afterwards, keeping only what the sites gave it."""
+        steps = copy.deepcopy(self.hub_steps())
+        lie(steps)
+        of_sites = {one: self.site_steps(one) for one in self.sites}
+        rewritten = self.play(of_sites, steps)[HUB]
+        return self.receipt(extracts=[*(self.extracts[site] for site in self.sites), rewritten])
+
+
+class Seat:
+    """A party with its log open, as it takes part in a job after an earlier one."""
+
+    def __init__(self, job: SyntheticJob, role: Role, party: str, file: str) -> None:
+        self._job = job
+        self.party = party
+        signer = job.keys["hub" if role is Role.HUB else f"site-{party}"]
+        path = job.folder / f"{file}.sqlite"
+        self.log = EvidenceLog.create(path, origin=log_origin(role, party), signer=signer)
+        StatementWriter(self.log, signer, party, OTHER_JOB_ID, ticking()).close("completed")
+        self.writer = StatementWriter(self.log, signer, party, job.job_id, ticking())
+
+    def __enter__(self) -> Seat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.close()
+
+    def state(self, steps: list[Step]) -> None:
+        """State some steps, about the job."""
+        about = [Subject(f"job {self._job.job_id}", self._job.job_sha256)]
+        for kind, fields in steps:
+            self.writer.write(kind, about, **fields)
+
+    def hold(self, number: int, others: list[Seat]) -> None:
+        """State which checkpoints of other parties' logs this party holds in a round."""
+        heads = [seat.log.checkpoint() for seat in others]
+        held = [
+            {"origin": one.origin, "size": one.size, "root": one.root.hex(), "note": one.encode()}
+            for one in heads
+        ]
+        self.writer.write(
+            CheckpointHeld,
+            [Subject(one.origin, Sha256(one.root.hex())) for one in heads],
+            round=number,
+            held=held,
+        )
+
+
+_BEFORE_TRAINING = (ManifestAccepted, RequestDecided, DataCommitment)
+
+
+def _taken(steps: list[Step], count: int) -> list[Step]:
+    """The first steps, taken off the list."""
+    taken, steps[:] = steps[:count], steps[count:]
+    return taken
+
+
+def _through(steps: list[Step], kind: type[Predicate], number: int) -> int:
+    """How many steps there are up to the one of this kind and round; none if it isn't there."""
+    for place, (found, fields) in enumerate(steps, start=1):
+        if found is kind and fields.get("round") == number:
+            return place
+    return 0
 
 
 def verify(

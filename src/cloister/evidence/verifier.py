@@ -40,6 +40,7 @@ from cloister.evidence.receipt import (
 from cloister.evidence.trust import Trust
 from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule, VerificationPolicy
 from cloister.evidence.verification.documents import check_manifests, check_request
+from cloister.evidence.verification.exchange import check_log_consistency, check_witnesses
 from cloister.evidence.verification.logs import (
     check_checkpoint_signatures,
     check_log_inclusion,
@@ -85,6 +86,8 @@ CHECK_IDS: Final = (
     "trust",
     "checkpoint-signature",
     "log-inclusion",
+    "log-consistency",
+    "witnesses",
     "statement-signature",
     "statement-order",
     "statement-chain",
@@ -113,6 +116,8 @@ _CHECKS: Final[Mapping[str, ReceiptCheck]] = MappingProxyType(
         "trust": check_trust,
         "checkpoint-signature": check_checkpoint_signatures,
         "log-inclusion": check_log_inclusion,
+        "log-consistency": check_log_consistency,
+        "witnesses": lambda context: check_witnesses(context, context.policy.witnesses),
         "statement-signature": check_statement_signatures,
         "statement-order": check_statement_order,
         "statement-chain": check_statement_chain,

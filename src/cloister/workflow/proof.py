@@ -11,6 +11,7 @@ from cloister.enclave.attestation import certificate_pem
 from cloister.evidence import Role, Trust, TrustEntry, write_trust
 from cloister.evidence.receipt import ModelFile, compose_receipt
 from cloister.evidence.verifier import TestRandomness, Verdict, VerificationPolicy, Verifier, model_artifact
+from cloister.evidence.witness.links import consistency_links
 from cloister.workflow.case import Case
 from cloister.workflow.checks import full_registry
 from cloister.workflow.outcome import MODEL_FILE, RECEIPT_FILE, TRUST_FOLDER
@@ -35,6 +36,8 @@ def prove(case: Case, model_file: bytes) -> Verdict:
     """
     case.watch(Stage("composing and checking the receipt"))
     model = ModelFile(name=MODEL_FILE, sha256=sha256_hex(model_file), bytes=len(model_file))
+    extracts = [seat.log.extract(case.job.job_id) for seat in case.parties.seats]
+    logs = {seat.log.origin: seat.log for seat in case.parties.seats}
     receipt = compose_receipt(
         receipt_id=str(uuid4()),
         issuer=HUB,
@@ -44,7 +47,11 @@ def prove(case: Case, model_file: bytes) -> Verdict:
         manifests=case.agreement.manifest_envelopes,
         request=case.agreement.request_envelope,
         model=model,
-        extracts=[seat.log.extract(case.job.job_id) for seat in case.parties.seats],
+        extracts=extracts,
+        consistency=consistency_links(
+            {one.origin: one for one in extracts},
+            lambda origin, old, new: logs[origin].consistency_proof(old, new),
+        ),
     )
     write_new(case.staging / RECEIPT_FILE, receipt, mode=READABLE)
     write_trust(case.staging / TRUST_FOLDER, _trust_entries(case))
