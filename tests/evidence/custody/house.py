@@ -38,6 +38,7 @@ class House:
     exports: int = 0
     keys: dict[str, Signer] = field(default_factory=dict)
     logs: dict[str, EvidenceLog] = field(default_factory=dict)
+    writers: dict[tuple[str, str], StatementWriter] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         self._opened = ExitStack()
@@ -72,7 +73,10 @@ class House:
 
     def writer(self, party: str, job: str = JOB) -> StatementWriter:
         """A party's writer about a job."""
-        return StatementWriter(self.logs[party], self.keys[party], party, job, self.clock)
+        if (party, job) not in self.writers:
+            log, key = self.logs[party], self.keys[party]
+            self.writers[party, job] = StatementWriter(log, key, party, job, self.clock)
+        return self.writers[party, job]
 
     def state(self, party: str, job: str = JOB, detail: str = "an update was too large") -> None:
         """Let a party state something."""
