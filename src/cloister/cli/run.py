@@ -49,7 +49,7 @@ def run_command(
     if not (quiet or as_json):
         progress = JobProgress(spec)
         view, watch = progress, progress.show
-    with open_workspace(settings.workspace) as opened, view:
+    with open_workspace(settings.workspace, settings=settings) as opened, view:
         outcome = run_job(
             spec,
             opened,

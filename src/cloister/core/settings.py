@@ -38,6 +38,11 @@ class Settings(BaseSettings):
         data_dir: a folder with data files of your own; none means the data that comes with the libraries.
         log_level: the lowest level that is logged.
         log_file: where the log goes; none means the run's own folder.
+        key_passphrase_file: the file with the passphrase that keys in files are encrypted with; none keeps
+            them clear, for their owner alone.
+        pkcs11_library: the PKCS#11 module of the token that keeps the keys; none keeps them in files.
+        pkcs11_token: the token's label.
+        pkcs11_pin_file: the file with the token's PIN.
     """
 
     model_config = SettingsConfigDict(
@@ -48,6 +53,10 @@ class Settings(BaseSettings):
     data_dir: Path | None = None
     log_level: LogLevel = LogLevel.INFO
     log_file: Path | None = None
+    key_passphrase_file: Path | None = None
+    pkcs11_library: Path | None = None
+    pkcs11_token: str | None = None
+    pkcs11_pin_file: Path | None = None
 
 
 def load_settings(arguments: Mapping[str, object], *, file: Path | None = None) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloister.core.settings import load_settings
 from cloister.workflow.jobfile import JobSpec, load_job
 from cloister.workflow.outcome import JobOutcome
 from cloister.workflow.run import run_job
@@ -57,7 +58,8 @@ def orchestrate(
         if isinstance(job_definition, JobSpec)
         else load_job(Path(job_definition), data_dir=data_dir)
     )
-    with open_workspace(Path(workspace)) as opened:
+    settings = load_settings({"workspace": Path(workspace)})
+    with open_workspace(settings.workspace, settings=settings) as opened:
         outcome = run_job(spec, opened, data_dir=data_dir, watch=watch or _unwatched)
     return JobHandle(job_id=outcome.job_id, result=outcome)
 

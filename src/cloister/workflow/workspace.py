@@ -33,7 +33,8 @@ from cloister.core.clock import Clock, system_clock
 from cloister.core.errors import StorageError
 from cloister.core.files import sync_directory
 from cloister.core.hashes import Sha256
-from cloister.core.keys import FileKeyStore
+from cloister.core.keys import open_key_store
+from cloister.core.settings import Settings
 from cloister.enclave.attestation.simulator import SimulatedVendor
 from cloister.evidence import open_statement
 from cloister.evidence.predicates import BudgetSpend, DataCommitment
@@ -48,14 +49,16 @@ _STAGING = ".unfinished-"
 class Workspace:
     """An opened workspace; use :func:`open_workspace`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: Settings) -> None:
         self.root = root
+        self.settings = settings
         self.open_jobs = OpenJobs(root / "open")
 
     def party(self, role: str, name: str) -> Party:
         """Return a party, making its key on first use."""
         folder = self.root / "parties" / role / name
-        store = FileKeyStore(folder / "keys")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = open_key_store(self.settings, folder / "keys", owner=f"{role}/{name}")
         signer = store.load(role) if role in store.names() else store.generate(role)
         return Party(name=name, role=role, signer=signer, folder=folder)
 
@@ -142,11 +145,14 @@ class Workspace:
 
 
 @contextmanager
-def open_workspace(root: Path, *, clock: Clock = system_clock) -> Iterator[Workspace]:
+def open_workspace(
+    root: Path, *, settings: Settings | None = None, clock: Clock = system_clock
+) -> Iterator[Workspace]:
     """Open a workspace for one process.
 
     Args:
         root: The folder; made if it isn't there.
+        settings: The process's settings, which say where keys are kept; without them, in files.
         clock: The time at which chains are closed that a killed run left open.
 
     Raises:
@@ -164,7 +170,7 @@ def open_workspace(root: Path, *, clock: Clock = system_clock) -> Iterator[Works
         ) from error
     with handle:
         _lock(handle, root)
-        workspace = Workspace(root)
+        workspace = Workspace(root, settings or Settings.model_construct())
         workspace.clear_unfinished()
         workspace.open_jobs.close_all(workspace.party, clock)
         yield workspace

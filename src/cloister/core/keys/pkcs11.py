@@ -240,8 +240,8 @@ def _log_in(library: str, token: str, secret: bytes, *, forked: bool) -> Session
         module = pkcs11.lib(library)
         if forked:
             module.reinitialize()
-        return module.get_token(token_label=token).open(rw=True, user_pin=secret)
-    except (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange, pkcs11.PinLocked):
+        return module.get_token(token_label=token).open(rw=True, user_pin=secret.decode("utf-8"))
+    except (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange, pkcs11.PinLocked, UnicodeDecodeError):
         raise _wrong_pin(token) from None
     except pkcs11.NoSuchToken:
         raise _unusable(f"the module has no token labelled {token}") from None
