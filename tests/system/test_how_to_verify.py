@@ -82,3 +82,9 @@ def test_only_epsilon_is_not_run_with_the_base_installation(followed: list[tuple
         "epsilon": "NOT"
     }
     assert {name for name, _ in words} >= set(CHECK_IDS)
+
+
+def test_the_page_says_of_every_check_what_it_means_in_its_order() -> None:
+    table = PAGE.read_text().partition("| check | passed means")[2].partition("\n\n")[0]
+    explained = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    assert tuple(explained) == CHECK_IDS
