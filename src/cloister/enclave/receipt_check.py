@@ -70,16 +70,17 @@ def _differences(stated: AttestationVerdict, context: ReceiptContext, trust: Tru
         return
     try:
         policy = AppraisalPolicy.agreed_by(one.terms.attestation for one in record.manifests.values())
+        evaluated_at, recorded_at = parse_time(stated.evaluated_at), parse_time(stated.recorded_at)
+        key = context.trust.key(Role.SITE, stated.site, key_id=stated.site_key_id, at=evaluated_at)
         binding = Binding(
             nonce=b64decode(stated.nonce),
-            site_key_id=context.trust.key(Role.SITE, stated.site).key_id,
+            site_key_id=key.key_id,
             job_id=record.job.job_id,
             policy_id=policy.sha256,
         )
         evidence = Evidence(
             b64decode(stated.evidence.report), tuple(b64decode(text) for text in stated.evidence.chain)
         )
-        evaluated_at, recorded_at = parse_time(stated.evaluated_at), parse_time(stated.recorded_at)
         verifier = Verifier(trust, fixed_clock(evaluated_at))
         verdict = verifier.verify(evidence, expected=binding, policy=policy)
     except (CloisterError, ValueError) as error:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import TypeVar
 
 from cloister.core.canonical import JSON, canonicalize
+from cloister.core.clock import parse_time
 from cloister.core.hashes import Sha256, sha256_hex
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.envelope import Envelope
 from cloister.evidence.extract import LogExtract, ProvenEntry, log_owner
-from cloister.evidence.predicates import BudgetSpend, Predicate, Role, RoundAggregated
+from cloister.evidence.predicates import BudgetSpend, JobOpened, Predicate, Role, RoundAggregated
 from cloister.evidence.statement import Statement, open_statement
 from cloister.evidence.terms import JobTerms, ManifestTerms, RequestTerms, read_document, read_terms
 
@@ -88,6 +90,12 @@ class JobRecord:
     def job_sha256(self) -> Sha256:
         """SHA-256 of the job in canonical JSON."""
         return sha256_hex(canonicalize(self.job_json))
+
+    @cached_property
+    def opened_at(self) -> datetime | None:
+        """When the hub opened the job, the time its documents have to hold at; None if it doesn't say."""
+        times = [parse_time(one.recorded_at) for one in self.by(self.issuer, JobOpened)]
+        return min(times, default=None)
 
     @cached_property
     def participants(self) -> tuple[str, ...]:

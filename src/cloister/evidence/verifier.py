@@ -29,10 +29,13 @@ from cloister.evidence.checks import (
     passed,
 )
 from cloister.evidence.context import ModelArtifact, ReceiptContext, model_artifact
+from cloister.evidence.errors import TrustError
+from cloister.evidence.pki.chains import read_chain
 from cloister.evidence.predicates import SEEDED_TEST, AttestationVerdict, BudgetSpend
 from cloister.evidence.receipt import (
     MAX_RECEIPT_BYTES,
     RECEIPT_SCHEMA,
+    ReceiptBody,
     receipt_from_json,
     record_of,
     signed_part,
@@ -224,7 +227,12 @@ class Verifier:
             done["schema"] = failed("schema", f"reading it broke: {type(error).__name__}")
             return None
         done["schema"] = passed("schema", RECEIPT_SCHEMA)
-        return ReceiptContext(parsed, signed, record, self._trust, model, self._policy)
+        trust = self._trust
+        try:
+            trust = _with_credentials(trust, parsed.body)
+        except CloisterError as error:
+            done["trust"] = failed("trust", error.message)
+        return ReceiptContext(parsed, signed, record, trust, model, self._policy)
 
     def _run(self, check_id: str, context: ReceiptContext) -> Check:
         if check_id in PLUGGED_CHECKS:
@@ -247,6 +255,16 @@ class Verifier:
                 "randomness", [] if generators else ["no noise generator is stated"], ", ".join(generators)
             )
         return failed("randomness", "noise came from a seeded test generator and protects nobody")
+
+
+def _with_credentials(trust: Trust, body: ReceiptBody) -> Trust:
+    """The pinned trust with the chains that the receipt carries, each for the party it stands under."""
+    for place, chains in body.credentials.items():
+        for pem in chains:
+            chain = read_chain(pem)
+            if f"{chain.role.value}/{chain.party}" != place:
+                raise TrustError("evidence.trust_malformed", f"A certificate of {place} is another party's.")
+    return trust.with_credentials(pem for chains in body.credentials.values() for pem in chains)
 
 
 def _completed(done: Mapping[str, Check]) -> Iterator[Check]:

@@ -52,7 +52,8 @@ def policy_problems(record: JobRecord, trust: Trust) -> list[str]:
         trust: The pinned keys.
     """
     try:
-        developer = trust.key(Role.DEVELOPER, record.request.terms.ai_developer.id)
+        named, at = record.request.envelope.signatures[0].key_id, record.opened_at
+        developer = trust.key(Role.DEVELOPER, record.request.terms.ai_developer.id, key_id=named, at=at)
         request = open_request(record.request.envelope, developer)
         terms = _terms(record)
     except CloisterError as error:
@@ -89,7 +90,9 @@ def _at_site(
         return
     (stated,) = decisions
     try:
-        manifest = open_manifest(record.manifests[site].envelope, trust.key(Role.HOSPITAL, site))
+        envelope = record.manifests[site].envelope
+        named, at = envelope.signatures[0].key_id, record.opened_at
+        manifest = open_manifest(envelope, trust.key(Role.HOSPITAL, site, key_id=named, at=at))
         facts = DecisionFacts.model_validate(stated.facts)
     except CloisterError as error:
         yield error.message

@@ -109,8 +109,9 @@ def _signed_by(
     if envelope.payload_type != payload_type:
         yield "the document is of another type"
     try:
-        key = context.trust.key(role, party)
-        if PublicKey.from_pem(named_pem).key_id != key.key_id:
+        named = PublicKey.from_pem(named_pem).key_id
+        key = context.trust.key(role, party, key_id=named, at=context.record.opened_at)
+        if named != key.key_id:
             yield f"the document names another key than the one pinned for {role.value}/{party}"
         verify_envelope(envelope, key)
     except CloisterError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Final, cast
 
@@ -43,8 +43,10 @@ def check_receipt_signature(context: ReceiptContext) -> Check:
     """The issuing hub, as pinned, signed every byte of the body."""
     problems: list[str] = []
     try:
-        key = context.trust.key(Role.HUB, context.body.issuer)
-        if context.receipt.signature.key_id != key.key_id:
+        named = context.receipt.signature.key_id
+        at = parse_time(context.body.issued_at)
+        key = context.trust.key(Role.HUB, context.body.issuer, key_id=named, at=at)
+        if named != key.key_id:
             problems.append("the receipt is signed by another key than the hub's")
         else:
             key.verify(signature_of(context.receipt), context.signed)
@@ -54,22 +56,27 @@ def check_receipt_signature(context: ReceiptContext) -> Check:
 
 
 def check_trust(context: ReceiptContext) -> Check:
-    """Every party the receipt speaks of is pinned in its role, and every log belongs to one of them."""
+    """Every party the receipt speaks of is pinned, or certified, in its role; every log is one of theirs."""
     record, trust = context.record, context.trust
     sites = sorted({one.owner for one in record.logged if one.role is Role.SITE} | set(record.job.clients))
     needed = [(Role.HUB, record.issuer), (Role.DEVELOPER, record.request.terms.ai_developer.id)]
     needed += [(role, site) for site in sites for role in (Role.SITE, Role.HOSPITAL)]
+    certified = context.body.credentials
     problems = [
-        f"no key is pinned for {role.value}/{party}"
+        f"no key is pinned or certified for {role.value}/{party}"
         for role, party in needed
-        if party not in trust.parties(role)
+        if party not in trust.parties(role) and f"{role.value}/{party}" not in certified
+    ]
+    problems += [
+        f"{place} has no part in the job, yet a certificate here"
+        for place in sorted(certified.keys() - {f"{role.value}/{party}" for role, party in needed})
     ]
     allowed = {
         log_origin(Role.HUB, record.issuer),
         *(log_origin(Role.SITE, one) for one in record.job.clients),
     }
     problems += [f"{origin} is no log of this job" for origin in sorted(record.checkpoints.keys() - allowed)]
-    return judged("trust", problems, f"{len(needed)} keys pinned")
+    return judged("trust", problems, f"{len(needed)} parties, {len(certified)} of them certified")
 
 
 def check_checkpoint_signatures(context: ReceiptContext) -> Check:
@@ -77,10 +84,17 @@ def check_checkpoint_signatures(context: ReceiptContext) -> Check:
     problems: list[str] = []
     for origin, checkpoint in context.record.checkpoints.items():
         try:
-            verify_checkpoint(checkpoint, origin, context.trust.key(*log_owner(origin)))
+            keys = context.trust.keys(*log_owner(origin), at=_last_stated(context, origin))
+            verify_checkpoint(checkpoint, origin, *keys)
         except CloisterError as error:
             problems.append(f"{origin}: {error.message}")
     return judged("checkpoint-signature", problems, f"{len(context.record.checkpoints)} signed log heads")
+
+
+def _last_stated(context: ReceiptContext, origin: str) -> datetime:
+    """When the log's owner signed its head: with the last statement, as far as anybody here can tell."""
+    chain = _chains(context).get(origin)
+    return parse_time(chain[-1].predicate.recorded_at if chain else context.body.issued_at)
 
 
 def check_log_inclusion(context: ReceiptContext) -> Check:
@@ -109,7 +123,9 @@ def _signature_problems(context: ReceiptContext, one: LoggedStatement) -> Iterat
     if one.role not in one.predicate.ROLES:
         yield f"{where}: a {one.role.value} may not state {one.predicate.TYPE}"
     try:
-        verify_envelope(one.entry.envelope, context.trust.key(one.role, one.owner))
+        named = one.entry.envelope.signatures[0].key_id
+        at = parse_time(one.predicate.recorded_at)
+        verify_envelope(one.entry.envelope, context.trust.key(one.role, one.owner, key_id=named, at=at))
     except CloisterError as error:
         yield f"{where}: {error.message}"
 
