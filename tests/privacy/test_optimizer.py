@@ -1,126 +1,71 @@
-"""The DP step: noise of the stated scale, a clipping bound that holds, sums as of one record at a time."""
+"""The DP step: noise of the stated scale on the grid, fresh each time, for every parameter."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from opacus.grad_sample import GradSampleHooks
 from scipy import stats
 from torch import nn
 
-from cloister.privacy.models import build_model
+from cloister.privacy.noise import GaussianIntegers, Grid, IntegerNoise, choose_grid
 from cloister.privacy.optimizer import CsprngDPOptimizer, GradientDescent
 from cloister.privacy.randomness import OsRandom
-from cloister.privacy.trainer import TrainingData
-
-MODELS = ["logistic-regression", "mlp", "small-cnn", "gru"]
 
 
 class Silence:
-    """A source that gives zeros, so that a step shows its clipped sum alone."""
+    """Noise of nothing, so that a step shows its clipped sum alone."""
 
     generator = "silence"
 
-    def words(self, count: int) -> np.ndarray:
-        return np.zeros(count, dtype=np.uint64)
-
-    def normal(self, count: int) -> np.ndarray:
-        return np.zeros(count)
+    def draw(self, count: int, bits: int) -> np.ndarray:
+        return np.zeros(count, dtype=np.int64)
 
 
-def private_gradients(
-    model: nn.Module,
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    clip: float,
-    noise: float,
-    source: object,
-) -> list[torch.Tensor]:
-    """One step's gradients, scaled by a batch size of 1, before descending."""
-    model.train()
-    hooks = GradSampleHooks(model, loss_reduction="sum")
-    parameters = list(model.parameters())
+def step_of(
+    sums: list[torch.Tensor], *, clip: float, noise: float, source: IntegerNoise, steps: int = 1
+) -> tuple[list[torch.Tensor], Grid]:
+    """The released gradients of the last of some steps, scaled by a batch size of 1."""
+    parameters = [nn.Parameter(torch.zeros(one.shape)) for one in sums]
+    size = sum(one.numel() for one in sums)
+    grid = choose_grid(clip, noise, parameters=size, units=100, summands=100)
     optimizer = CsprngDPOptimizer(
         GradientDescent(parameters, 0.0, 0.0),
-        source=source,  # type: ignore[arg-type]
+        noise=source,
+        grid=grid,
         noise_multiplier=noise,
         max_grad_norm=clip,
         expected_batch_size=1.0,
     )
-    nn.functional.cross_entropy(model(features), labels, reduction="sum").backward()
-    optimizer.step()
-    gradients = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
-    hooks.cleanup()
-    model.zero_grad(set_to_none=True)
-    return gradients
-
-
-def one_record_at_a_time(
-    model: nn.Module, features: torch.Tensor, labels: torch.Tensor, clip: float
-) -> list[torch.Tensor]:
-    parameters = list(model.parameters())
-    total = [torch.zeros_like(parameter) for parameter in parameters]
-    for row, label in zip(features, labels, strict=True):
-        loss = nn.functional.cross_entropy(model(row[None]), label[None])
-        gradients = torch.autograd.grad(loss, parameters)
-        norm = torch.sqrt(sum((g.double() ** 2).sum() for g in gradients))  # type: ignore[arg-type]
-        factor = min(1.0, clip / (float(norm) + 1e-6))
-        total = [kept + gradient * factor for kept, gradient in zip(total, gradients, strict=True)]
-    return total
-
-
-def length(gradients: Sequence[torch.Tensor]) -> float:
-    return float(torch.cat([g.double().flatten() for g in gradients]).norm())
-
-
-@pytest.mark.parametrize("clip", [0.05, 1.0, 100.0])
-@pytest.mark.parametrize("name", MODELS)
-def test_the_clipped_sum_equals_one_record_at_a_time(name: str, clip: float, tumours: TrainingData) -> None:
-    model = build_model(name, 30, 2, seed=1)
-    features, labels = torch.from_numpy(tumours.features[:9]), torch.from_numpy(tumours.labels[:9])
-    ours = private_gradients(model, features, labels, clip=clip, noise=1.0, source=Silence())
-    for got, expected in zip(ours, one_record_at_a_time(model, features, labels, clip), strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("size", [1.0, 1e6, 1e18])
-def test_one_record_never_moves_the_sum_by_more_than_the_bound(name: str, size: float) -> None:
-    model = build_model(name, 30, 2, seed=1)
-    row = torch.full((1, 30), size)
-    gradients = private_gradients(model, row, torch.tensor([0]), clip=0.7, noise=1.0, source=Silence())
-    assert length(gradients) <= 0.7 * (1 + 1e-5)
-
-
-@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, 3e38, 1e20])
-def test_a_record_with_a_non_finite_gradient_contributes_nothing_and_is_not_visible(
-    value: float, tumours: TrainingData
-) -> None:
-    model = build_model("mlp", 30, 2, seed=1)
-    features, labels = torch.from_numpy(tumours.features[:6].copy()), torch.from_numpy(tumours.labels[:6])
-    alone = private_gradients(model, features[1:], labels[1:], clip=1.0, noise=1.0, source=Silence())
-    features[0] = value
-    together = private_gradients(model, features, labels, clip=1.0, noise=1.0, source=Silence())
-    moved = length([a - b for a, b in zip(together, alone, strict=True)])
-    assert all(bool(torch.isfinite(g).all()) for g in together)
-    assert moved <= 1.0 + 1e-5
-    if not np.isfinite(value):
-        assert moved < 1e-6
+    for _ in range(steps):
+        optimizer.hold(sums)
+        optimizer.step()
+    return [p.grad.clone() for p in parameters if p.grad is not None], grid
 
 
 def drawn_noise(noise: float, clip: float) -> np.ndarray:
-    """Noise of one step on a wide model, for a batch of one record whose clipped gradient is known."""
-    model = nn.Sequential(nn.Linear(400, 300))
-    row, label = torch.zeros(1, 400), torch.tensor([0])
-    quiet = private_gradients(model, row, label, clip=clip, noise=noise, source=Silence())
-    noisy = private_gradients(model, row, label, clip=clip, noise=noise, source=OsRandom("noise"))
-    return np.concatenate([(n - q).flatten().numpy() for n, q in zip(noisy, quiet, strict=True)]).astype(
-        np.float64
+    (drawn,), _ = step_of(
+        [torch.zeros(400, 300, dtype=torch.float64)],
+        clip=clip,
+        noise=noise,
+        source=GaussianIntegers(OsRandom("noise")),
     )
+    return drawn.double().flatten().numpy()
+
+
+def test_without_noise_a_step_gives_the_sum_to_half_a_grid_step_and_starts_anew() -> None:
+    sums = [torch.randn(5, 4, dtype=torch.float64), torch.randn(7, dtype=torch.float64)]
+    released, grid = step_of(sums, clip=1.0, noise=1.0, source=Silence(), steps=3)
+    for got, expected in zip(released, sums, strict=True):
+        assert float((got.double() - expected).abs().max()) <= grid.step * 1.01 + 2e-7
+
+
+def test_every_output_is_a_point_of_the_grid() -> None:
+    sums = [torch.randn(1000, dtype=torch.float64) * 0.01]
+    (released,), grid = step_of(sums, clip=1.0, noise=1.0, source=GaussianIntegers(OsRandom("noise")))
+    steps = released.double() / grid.step - 0.5
+    # float32 keeps 24 bits of a value: that is what comes after the whole numbers.
+    assert float((steps - steps.round()).abs().max()) <= float(released.abs().max()) * 2**-24 / grid.step
 
 
 def test_noise_has_the_stated_scale_to_one_percent() -> None:
@@ -136,18 +81,32 @@ def test_noise_has_the_stated_scale_to_one_percent() -> None:
 
 
 def test_every_parameter_gets_noise_of_its_own() -> None:
-    model = build_model("mlp", 30, 2, seed=1)
-    row, label = torch.zeros(1, 30), torch.tensor([0])
-    quiet = private_gradients(model, row, label, clip=1.0, noise=1.0, source=Silence())
-    noisy = private_gradients(model, row, label, clip=1.0, noise=1.0, source=OsRandom("noise"))
-    drawn = [(n - q).flatten() for n, q in zip(noisy, quiet, strict=True)]
-    assert all(bool((part != 0).all()) for part in drawn)
-    assert len(torch.cat(drawn).unique()) > 0.99 * sum(part.numel() for part in drawn)
+    sums = [torch.zeros(30, 20, dtype=torch.float64), torch.zeros(50, dtype=torch.float64)]
+    released, _ = step_of(sums, clip=1.0, noise=1.0, source=GaussianIntegers(OsRandom("noise")))
+    assert all(bool((part.abs() > 0).all()) for part in released)
+    assert len(torch.cat([part.flatten() for part in released]).unique()) > 0.99 * 650
 
 
 def test_noise_is_fresh_in_every_step() -> None:
     first, second = drawn_noise(1.0, 1.0), drawn_noise(1.0, 1.0)
     assert abs(np.corrcoef(first, second)[0, 1]) < 6 / np.sqrt(len(first))
+
+
+def test_opacus_accountant_hook_is_called_once_a_step() -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    optimizer = CsprngDPOptimizer(
+        GradientDescent([parameter], 1.0, 0.0),
+        noise=GaussianIntegers(OsRandom("noise")),
+        grid=choose_grid(1.0, 2.0, parameters=3, units=9, summands=9),
+        noise_multiplier=2.0,
+        max_grad_norm=1.0,
+        expected_batch_size=4.0,
+    )
+    seen: list[float] = []
+    optimizer.attach_step_hook(lambda one: seen.append(one.noise_multiplier / one.accumulated_iterations))
+    for _ in range(3):
+        optimizer.step()
+    assert seen == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

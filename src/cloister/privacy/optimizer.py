@@ -1,12 +1,12 @@
-"""Opacus's DP optimizer with noise from a cryptographic source and a guard against non-finite gradients.
+"""Opacus's DP optimizer, with noise from a cryptographic source, added to the clipped sum on one grid.
 
 Rules kept here:
 
-1. Clipping, accumulation, scaling and the order of a step are Opacus's.
-2. Noise has standard deviation ``noise_multiplier * max_grad_norm``, is drawn from the given source once per
-   step for all parameters, and is added in float64 before rounding to the parameter's type.
-3. A record whose gradient holds an infinity or a NaN contributes exactly nothing; without this one such
-   record would make the whole update non-finite and so reveal itself.
+1. Scaling, the order of a step, the step itself and the accountant's hook are Opacus's, as in its optimizer
+   for fast gradient clipping; like there, the clipped sum is computed elsewhere.
+2. The clipped sum is rounded to the grid once per step; noise in whole grid steps is drawn once per step for
+   all parameters; the two are added as 64-bit integers.
+3. An empty batch is a sum of zeros: the step is noise alone, as the accounting assumes.
 
 Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1.
 """
@@ -14,14 +14,13 @@ Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from opacus.optimizers import DPOptimizer
-from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
+from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch import nn
 
-from cloister.privacy.randomness import RandomSource
+from cloister.privacy.noise import Grid, IntegerNoise
 
 
 class GradientDescent:
@@ -69,22 +68,24 @@ class GradientDescent:
                 parameter.grad.zero_()
 
 
-class CsprngDPOptimizer(DPOptimizer):
-    """DP-SGD step: clip each record's gradient, sum, add noise from ``source``, scale, descend.
+class CsprngDPOptimizer(DPOptimizerFastGradientClipping):
+    """DP-SGD step: round the clipped sum, add noise, scale, descend.
 
     Args:
         optimizer: What takes the private gradient.
-        source: Where noise comes from.
-        noise_multiplier: Noise standard deviation divided by the clip norm.
-        max_grad_norm: L2 bound on one record's gradient over all parameters.
-        expected_batch_size: Sampling probability times number of records; never the size of an actual batch.
+        noise: Where noise comes from.
+        grid: The grid, chosen for this clip norm and noise multiplier.
+        noise_multiplier: Noise standard deviation divided by the grid's sensitivity.
+        max_grad_norm: L2 bound on one unit's gradient over all parameters.
+        expected_batch_size: Sampling probability times number of units; never the size of an actual batch.
     """
 
     def __init__(
         self,
         optimizer: GradientDescent,
         *,
-        source: RandomSource,
+        noise: IntegerNoise,
+        grid: Grid,
         noise_multiplier: float,
         max_grad_norm: float,
         expected_batch_size: float,
@@ -95,35 +96,29 @@ class CsprngDPOptimizer(DPOptimizer):
             max_grad_norm=max_grad_norm,
             expected_batch_size=expected_batch_size,
         )
-        self._source = source
-        self._size = sum(parameter.numel() for parameter in self.params)
+        self._noise = noise
+        self._grid = grid
+        self._sizes = [parameter.numel() for parameter in self.params]
+        self._sum = torch.zeros(sum(self._sizes), dtype=torch.float64)
 
-    def hold_no_records(self) -> None:
-        """State that this step's batch is empty: the step is noise alone, as the accounting assumes."""
-        for parameter in self.params:
-            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+    def hold(self, clipped_sum: Sequence[torch.Tensor]) -> None:
+        """Add one part of the step's clipped sum.
 
-    def clip_and_accumulate(self) -> None:
-        """Clip each record's gradient to the bound and add it to the step's sum; skip non-finite ones."""
-        samples = self.grad_samples
-        if not all(bool(torch.isfinite(sample).all()) for sample in samples):
-            finite = torch.stack([torch.isfinite(s).flatten(start_dim=1).all(dim=1) for s in samples]).all(
-                dim=0
-            )
-            for parameter, sample in zip(self.params, samples, strict=True):
-                keep = finite.view(-1, *([1] * (sample.dim() - 1)))
-                parameter.grad_sample = torch.where(keep, sample, 0.0)
-        super().clip_and_accumulate()
+        Args:
+            clipped_sum: For each parameter the sum over some of the batch's units, float64.
+        """
+        self._sum += torch.cat([part.flatten() for part in clipped_sum])
+
+    def accumulate(self) -> None:
+        """Opacus's place for adding up parts: :meth:`hold` did that."""
 
     def add_noise(self) -> None:
-        """Add one fresh draw of noise to every parameter's clipped sum."""
-        draw = torch.from_numpy(self._source.normal(self._size)).mul_(
-            self.noise_multiplier * self.max_grad_norm
-        )
-        offset = 0
-        for parameter in self.params:
-            _check_processed_flag(parameter.summed_grad)
-            noise = draw[offset : offset + parameter.numel()].view(parameter.shape)
-            parameter.grad = (parameter.summed_grad.double() + noise).to(parameter.dtype)
-            offset += parameter.numel()
-            _mark_as_processed(parameter.summed_grad)
+        """Round the sum to the grid, add one fresh draw of noise, and start the next sum at zero."""
+        grid = self._grid
+        steps = torch.round(self._sum / grid.step).to(torch.int64)
+        steps += torch.from_numpy(self._noise.draw(len(steps), grid.bits))
+        # Noise is rounded down; half a step takes the mean back to zero.
+        released = ((steps.double() + 0.5) * grid.step).float()
+        for parameter, part in zip(self.params, torch.split(released, self._sizes), strict=True):
+            parameter.grad = part.view(parameter.shape)
+        self._sum = torch.zeros_like(self._sum)

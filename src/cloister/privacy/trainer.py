@@ -2,39 +2,43 @@
 
 Rules kept here:
 
-1. Every step samples by Poisson, clips per record, and adds noise, also when the batch is empty.
+1. Every step samples units by Poisson, clips per unit, and adds noise, also when the batch is empty. A unit
+   is a record, or a subject with all its records: their gradients are added up and clipped once.
 2. A step counts as executed as soon as its batch is drawn, whether or not anything of it is released.
 3. Gradients are scaled by the expected batch size. Batch sizes, losses and norms are never stored or
    returned.
-4. Batches that are too large for memory are split, never cut short.
+4. Batches that are too large for memory are split between units, never cut short; a subject too large for
+   memory is added up in parts before it is clipped.
 5. The model that comes back is the one that went in, with new weights and no trace of the training machinery.
 
-Sources: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1; Opacus for per-record gradients.
+Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from opacus.grad_sample import GradSampleHooks
 from torch import nn
 
 from cloister.core.errors import InputError
 from cloister.evidence.transcript import SampledGaussian
+from cloister.privacy.clipping import BookKeeper, Shape
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.models import check_model
+from cloister.privacy.noise import GaussianIntegers, Grid, choose_grid
 from cloister.privacy.optimizer import CsprngDPOptimizer, GradientDescent
 from cloister.privacy.randomness import OS_GENERATOR, RandomSource
 from cloister.privacy.sampling import PoissonSampler
+from cloister.privacy.units import Units
 
-# Records need no gradient of their own, which torch remarks on once per process; Opacus's hooks rely on it.
-warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
+Unit = Literal["record", "subject"]
+"""What one neighbouring dataset has more or less than the other: one row, or one subject's rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,10 @@ class TrainingPlan:
     """What one call of :meth:`DPTrainer.fit` does: exactly the event that is reserved in the ledger.
 
     Args:
-        sampling_probability: Chance of a record to be in a step's batch, in (0, 1].
-        noise_multiplier: Noise standard deviation divided by ``max_grad_norm``, above 0.
-        max_grad_norm: L2 bound on one record's gradient, above 0.
+        sampling_probability: Chance of a unit to be in a step's batch, in (0, 1].
+        noise_multiplier: Noise standard deviation divided by the sensitivity, above 0. The sensitivity is
+            ``max_grad_norm`` and the slack of :meth:`grid`.
+        max_grad_norm: L2 bound on one unit's gradient, above 0.
         steps: Steps to take, at least 1.
         learning_rate: Step size, above 0.
         momentum: In [0, 1).
@@ -83,6 +88,24 @@ class TrainingPlan:
         """The privacy event of the whole plan, to reserve before :meth:`DPTrainer.fit`."""
         return SampledGaussian(self.sampling_probability, self.noise_multiplier, self.steps)
 
+    def grid(self, shape: Shape, units: int) -> Grid:
+        """Return the grid that sums and noise are rounded to, with the slack that rounding adds.
+
+        Args:
+            shape: The model's, from :meth:`BookKeeper.shape`.
+            units: Number of units in the dataset, public.
+
+        Raises:
+            PrivacyError: ``privacy.plan_invalid`` when no grid holds the sums.
+        """
+        return choose_grid(
+            self.max_grad_norm,
+            self.noise_multiplier,
+            parameters=shape.parameters,
+            units=units,
+            summands=shape.summands(self.physical_batch),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
@@ -91,6 +114,7 @@ class TrainingData:
     Args:
         features: float32 of shape [records, features], finite.
         labels: int64 of shape [records], classes counted from 0.
+        subjects: int64 of shape [records], whose record each is; None when each record is a unit of its own.
 
     Raises:
         PrivacyError: ``privacy.data_invalid``; the message names the rule, never a value.
@@ -98,6 +122,7 @@ class TrainingData:
 
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
+    subjects: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         features, labels = self.features, self.labels
@@ -111,11 +136,76 @@ class TrainingData:
             raise PrivacyError("privacy.data_invalid", "Features must be finite.")
         if labels.min() < 0:
             raise PrivacyError("privacy.data_invalid", "Labels must count classes from 0.")
+        if self.subjects is not None and (
+            self.subjects.dtype != np.int64 or self.subjects.shape != labels.shape
+        ):
+            raise PrivacyError("privacy.data_invalid", "Subjects must be int64, one for each record.")
+        if self.units < 2:
+            raise PrivacyError(
+                "privacy.data_invalid", f"Training needs at least two {self.unit}s to protect one of them."
+            )
 
     @property
     def records(self) -> int:
         """Number of records, treated as public."""
         return int(self.features.shape[0])
+
+    @property
+    def unit(self) -> Unit:
+        """What is protected."""
+        return "record" if self.subjects is None else "subject"
+
+    @property
+    def units(self) -> int:
+        """Number of units, treated as public."""
+        return self.records if self.subjects is None else len(np.unique(self.subjects))
+
+
+class _Rows:
+    """Finds the records of sampled units, and splits a batch into parts that fit into memory.
+
+    Args:
+        data: The records.
+        at_once: Largest number of records in a part.
+    """
+
+    def __init__(self, data: TrainingData, at_once: int) -> None:
+        self._at_once = at_once
+        self._features, self._labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
+        self._starts: npt.NDArray[np.int64] | None = None
+        if data.subjects is not None:
+            order = np.argsort(data.subjects, kind="stable")
+            _, starts = np.unique(data.subjects[order], return_index=True)
+            self._order, self._starts = order, np.append(starts, data.records).astype(np.int64)
+
+    def take(self, records: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the features and labels of records."""
+        chosen = torch.from_numpy(records)
+        return self._features.index_select(0, chosen), self._labels.index_select(0, chosen)
+
+    def parts(self, units: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Units]]:
+        """Yield the records of whole units, as many as fit; one unit alone may be larger."""
+        starts = self._starts
+        if starts is None:
+            for first in range(0, len(units), self._at_once):
+                part = units[first : first + self._at_once]
+                yield part, Units(len(part), None)
+            return
+        first = 0
+        ends = np.cumsum(starts[units + 1] - starts[units])
+        while first < len(units):
+            before = int(ends[first - 1]) if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, before + self._at_once, side="right")))
+            part = units[first:last]
+            records = np.concatenate([self._order[starts[unit] : starts[unit + 1]] for unit in part])
+            of_record = np.repeat(np.arange(len(part)), starts[part + 1] - starts[part])
+            yield records, Units(len(part), torch.from_numpy(of_record))
+            first = last
+
+    def split(self, records: npt.NDArray[np.int64]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the features and labels of one unit's records in parts that fit."""
+        for first in range(0, len(records), self._at_once):
+            yield self.take(records[first : first + self._at_once])
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +244,7 @@ class DPTrainer:
             )
         self.plan = plan
         self._noise = noise
+        self._draws = GaussianIntegers(noise)
         self._sampling = sampling
 
     @property
@@ -178,29 +269,30 @@ class DPTrainer:
             PrivacyError: ``privacy.data_invalid`` when labels or features don't fit the model.
         """
         plan = self.plan
-        features, labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
         classes = check_model(model, data.features.shape[1])
         if int(data.labels.max()) >= classes:
             raise PrivacyError("privacy.data_invalid", "A label is not one of the model's classes.")
-        sampler = PoissonSampler(data.records, plan.sampling_probability, self._sampling)
+        rows = _Rows(data, plan.physical_batch)
+        sampler = PoissonSampler(data.units, plan.sampling_probability, self._sampling)
         was_training = model.training
         model.train()
-        hooks = GradSampleHooks(model, loss_reduction="sum")
         try:
-            optimizer = CsprngDPOptimizer(
-                GradientDescent(_trainable(model), plan.learning_rate, plan.momentum),
-                source=self._noise,
-                noise_multiplier=plan.noise_multiplier,
-                max_grad_norm=plan.max_grad_norm,
-                expected_batch_size=plan.sampling_probability * data.records,
-            )
-            for step in range(plan.steps):
-                if abort():
-                    return FitResult(executed_steps=step, aborted=True)
-                self._step(model, optimizer, features, labels, torch.from_numpy(sampler.sample()))
+            with BookKeeper(model, plan.max_grad_norm) as keeper:
+                shape = keeper.shape(data.features.shape[1], grouped=data.subjects is not None)
+                optimizer = CsprngDPOptimizer(
+                    GradientDescent(keeper.parameters, plan.learning_rate, plan.momentum),
+                    noise=self._draws,
+                    grid=plan.grid(shape, data.units),
+                    noise_multiplier=plan.noise_multiplier,
+                    max_grad_norm=plan.max_grad_norm,
+                    expected_batch_size=plan.sampling_probability * data.units,
+                )
+                for step in range(plan.steps):
+                    if abort():
+                        return FitResult(executed_steps=step, aborted=True)
+                    self._step(keeper, optimizer, rows, sampler.sample())
             return FitResult(executed_steps=plan.steps, aborted=False)
         finally:
-            hooks.cleanup()
             model.zero_grad(set_to_none=True)
             for parameter in model.parameters():
                 vars(parameter).pop("summed_grad", None)
@@ -208,31 +300,14 @@ class DPTrainer:
 
     def _step(
         self,
-        model: nn.Module,
+        keeper: BookKeeper,
         optimizer: CsprngDPOptimizer,
-        features: torch.Tensor,
-        labels: torch.Tensor,
-        batch: torch.Tensor,
+        rows: _Rows,
+        batch: npt.NDArray[np.int64],
     ) -> None:
-        chunks = torch.split(batch, self.plan.physical_batch)
-        for chunk in chunks[:-1]:
-            _backward(model, features[chunk], labels[chunk])
-            optimizer.signal_skip_step(do_skip=True)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        last = chunks[-1]
-        if last.numel():
-            _backward(model, features[last], labels[last])
-        else:
-            optimizer.hold_no_records()
-        optimizer.signal_skip_step(do_skip=False)
+        for records, units in rows.parts(batch):
+            if len(records) > self.plan.physical_batch:
+                optimizer.hold(keeper.clipped_unit(rows.split(records)))
+            else:
+                optimizer.hold(keeper.clipped_sum(*rows.take(records), units))
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-
-def _backward(model: nn.Module, features: torch.Tensor, labels: torch.Tensor) -> None:
-    nn.functional.cross_entropy(model(features), labels, reduction="sum").backward()  # type: ignore[no-untyped-call]
-
-
-def _trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]

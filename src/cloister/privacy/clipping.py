@@ -1,0 +1,319 @@
+"""The clipped sum of a batch: every unit's gradient cut to one length, added up.
+
+Rules kept here:
+
+1. One global norm per unit, over all trained parameters; a unit's factor is ``min(1, C / (norm + 1e-6))``, as
+   in Opacus.
+2. One forward and one backward pass per batch; no gradient per unit where a layer's rule can do without.
+3. A unit whose gradient is not finite contributes exactly nothing.
+4. A layer that is called several times adds up its calls before the norm is taken. A weight that two layers
+   share is refused, as are layers whose inputs or outputs are changed in place.
+
+Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1; the layers' own sources are in ``layer_rules``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from cloister.privacy.errors import ModelError
+from cloister.privacy.feed_forward import FeedForward
+from cloister.privacy.layer_rules import (
+    STRETCH,
+    EmbeddingShare,
+    LinearShare,
+    Share,
+    convolution_share,
+    group_norm_share,
+    layer_norm_share,
+    opacus_share,
+)
+from cloister.privacy.units import Units
+
+_Tensors = Sequence[torch.Tensor]
+_Layer = tuple[nn.Module, _Tensors, _Tensors]
+Rule = Callable[[nn.Module, _Tensors, _Tensors, Units], Share]
+
+_RULES: Final[dict[type[nn.Module], Rule]] = cast(
+    "dict[type[nn.Module], Rule]",
+    {
+        nn.Linear: LinearShare,
+        nn.Embedding: EmbeddingShare,
+        nn.Conv1d: convolution_share,
+        nn.Conv2d: convolution_share,
+        nn.GroupNorm: group_norm_share,
+        nn.LayerNorm: layer_norm_share,
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the slack of float64 sums depends on.
+
+    Args:
+        parameters: Number of trained weights.
+        positions: Most positions that one record takes in a layer.
+        cancels: Whether a unit's positions can cancel in a layer that keeps no gradients.
+    """
+
+    parameters: int
+    positions: int
+    cancels: bool
+
+    def summands(self, records: int) -> int:
+        """Bound on the terms of a sum over so many records, times what a unit's terms may add up to."""
+        return records * self.positions * (int(STRETCH) if self.cancels else 1)
+
+
+@dataclass(slots=True)
+class _Calls:
+    """What went into a layer and came out of it, call by call."""
+
+    inputs: list[torch.Tensor] = field(default_factory=list)
+    outputs: list[torch.Tensor] = field(default_factory=list)
+    versions: list[tuple[int, int]] = field(default_factory=list)
+
+
+class BookKeeper:
+    """Computes clipped sums of a model's gradients; a context, since it listens to the model's layers.
+
+    Args:
+        model: Takes float32 [records, features], returns logits [records, classes].
+        max_grad_norm: The length gradients are cut to.
+
+    Raises:
+        ModelError: ``model.layer_unsupported``.
+    """
+
+    def __init__(self, model: nn.Module, max_grad_norm: float) -> None:
+        self._model = model
+        self._clip = max_grad_norm
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._layers = trained_layers(model)
+        self._written_out = FeedForward.of(model)
+        self._calls: dict[nn.Module, _Calls] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        if self._written_out is None:
+            self._handles = [layer.register_forward_hook(self._listen) for layer in self._layers]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._calls.clear()
+
+    def clipped_sum(self, features: torch.Tensor, labels: torch.Tensor, units: Units) -> list[torch.Tensor]:
+        """Return the sum of the units' clipped gradients.
+
+        Args:
+            features: float32 [records, features], at least one record.
+            labels: int64 [records].
+            units: Whose records they are.
+
+        Returns:
+            One float64 tensor for each of ``parameters``, in its shape.
+        """
+        layers = self._gradients_of(features, labels)
+        with torch.no_grad():
+            return clipped(layers, self.parameters, units, self._clip)
+
+    def clipped_unit(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+        """Return the clipped gradient of one unit with more records than fit into memory at once.
+
+        Args:
+            parts: The unit's features and labels, in parts.
+
+        Returns:
+            One float64 tensor for each of ``parameters``, in its shape; zeros when it is not finite.
+        """
+        total = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in self.parameters]
+        for features, labels in parts:
+            found = self._plain_gradients(features, labels)
+            total = [kept + gradient for kept, gradient in zip(total, found, strict=True)]
+        norm = torch.linalg.vector_norm(torch.cat([one.flatten() for one in total]))
+        if not bool(torch.isfinite(norm)):
+            return [torch.zeros_like(one) for one in total]
+        factor = min(1.0, self._clip / (float(norm) + 1e-6))
+        return [one * factor for one in total]
+
+    def shape(self, input_dim: int, *, grouped: bool) -> Shape:
+        """Try the book-keeping on made-up rows.
+
+        Args:
+            input_dim: Number of features.
+            grouped: Whether several records may belong to one unit.
+
+        Returns:
+            What the slack of sums depends on.
+
+        Raises:
+            ModelError: ``model.layer_unsupported`` when the layers don't account for the whole gradient: the
+                model uses a weight other than by calling its layer.
+        """
+        rows = torch.cos(torch.arange(5 * input_dim, dtype=torch.float32).view(5, input_dim))
+        for count in (5, 3):
+            labels = torch.zeros(count, dtype=torch.int64)
+            layers = self._gradients_of(rows[:count], labels)
+            if any(len(one) != count for _, inputs, grads in layers for one in (*inputs, *grads)):
+                raise ModelError(
+                    "model.layer_unsupported",
+                    "A layer's input or output doesn't count records along its first dimension.",
+                    "Keep the batch first, such as with batch_first=True.",
+                )
+        with torch.no_grad():
+            kept = clipped(layers, self.parameters, Units(3, None), torch.inf)
+        plain = self._plain_gradients(rows[:3], labels)
+        if not all(
+            torch.allclose(a, b.double(), rtol=1e-3, atol=1e-4) for a, b in zip(kept, plain, strict=True)
+        ):
+            raise ModelError(
+                "model.layer_unsupported",
+                "The model's layers don't account for its whole gradient.",
+                "Let the model use each weight only by calling the layer that holds it.",
+            )
+        positions = max(
+            (
+                sum(one[0].numel() // one.shape[-1] for one in grads)
+                for layer, _, grads in layers
+                if isinstance(layer, nn.Linear | nn.Embedding)
+            ),
+            default=1,
+        )
+        summed = any(isinstance(layer, nn.Embedding) for layer in self._layers)
+        return Shape(
+            sum(parameter.numel() for parameter in self.parameters),
+            positions,
+            cancels=grouped or summed or positions > 1,
+        )
+
+    def _plain_gradients(self, features: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.enable_grad():
+            loss = functional.cross_entropy(self._model(features), labels, reduction="sum")
+        found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        self._calls.clear()
+        return tuple(
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(self.parameters, found, strict=True)
+        )
+
+    def _gradients_of(self, features: torch.Tensor, labels: torch.Tensor) -> list[_Layer]:
+        """Each trained layer with its inputs and the summed loss's gradients at its outputs, call by call."""
+        if self._written_out is not None:
+            with torch.no_grad():
+                return self._written_out.gradients(features, labels)
+        self._calls.clear()
+        with torch.enable_grad():
+            loss = functional.cross_entropy(self._model(features), labels, reduction="sum")
+        layers, self._calls = list(self._calls.items()), {}
+        _refuse_changes_in_place(layers)
+        outputs = [output for _, calls in layers for output in calls.outputs]
+        grads = iter(
+            torch.zeros_like(output) if grad is None else grad
+            for output, grad in zip(
+                outputs, torch.autograd.grad(loss, outputs, allow_unused=True), strict=True
+            )
+        )
+        return [(layer, calls.inputs, [next(grads) for _ in calls.outputs]) for layer, calls in layers]
+
+    def _listen(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        calls = self._calls.setdefault(layer, _Calls())
+        calls.inputs.append(inputs[0].detach())
+        calls.outputs.append(output)
+        calls.versions.append((inputs[0]._version, output._version))
+
+
+def clipped(
+    layers: Sequence[_Layer],
+    parameters: Sequence[nn.Parameter],
+    units: Units,
+    max_grad_norm: float,
+) -> list[torch.Tensor]:
+    """Clip and add up, given each layer's inputs and the loss's gradients at its outputs.
+
+    Args:
+        layers: Every trained layer that took part, with one input and one gradient for each of its calls.
+        parameters: What is trained.
+        units: Whose records they are.
+        max_grad_norm: The length gradients are cut to.
+
+    Returns:
+        One float64 tensor for each of ``parameters``, in its shape.
+    """
+    shares = [rule_of(layer)(layer, a, g, units) for layer, a, g in layers]
+    squared = shares[0].square_norms()
+    for share in shares[1:]:
+        squared = squared + share.square_norms()
+    factors = (max_grad_norm / (squared.sqrt() + 1e-6)).clamp_(max=1.0)
+    if not bool(torch.isfinite(squared.sum())):
+        finite = torch.isfinite(squared)
+        keep = units.spread(finite)
+        factors = torch.where(finite, factors, 0.0)
+        shares = [
+            rule_of(layer)(layer, [_kept(one, keep) for one in a], [_kept(one, keep) for one in g], units)
+            for layer, a, g in layers
+        ]
+    sums = {parameter: total for share in shares for parameter, total in share.weighted(factors)}
+    return [
+        sums[parameter] if parameter in sums else torch.zeros_like(parameter, dtype=torch.float64)
+        for parameter in parameters
+    ]
+
+
+def _refuse_changes_in_place(layers: Iterable[tuple[nn.Module, _Calls]]) -> None:
+    for layer, calls in layers:
+        for a, z, versions in zip(calls.inputs, calls.outputs, calls.versions, strict=True):
+            if (a._version, z._version) != versions:
+                raise ModelError(
+                    "model.layer_unsupported",
+                    f"{type(layer).__name__}: its input or output is changed in place.",
+                    "Use the versions of layers and functions that return a new tensor.",
+                )
+
+
+def _kept(rows: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    return torch.where(keep.view(-1, *[1] * (rows.dim() - 1)), rows, torch.zeros((), dtype=rows.dtype))
+
+
+def rule_of(layer: nn.Module) -> Rule:
+    """Return how a layer's gradients are book-kept; Opacus's function for layers without a rule of ours."""
+    rule = _RULES.get(type(layer))
+    if rule is None and isinstance(layer, nn.Linear):
+        return _RULES[nn.Linear]
+    return rule or opacus_share
+
+
+def trained_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that hold trained parameters, each once; Opacus's GRU lists its cells' too.
+
+    Raises:
+        ModelError: ``model.layer_unsupported`` when two layers share a weight.
+    """
+    layers: list[nn.Module] = []
+    seen: set[nn.Parameter] = set()
+    for layer in model.modules():
+        own = {parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad}
+        own -= {parameter for child in layer.children() for parameter in child.parameters()}
+        if own & seen:
+            raise ModelError(
+                "model.layer_unsupported",
+                f"{type(layer).__name__}: it shares a weight with another layer.",
+                "Call one layer twice instead: its calls are added up.",
+            )
+        seen |= own
+        if own:
+            layers.append(layer)
+    return layers

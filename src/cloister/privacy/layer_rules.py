@@ -1,0 +1,291 @@
+"""How each kind of layer yields the norms of its units' gradients, and their weighted sum, by book-keeping.
+
+Rules kept here:
+
+1. A rule is given a layer's inputs ``a`` and the loss's gradients ``g`` at its outputs, both of which
+   ordinary backpropagation has anyway. It answers with each unit's squared gradient norm, and then with the
+   sum of the units' gradients under given weights.
+2. No unit's gradient of a Linear or Embedding layer ever exists: for one position it has the norm
+   ``|a| |g|``, for several positions or records of a unit the norm comes from the Gram matrices of ``a`` and
+   ``g``.
+3. Where positions may cancel, a unit's norm is raised by ``2**-28`` of the sum of its positions' norms
+   (squared), so that rounding can't make a unit's share of the sum longer than the clip norm; the raised
+   norm bounds that sum by ``STRETCH`` clip norms, which the noise's slack counts with.
+4. Norms and sums are taken in float64.
+5. Small layers (convolutions, normalisations) keep one gradient per unit. Any other layer that Opacus knows
+   uses Opacus's own function for it.
+
+Sources: Goodfellow 2015 (arXiv:1510.01799: norms without gradients); Li et al. 2022 (arXiv:2110.05679: Gram
+matrices for sequences); Bu et al. 2023 (arXiv:2210.00038: book-keeping, one backward pass).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cloister.privacy.errors import ModelError
+from cloister.privacy.units import Units
+
+STRETCH: Final = 2.0**14
+"""How many clip norms the positions of one unit may add up to before they cancel."""
+
+_RAISE: Final = STRETCH**-2
+_GRAM_ENTRIES: Final = 2**20
+_CONVOLUTION_ROWS: Final = 64
+
+Weighted = list[tuple[torch.Tensor, torch.Tensor]]
+"""Parameters with their share of the sum, float64, in the parameter's shape."""
+
+
+class Share(Protocol):
+    """One layer's part in a batch's clipped sum."""
+
+    def square_norms(self) -> torch.Tensor:
+        """Return each unit's squared gradient norm, float64 of shape [units]."""
+        ...
+
+    def weighted(self, weights: torch.Tensor) -> Weighted:
+        """Return the sum of the units' gradients times their weights, float64 of shape [units]."""
+        ...
+
+
+class LinearShare:
+    """``nn.Linear``: ``y = a W' + b``, at one or several positions per unit."""
+
+    def __init__(
+        self, layer: nn.Linear, inputs: Sequence[torch.Tensor], grads: Sequence[torch.Tensor], units: Units
+    ) -> None:
+        self._layer, self._units = layer, units
+        self._trains = (layer.weight.requires_grad, layer.bias is not None and layer.bias.requires_grad)
+        self._flat = units.of_record is None and len(inputs) == 1 and inputs[0].dim() == 2
+        if self._flat:
+            self._a, self._g = inputs[0].double(), grads[0].double()
+        else:
+            self._a, self._g = _positions(inputs), _positions(grads)
+
+    def square_norms(self) -> torch.Tensor:
+        """See :class:`Share`."""
+        weight, bias = self._trains
+        if self._flat:
+            of_g: torch.Tensor = torch.linalg.vector_norm(self._g, dim=1).square_()
+            if not weight:
+                return of_g
+            of_a: torch.Tensor = torch.linalg.vector_norm(self._a, dim=1).square_()
+            return of_a.add_(1.0).mul_(of_g) if bias else of_a.mul_(of_g)
+        a, g = self._units.line_up(self._a), self._units.line_up(self._g)
+        if not weight:
+            a = a.new_zeros((*a.shape[:2], 1))
+        return _gram_norms(a, g, 1.0 if bias else 0.0)
+
+    def weighted(self, weights: torch.Tensor) -> Weighted:
+        """See :class:`Share`."""
+        weight, bias = self._trains
+        per_record = self._units.spread(weights)
+        g = self._g.mul_(per_record.view(-1, *[1] * (self._g.dim() - 1))).flatten(0, -2)
+        result: Weighted = []
+        if weight:
+            result.append((self._layer.weight, g.T @ self._a.flatten(0, -2)))
+        if bias:
+            result.append((self._layer.bias, g.sum(0)))
+        return result
+
+
+class EmbeddingShare:
+    """``nn.Embedding``: a gradient row for every token that occurs."""
+
+    def __init__(
+        self, layer: nn.Embedding, inputs: Sequence[torch.Tensor], grads: Sequence[torch.Tensor], units: Units
+    ) -> None:
+        self._layer, self._units = layer, units
+        self._tokens = torch.cat([one.flatten(1) for one in inputs], dim=1)
+        self._g = torch.cat([one.double().flatten(1, -2) for one in grads], dim=1)
+        if layer.padding_idx is not None:
+            self._g = self._g.masked_fill((self._tokens == layer.padding_idx).unsqueeze(-1), 0.0)
+
+    def square_norms(self) -> torch.Tensor:
+        """See :class:`Share`."""
+        tokens = self._units.line_up((self._tokens + 1).unsqueeze(-1)).squeeze(-1)
+        g = self._units.line_up(self._g)
+        rows = max(1, _GRAM_ENTRIES // max(1, tokens.shape[1] ** 2))
+        parts = [
+            ((t.unsqueeze(1) == t.unsqueeze(2)) * (one @ one.mT)).sum(dim=(1, 2))
+            for t, one in zip(_blocks(tokens, rows), _blocks(g, rows), strict=True)
+        ]
+        lengths: torch.Tensor = torch.linalg.vector_norm(g, dim=2)
+        return torch.cat(parts) + _RAISE * lengths.sum(1).square()
+
+    def weighted(self, weights: torch.Tensor) -> Weighted:
+        """See :class:`Share`."""
+        rows = self._g * self._units.spread(weights).view(-1, 1, 1)
+        total = rows.new_zeros(self._layer.weight.shape)
+        return [(self._layer.weight, total.index_add_(0, self._tokens.flatten(), rows.flatten(0, 1)))]
+
+
+class StoredShare:
+    """Layers small enough to keep a gradient for each unit.
+
+    Args:
+        gradients: For each parameter one row per record, of shape [records, ...].
+        units: Whose rows they are.
+    """
+
+    def __init__(self, gradients: Sequence[tuple[torch.Tensor, torch.Tensor]], units: Units) -> None:
+        self._gradients = [(parameter, units.gather(rows.flatten(1))) for parameter, rows in gradients]
+
+    def square_norms(self) -> torch.Tensor:
+        """See :class:`Share`."""
+        return sum(
+            (
+                torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square_()
+                for _, rows in self._gradients
+            ),
+            start=torch.zeros((), dtype=torch.float64),
+        )
+
+    def weighted(self, weights: torch.Tensor) -> Weighted:
+        """See :class:`Share`."""
+        return [
+            (parameter, _rows_times(weights, rows).view(parameter.shape))
+            for parameter, rows in self._gradients
+        ]
+
+
+def convolution_share(
+    layer: nn.Conv1d | nn.Conv2d,
+    inputs: Sequence[torch.Tensor],
+    grads: Sequence[torch.Tensor],
+    units: Units,
+) -> Share:
+    """``nn.Conv1d`` and ``nn.Conv2d`` of any geometry and groups: patches times gradients."""
+    result: Weighted = []
+    if layer.weight.requires_grad:
+        rows = sum(_convolution_gradients(layer, a, g) for a, g in zip(inputs, grads, strict=True))
+        result.append((layer.weight, cast("torch.Tensor", rows)))
+    if layer.bias is not None and layer.bias.requires_grad:
+        sums = [g.flatten(2).sum(2, dtype=torch.float64) for g in grads]
+        result.append((layer.bias, torch.stack(sums).sum(0)))
+    return StoredShare(result, units)
+
+
+def group_norm_share(
+    layer: nn.GroupNorm, inputs: Sequence[torch.Tensor], grads: Sequence[torch.Tensor], units: Units
+) -> Share:
+    """``nn.GroupNorm``: scale and shift of each channel."""
+    scaled = [
+        (functional.group_norm(a, layer.num_groups, eps=layer.eps) * g).flatten(2).sum(2)
+        for a, g in zip(inputs, grads, strict=True)
+    ]
+    shifted = [g.flatten(2).sum(2) for g in grads]
+    return _affine_share(layer, torch.stack(scaled).sum(0), torch.stack(shifted).sum(0), units)
+
+
+def layer_norm_share(
+    layer: nn.LayerNorm, inputs: Sequence[torch.Tensor], grads: Sequence[torch.Tensor], units: Units
+) -> Share:
+    """``nn.LayerNorm``: scale and shift of each normalised element."""
+    shape = tuple(layer.normalized_shape)
+
+    def over_positions(rows: torch.Tensor) -> torch.Tensor:
+        return rows.reshape(len(rows), -1, *shape).sum(1)
+
+    scaled = [
+        over_positions(functional.layer_norm(a, shape, eps=layer.eps) * g)
+        for a, g in zip(inputs, grads, strict=True)
+    ]
+    shifted = [over_positions(g) for g in grads]
+    return _affine_share(layer, torch.stack(scaled).sum(0), torch.stack(shifted).sum(0), units)
+
+
+def opacus_share(
+    layer: nn.Module, inputs: Sequence[torch.Tensor], grads: Sequence[torch.Tensor], units: Units
+) -> Share:
+    """Any layer that Opacus has a per-record gradient for.
+
+    Raises:
+        ModelError: ``model.layer_unsupported``.
+    """
+    from opacus.grad_sample import GradSampleModule
+
+    sampler = GradSampleModule.GRAD_SAMPLERS.get(type(layer))
+    if sampler is None:
+        raise ModelError(
+            "model.layer_unsupported", f"{type(layer).__name__}: no per-record gradient is known for it."
+        )
+    total: dict[torch.Tensor, torch.Tensor] = {}
+    for a, g in zip(inputs, grads, strict=True):
+        for parameter, rows in sampler(layer, [a], g).items():
+            total[parameter] = total[parameter] + rows if parameter in total else rows
+    return StoredShare(list(total.items()), units)
+
+
+def _affine_share(
+    layer: nn.GroupNorm | nn.LayerNorm, scaled: torch.Tensor, shifted: torch.Tensor, units: Units
+) -> Share:
+    pairs = [(layer.weight, scaled), (layer.bias, shifted)]
+    return StoredShare([(p, rows) for p, rows in pairs if p is not None and p.requires_grad], units)
+
+
+def _positions(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """All positions of all calls: float64 of shape [records, positions, features]."""
+    flat = [(one.unsqueeze(1) if one.dim() == 2 else one.flatten(1, -2)) for one in parts]
+    return (flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)).double()
+
+
+def _gram_norms(a: torch.Tensor, g: torch.Tensor, offset: float) -> torch.Tensor:
+    """``sum over t, s of (a_t . a_s + offset) (g_t . g_s)`` for each unit, raised by rule 3."""
+    length = a.shape[1]
+    units_at_once = max(1, _GRAM_ENTRIES // max(1, length * length))
+    rows_at_once = max(1, _GRAM_ENTRIES // max(1, length))
+    norms = []
+    for one_a, one_g in zip(_blocks(a, units_at_once), _blocks(g, units_at_once), strict=True):
+        total = one_a.new_zeros(len(one_a))
+        for row_a, row_g in zip(
+            _blocks(one_a, rows_at_once, 1), _blocks(one_g, rows_at_once, 1), strict=True
+        ):
+            total += ((row_a @ one_a.mT).add_(offset) * (row_g @ one_g.mT)).sum(dim=(1, 2))
+        norms.append(total)
+    lengths: torch.Tensor = (a.square().sum(2) + offset).sqrt() * torch.linalg.vector_norm(g, dim=2)
+    return torch.cat(norms).clamp_(min=0.0) + _RAISE * lengths.sum(1).square()
+
+
+def _convolution_gradients(
+    layer: nn.Conv1d | nn.Conv2d, inputs: torch.Tensor, grads: torch.Tensor
+) -> torch.Tensor:
+    """Each record's weight gradient, a block at a time: patches take many times an input's room."""
+    kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
+    padded = inputs
+    if any(layer._reversed_padding_repeated_twice):
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        padded = functional.pad(inputs, tuple(layer._reversed_padding_repeated_twice), mode=mode)
+    if isinstance(layer, nn.Conv1d):
+        padded = padded.unsqueeze(2)
+        kernel, stride, dilation = (1, *kernel), (1, *stride), (1, *dilation)
+    groups = layer.groups
+    rows = grads.new_empty((len(grads), *layer.weight.shape))
+    for start in range(0, len(grads), _CONVOLUTION_ROWS):
+        block = slice(start, start + _CONVOLUTION_ROWS)
+        patches = functional.unfold(padded[block], kernel, dilation=dilation, stride=stride)
+        count, _, places = patches.shape
+        g = grads[block].reshape(count, groups, -1, places)
+        gradient = g @ patches.view(count, groups, -1, places).mT
+        rows[block] = gradient.view(count, *layer.weight.shape)
+    return rows
+
+
+def _rows_times(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """``weights @ rows`` in float64, converting a block of rows at a time."""
+    if rows.dtype == torch.float64:
+        return weights @ rows
+    total = weights.new_zeros(rows.shape[1])
+    for w, block in zip(_blocks(weights, _CONVOLUTION_ROWS), _blocks(rows, _CONVOLUTION_ROWS), strict=True):
+        total += w @ block.double()
+    return total
+
+
+def _blocks(rows: torch.Tensor, size: int, dim: int = 0) -> tuple[torch.Tensor, ...]:
+    return torch.split(rows, size, dim)
