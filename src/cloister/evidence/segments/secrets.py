@@ -1,0 +1,297 @@
+"""A segment's secrets, and the keys that open them: never on the side of who writes.
+
+Each segment draws its own secrets: the root of its ratchet, and a key for its events where they are kept
+encrypted. They are sealed at once (HPKE, RFC 9180: X25519, HKDF-SHA256, AES-256-GCM) to a key whose private
+half an auditor or operator keeps elsewhere, and go into the segment's first line. Rules kept here:
+
+1. The writing machine holds a public key only. Who takes the machine over can neither compute tags of the
+   past nor read events that were encrypted before.
+2. A box opens for the segment it was made for and for no other.
+3. Keys are rotated by handing out another public key; the directory keeps the former ones, so that old
+   segments stay verifiable. No key is overwritten, and one that others could read is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from cloister.core.canonical import b64decode, b64encode
+from cloister.core.errors import InputError, KeyStoreError, StorageError
+from cloister.core.files import open_plain, storage_error, write_new
+from cloister.core.symmetric import AES_KEY_BYTES
+from cloister.evidence.errors import SegmentError
+from cloister.evidence.segments.layout import Cipher, Header, Sealed, SegmentId
+from cloister.evidence.segments.ratchet import KEY_BYTES
+
+_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_MAX_PEM: Final = 16 * 1024
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSecrets:
+    """What tags are computed from, and what events are encrypted with.
+
+    Attributes:
+        root: the key of the first line's tag; every later one follows from it.
+        data_key: AES-256-GCM key of this segment's events, none where they are in clear.
+    """
+
+    root: bytes = field(repr=False)
+    data_key: bytes | None = field(repr=False)
+
+    @classmethod
+    def draw(cls, cipher: Cipher) -> SegmentSecrets:
+        """New secrets, from the operating system's randomness."""
+        data_key = os.urandom(AES_KEY_BYTES) if cipher is Cipher.AES_256_GCM else None
+        return cls(os.urandom(KEY_BYTES), data_key)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, cipher: Cipher) -> SegmentSecrets:
+        """Read what `to_bytes` writes.
+
+        Raises:
+            SegmentError: ``evidence.segment_secrets`` for another size.
+        """
+        expected = KEY_BYTES + (AES_KEY_BYTES if cipher is Cipher.AES_256_GCM else 0)
+        if len(data) != expected:
+            raise SegmentError("evidence.segment_secrets", "The segment's secrets have a wrong size.")
+        return cls(data[:KEY_BYTES], data[KEY_BYTES:] or None)
+
+    def to_bytes(self) -> bytes:
+        """Both secrets, one behind the other."""
+        return self.root + (self.data_key or b"")
+
+
+@dataclass(frozen=True)
+class SealingKey:
+    """The public half: whoever has it can seal secrets, and not open them.
+
+    Attributes:
+        pem: SubjectPublicKeyInfo in PEM (RFC 8410).
+        key_id: ``sha256:`` and the hex SHA-256 of the SubjectPublicKeyInfo in DER.
+    """
+
+    pem: str
+    key_id: str
+    _key: X25519PublicKey = field(repr=False, compare=False)
+
+    @classmethod
+    def from_pem(cls, pem: bytes) -> SealingKey:
+        """Read an X25519 public key.
+
+        Raises:
+            KeyStoreError: ``key.malformed``.
+        """
+        if len(pem) > _MAX_PEM:
+            raise _malformed("public")
+        try:
+            key = serialization.load_pem_public_key(pem)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise _malformed("public") from None
+        if not isinstance(key, X25519PublicKey):
+            raise _malformed("public")
+        return cls._of(key)
+
+    @classmethod
+    def _of(cls, key: X25519PublicKey) -> SealingKey:
+        spki = serialization.PublicFormat.SubjectPublicKeyInfo
+        pem = key.public_bytes(serialization.Encoding.PEM, spki).decode("ascii")
+        der = key.public_bytes(serialization.Encoding.DER, spki)
+        return cls(pem, "sha256:" + hashlib.sha256(der).hexdigest(), key)
+
+    def seal(self, secrets: SegmentSecrets, segment: SegmentId) -> Sealed:
+        """Encrypt a segment's secrets to this key's owner.
+
+        Raises:
+            KeyStoreError: ``key.malformed`` for a point that agrees on no secret.
+        """
+        try:
+            box = _SUITE.encrypt(secrets.to_bytes(), self._key, info=_info(segment))
+        except ValueError:
+            raise _malformed("public") from None
+        return Sealed(key=self.key_id, box=b64encode(box))
+
+
+class SecretsOpener(Protocol):
+    """Whoever can open what was sealed in a segment's header."""
+
+    def open(self, header: Header) -> SegmentSecrets:
+        """The segment's secrets; ``evidence.segment_secrets`` where they can't be opened."""
+        ...
+
+
+class OpeningKey:
+    """The private half, which belongs on another machine than the one that writes segments."""
+
+    __slots__ = ("_private", "sealing_key")
+
+    def __init__(self, private: X25519PrivateKey) -> None:
+        self._private = private
+        self.sealing_key = SealingKey._of(private.public_key())
+
+    @classmethod
+    def generate(cls) -> OpeningKey:
+        """A new key, in memory only."""
+        return cls(X25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> OpeningKey:
+        """Read a key that `write` wrote.
+
+        Raises:
+            InputError: ``input.missing_file`` or ``input.unreadable``.
+            KeyStoreError: ``key.permissions`` where others could read it, ``key.malformed``.
+        """
+        with os.fdopen(open_plain(path), "rb") as stream:
+            found = os.fstat(stream.fileno())
+            if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
+                raise KeyStoreError(
+                    "key.permissions",
+                    f"Others could read the key file {path}.",
+                    f"Treat the key as lost, or own it and run: chmod 600 {path}",
+                )
+            pem = stream.read(_MAX_PEM)
+        try:
+            private = serialization.load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise _malformed("private") from None
+        if not isinstance(private, X25519PrivateKey):
+            raise _malformed("private")
+        return cls(private)
+
+    def write(self, path: Path) -> None:
+        """Keep the key in a file with mode 0600.
+
+        Raises:
+            StorageError: ``storage.exists`` where there is one; nothing is overwritten.
+        """
+        pem = self._private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        write_new(path, pem, mode=0o600)
+
+    def open(self, header: Header) -> SegmentSecrets:
+        """The secrets in a segment's header.
+
+        Raises:
+            SegmentError: ``evidence.segment_secrets`` if they are another key's or another segment's.
+        """
+        if header.secrets.key != self.sealing_key.key_id:
+            raise _closed("they are sealed to another key")
+        try:
+            data = _SUITE.decrypt(b64decode(header.secrets.box), self._private, info=_info(header.id))
+        except (InvalidTag, ValueError, InputError):
+            raise _closed("the box doesn't open") from None
+        return SegmentSecrets.from_bytes(data, header.cipher)
+
+    def __repr__(self) -> str:
+        return f"<opening key {self.sealing_key.key_id}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("an opening key is never copied out of its process")
+
+
+class OpeningKeys:
+    """Today's opening key and all former ones, as files in a folder that only its owner may enter.
+
+    Args:
+        directory: the folder; made with mode 0700 where it is missing.
+
+    Raises:
+        KeyStoreError: ``key.permissions`` where others may enter the folder.
+        StorageError: the folder can't be made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = directory.stat()
+        except OSError as error:
+            raise storage_error(error, directory) from None
+        if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+            raise KeyStoreError(
+                "key.permissions",
+                f"Others could enter the key folder {directory}.",
+                f"Own it and run: chmod 700 {directory}",
+            )
+
+    def generate(self, name: str) -> OpeningKey:
+        """Make a key and keep it; hand its public half to who writes segments from now on.
+
+        Raises:
+            KeyStoreError: ``key.exists`` or ``key.name``.
+        """
+        key, path = OpeningKey.generate(), self._path(name)
+        try:
+            key.write(path)
+        except StorageError as error:
+            if error.code == "storage.exists":
+                raise KeyStoreError(
+                    "key.exists", f"A key named {name} exists already and is kept.", "Use another name."
+                ) from None
+            raise
+        return key
+
+    def load(self, name: str) -> OpeningKey:
+        """The key of this name.
+
+        Raises:
+            KeyStoreError: ``key.missing``, ``key.name``, ``key.permissions`` or ``key.malformed``.
+        """
+        path = self._path(name)
+        if not path.exists():
+            raise KeyStoreError("key.missing", f"There is no key named {name}.", "Generate it first.")
+        return OpeningKey.load(path)
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all keys, sorted."""
+        return tuple(sorted(path.stem for path in self._directory.glob("*.pem")))
+
+    def open(self, header: Header) -> SegmentSecrets:
+        """The secrets in a segment's header, with whichever key they are sealed to.
+
+        Raises:
+            SegmentError: ``evidence.segment_secrets`` if that key is not here.
+        """
+        for key in self._all():
+            if key.sealing_key.key_id == header.secrets.key:
+                return key.open(header)
+        raise _closed("they are sealed to a key that is not in the folder")
+
+    def _all(self) -> Sequence[OpeningKey]:
+        return [OpeningKey.load(self._path(name)) for name in self.names()]
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise KeyStoreError(
+                "key.name",
+                "A key's name has characters that are not allowed.",
+                "Use up to 100 letters, digits, dots, dashes and underscores; begin with a letter or digit.",
+            )
+        return self._directory / f"{name}.pem"
+
+
+def _info(segment: SegmentId) -> bytes:
+    return f"urn:cloister:segment:v1 secrets {segment}".encode()
+
+
+def _malformed(half: str) -> KeyStoreError:
+    return KeyStoreError("key.malformed", f"This is not a sound X25519 {half} key in PEM.")
+
+
+def _closed(reason: str) -> SegmentError:
+    return SegmentError("evidence.segment_secrets", f"A segment's secrets can't be opened: {reason}.")
