@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from cloister.evidence.verifier import CHECK_IDS
+from tests.evidence.authority import Authority, make_authority
 from tests.system.bare_environment import ROOT, install
 from tests.system.conftest import MainJob
 
 PAGE = ROOT / "docs" / "how-to" / "verify-a-receipt.md"
 _BLOCK = re.compile(r"```(sh|text)\n(.*?)```", re.DOTALL)
+_ASK = re.compile(r"curl .* --data-binary @(\S+) -o (\S+) https://\S+")
 _INSTALL = re.compile(r"(\S+)/bin/pip install (.+)")
 _ELLIPSIS = re.compile(r"(?:\\ )*\\\.\\\.\\\.")
 
@@ -32,17 +34,14 @@ def blocks() -> Iterator[tuple[str, str]]:
             yield text, shown if following == "text" else ""
 
 
-def follow(commands: str, folder: Path) -> str:
-    """Type the commands; what would be fetched is linked."""
-    printed = []
+def follow(block: str, folder: Path, authority: Authority) -> str:
+    """Type a block of commands; what would be fetched from elsewhere is linked, or answered here."""
+    printed, commands = [], ""
     environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}", "HOME": str(folder)}
-    for command in commands.replace("\\\n", " ").splitlines():
-        installing = _INSTALL.fullmatch(command)
-        if installing:
-            install(*shlex.split(installing[2]), folder / installing[1])
-            continue
+
+    def type_in() -> None:
         done = subprocess.run(
-            ["bash", "-c", command],
+            ["bash", "-c", commands],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -52,6 +51,19 @@ def follow(commands: str, folder: Path) -> str:
         )
         assert done.stderr == ""
         printed.append(done.stdout)
+
+    for line in block.splitlines(keepends=True):
+        installing, asking = _INSTALL.fullmatch(line.strip()), _ASK.fullmatch(line.strip())
+        if not installing and not asking:
+            commands += line
+            continue
+        type_in()
+        commands = ""
+        if installing:
+            install(*shlex.split(installing[2]), folder / installing[1])
+        if asking:
+            (folder / asking[2]).write_bytes(authority.answer((folder / asking[1]).read_bytes()))
+    type_in()
     return "".join(printed)
 
 
@@ -63,7 +75,9 @@ def followed(main_job: MainJob, tmp_path_factory: pytest.TempPathFactory) -> lis
     for name in ("receipt.json", "model.safetensors"):
         shutil.copy(given / name, folder)
     shutil.copytree(main_job.outcome.trust, folder / "trust")
-    return [(commands, follow(commands, folder), shown) for commands, shown in blocks()]
+    authority = make_authority(folder / "authority")
+    (folder / "authority-root.pem").write_bytes(authority.root)
+    return [(commands, follow(commands, folder, authority), shown) for commands, shown in blocks()]
 
 
 def test_every_command_of_the_page_prints_what_the_page_says(followed: list[tuple[str, str, str]]) -> None:
