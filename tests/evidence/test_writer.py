@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -175,3 +176,17 @@ def test_a_writer_interrupted_after_the_log_answered_goes_on_from_what_the_log_h
         assert isinstance(closed, JobClosed)
         assert (closed.sequence, closed.statements) == (1, 2)
     assert len(log.extract(JOB_ID).entries) == (1 if closing else 2)
+
+
+def test_a_chain_whose_places_were_edited_is_not_continued(
+    tmp_path: Path, log: EvidenceLog, signer: Signer, clock: Clock
+) -> None:
+    writer = StatementWriter(log, signer, "north", JOB_ID, clock)
+    for _ in range(3):
+        writer.write(Violation, [SUBJECT], **VIOLATION)
+    with sqlite3.connect(tmp_path / "l") as database:
+        database.execute("UPDATE evidence_entries SET position = 9 WHERE idx = 1")
+    database.close()
+    with pytest.raises(EvidenceError) as caught:
+        StatementWriter(log, signer, "north", JOB_ID, clock)
+    assert caught.value.code == "evidence.log_mismatch"

@@ -21,7 +21,7 @@ from cloister.core.clock import Clock, format_time
 from cloister.core.hashes import Sha256, sha256_hex
 from cloister.core.keys import Signer
 from cloister.evidence.envelope import Envelope
-from cloister.evidence.errors import EvidenceError
+from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.extract import log_owner
 from cloister.evidence.log import EvidenceLog, LogEntry
 from cloister.evidence.predicates import JobClosed, Predicate
@@ -134,14 +134,19 @@ class StatementWriter:
         self._previous: Sha256 | None = None
         self._closed = False
         self._recorded_at = ""
-        earlier = self._log.extract(self._job_id).entries
-        if earlier:
-            last = earlier[-1].envelope
-            self._sequence = len(earlier)
-            self._previous = last.payload_sha256
-            newest = open_statement(last).predicate
+        last = self._log.last(self._job_id)
+        if last is not None:
+            newest = open_statement(last.envelope).predicate
+            self._sequence = newest.sequence + 1
+            self._previous = last.envelope.payload_sha256
             self._closed = isinstance(newest, JobClosed)
             self._recorded_at = newest.recorded_at
+        if self._sequence != self._log.length(self._job_id):
+            raise LogError(
+                "evidence.log_mismatch",
+                f"The newest statement of job {self._job_id} doesn't have the place it states.",
+                "Somebody edited the log's database; restore a copy.",
+            )
         self._in_step = True
 
     def _write(

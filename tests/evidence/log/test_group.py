@@ -56,12 +56,12 @@ def run(backend: Backend, tickets: dict[str, Ticket]) -> dict[str, BaseException
             ended[name] = error
 
     threads = []
-    for name in tickets:
+    for name, own in tickets.items():
         thread = threading.Thread(target=submit, args=(name,))
         thread.start()
         threads.append(thread)
         assert backend.begun.wait(20)
-        while len(threads) > 1 and tickets[name] not in backend.group._waiting and thread.is_alive():
+        while len(threads) > 1 and own not in backend.group._waiting and thread.is_alive():
             time.sleep(0.001)
     backend.go_on.set()
     for thread in threads:

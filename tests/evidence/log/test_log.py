@@ -322,7 +322,7 @@ def test_entries_come_in_order_block_by_block(place: Place, signer: Signer) -> N
         "INSERT INTO evidence_entries VALUES (-1, 'job', -1, x'7b7d')",
         f"UPDATE evidence_nodes SET hash = {ZEROS} WHERE id = 1060",
         "UPDATE evidence_nodes SET hash = x'00' WHERE id = 1061",
-        "DELETE FROM evidence_nodes WHERE id = 1023",
+        "DELETE FROM evidence_nodes WHERE id = 511",
     ],
 )
 def test_an_edit_anywhere_is_found_when_the_whole_log_is_read(
