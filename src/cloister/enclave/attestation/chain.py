@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.utils import CryptographyDeprecationWarning
 
 from cloister.enclave.attestation.snp import KEY_VCEK, KEY_VLEK, SnpReport, Tcb, milan_tcb, turin_tcb
 from cloister.enclave.attestation.trust import ProductLine, TrustedRoot, TrustStore
 from cloister.enclave.errors import AttestationError
+from cloister.evidence.pki.certificates import UNREADABLE, whole_signature
 
 AMD = "1.3.6.1.4.1.3704.1"
 OID_BOOT_LOADER = f"{AMD}.3.1"
@@ -39,17 +41,6 @@ CHAIN_LENGTH = 3
 PSS_SALT_BYTES = 48
 RSA_BITS = 4096
 _MAX_CERTIFICATE_BYTES = 8 * 1024
-
-# All that the library raises for a certificate it can't read; it parses most fields when they are first used.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 
 # Every VCEK and VLEK carries serial number 0; the library warns of it on each load.
 warnings.filterwarnings(
@@ -105,11 +96,11 @@ def load_certificate(der: bytes) -> x509.Certificate:
     """
     try:
         certificate = x509.load_der_x509_certificate(der[: _MAX_CERTIFICATE_BYTES + 1])
-        same = certificate.public_bytes(serialization.Encoding.DER) == der and _whole_signature(
-            certificate, der
+        same = certificate.public_bytes(serialization.Encoding.DER) == der and whole_signature(
+            certificate.signature, der
         )
         _read_all_fields(certificate)
-    except _UNREADABLE:
+    except UNREADABLE:
         same = False
     if not same:
         raise AttestationError("attestation.malformed", "A certificate is not strict DER of a known kind.")
@@ -210,15 +201,6 @@ def verify_endorsed_chip(report: SnpReport, chain: Chain) -> None:
         raise AttestationError("attestation.chip_id", "Report and endorsement name different chips.")
 
 
-def _whole_signature(certificate: x509.Certificate, der: bytes) -> bool:
-    """The signature, which ends a certificate, is a BIT STRING of whole octets.
-
-    The byte before it counts unused bits. It is not signed, and the library takes other values than 0 where
-    the last bits happen to be zero: one certificate would have several byte forms.
-    """
-    return der.endswith(b"\0" + certificate.signature)
-
-
 def _read_all_fields(certificate: x509.Certificate) -> None:
     certificate.public_key()
     _ = (
@@ -233,11 +215,26 @@ def _read_all_fields(certificate: x509.Certificate) -> None:
 
 
 def _verify_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
-    key = issuer.public_key()
     parameters = certificate.signature_algorithm_parameters
-    signed, signature = certificate.tbs_certificate_bytes, certificate.signature
     if not isinstance(certificate.signature_hash_algorithm, hashes.SHA384):
         raise _algorithm()
+    verify_vendor_signature(
+        issuer.public_key(), parameters, certificate.signature, certificate.tbs_certificate_bytes
+    )
+
+
+def verify_vendor_signature(key: PublicKeyTypes, parameters: object, signature: bytes, signed: bytes) -> None:
+    """Check a signature that a vendor's key made, as AMD's are: RSASSA-PSS or ECDSA, with SHA-384.
+
+    Args:
+        key: the issuer's.
+        parameters: what the signature says of its algorithm; the key's size, the hash and the salt are fixed.
+        signature: as the certificate carries it.
+        signed: the bytes it covers.
+
+    Raises:
+        AttestationError: attestation.algorithm or attestation.chain.
+    """
     try:
         if isinstance(key, rsa.RSAPublicKey) and isinstance(parameters, padding.PSS):
             if key.key_size != RSA_BITS:
