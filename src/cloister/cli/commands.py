@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cloister.cli import audit
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
@@ -54,6 +56,7 @@ def attach(app: typer.Typer) -> None:
         help="Check the sites' data against its schema and print what a manifest needs: sizes and hashes.",
         epilog="Example:  cloister data examples/heart/job.yaml --data DIR",
     )(_data)
+    audit.attach(app)
     app.callback()(_version)
 
 

@@ -25,6 +25,7 @@ from cloister.evidence.custody.bundle import (
     exported_entry,
     signed_bytes,
 )
+from cloister.evidence.envelope import decode_envelope
 from cloister.evidence.errors import AuditError
 from cloister.evidence.extract import ProvenEntry, log_owner, log_stream
 from cloister.evidence.predicates import Export, ExportSelection
@@ -57,11 +58,15 @@ def select(log: EvidenceLog, selection: ExportSelection) -> ExportedLog:
             entries=tuple(exported_entry(one) for one in extract.entries),
         )
     head = log.checkpoint()
-    envelopes = log.envelopes()[: head.size]
-    times = [open_statement(one).predicate.recorded_at for one in envelopes]
+    times = [
+        open_statement(decode_envelope(one.data)).predicate.recorded_at for one in log.entries(0, head.size)
+    ]
     span = _span(times, cast(str, selection.start), cast(str, selection.end))
-    shown = range(max(span.start - 1, 0), min(span.end + 1, head.size))
-    proven = (ProvenEntry(index, envelopes[index], log.inclusion_proof(index, head.size)) for index in shown)
+    shown = log.entries(max(span.start - 1, 0), min(span.end + 1, head.size))
+    proven = (
+        ProvenEntry(one.index, decode_envelope(one.data), log.inclusion_proof(one.index, head.size))
+        for one in shown
+    )
     return ExportedLog(
         checkpoint=head.encode(),
         previous=_previous(log, stated, head.size),

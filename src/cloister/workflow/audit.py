@@ -1,0 +1,287 @@
+"""Audits of a workspace's parties: exports, regulatory reports, and who read or exported what.
+
+Rules kept here:
+
+1. What is handed over was stated before, in the log of each party it comes from: who, why, and which bundle.
+2. Several parties' logs may lie on one machine; one of them exports and signs, and each states it for itself.
+3. A report rests on an export that was made for it, or that somebody handed in, and that verified.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from cloister.core.clock import Clock, format_time
+from cloister.core.errors import InputError
+from cloister.evidence import EvidenceLog, Role, Trust, TrustEntry
+from cloister.evidence.custody import decode_bundle, verify_bundle
+from cloister.evidence.custody.access import Accessed, AccessRecord, Action, Actor, accesses
+from cloister.evidence.custody.export import compose_bundle
+from cloister.evidence.errors import AuditError
+from cloister.evidence.predicates import ExportSelection
+from cloister.evidence.regulation import Assessment, RegulationId, assess
+from cloister.workflow.party import Party
+from cloister.workflow.workspace import Workspace
+
+KEEPERS: Final = (Role.HUB, Role.SITE)
+"""The roles that keep a log."""
+BEGINNING: Final = "1970-01-01T00:00:00.000000Z"
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """What an auditor asks for.
+
+    Attributes:
+        selection: One job, or a span of time.
+        party: The only party to export from, as ``(role, name)``; None for all in the workspace.
+        recipient: For whom the export is made.
+    """
+
+    selection: ExportSelection
+    party: tuple[Role, str] | None
+    recipient: str
+
+
+def operating_system_user() -> str:
+    """The account this process runs under, which nobody can choose on the command line."""
+    number = os.getuid()
+    try:
+        return f"{pwd.getpwuid(number).pw_name} (uid {number})"
+    except KeyError:
+        return f"uid {number}"
+
+
+def job_selection(job_id: str) -> ExportSelection:
+    """Select one job.
+
+    Raises:
+        InputError: The id isn't a UUID.
+    """
+    try:
+        return ExportSelection(job_id=job_id.lower(), start=None, end=None)
+    except ValueError:
+        raise InputError(
+            "input.syntax",
+            "A job's id is a UUID, 32 hex digits in five groups.",
+            "Look it up in the receipt or the job's report.",
+        ) from None
+
+
+def period_selection(start: str | None, end: str | None, clock: Clock) -> ExportSelection:
+    """Select what was logged from ``start`` on, up to but without ``end``.
+
+    Args:
+        start: A date, or a time with its zone; None for the beginning.
+        end: Likewise; None for now.
+        clock: Says what now is.
+
+    Raises:
+        InputError: One of them is no date or time, or they don't make a period.
+    """
+    begin = BEGINNING if start is None else _moment(start)
+    stop = format_time(clock()) if end is None else _moment(end)
+    if begin >= stop:
+        raise InputError(
+            "input.syntax", "The period ends before it begins.", "A period lasts up to but without its end."
+        )
+    return ExportSelection(job_id=None, start=begin, end=stop)
+
+
+def _moment(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            "input.syntax",
+            "A period's bound is not a date or time.",
+            "Write 2026-11-21, which is midnight UTC, or 2026-11-21T14:00:00Z.",
+        ) from None
+    if moment.tzinfo is None and len(text) <= len("2026-11-21"):
+        moment = moment.replace(tzinfo=UTC)
+    return format_time(moment)
+
+
+def log_keepers(workspace: Workspace) -> tuple[Party, ...]:
+    """The parties in a workspace that have begun a log: hubs, then sites, by name."""
+    return tuple(
+        workspace.party(role.value, begun.parent.name)
+        for role in KEEPERS
+        for begun in sorted((workspace.root / "parties" / role.value).glob("*/log.begun"))
+    )
+
+
+def named_party(text: str) -> tuple[Role, str]:
+    """Read ``<role>/<name>``.
+
+    Raises:
+        InputError: It is something else, or of a role that keeps no log.
+    """
+    role, _, name = text.partition("/")
+    if role not in KEEPERS or not name:
+        raise InputError("input.syntax", "A party is named as hub/<name> or site/<name>.")
+    return Role(role), name
+
+
+def own_trust(workspace: Workspace) -> Trust:
+    """The keys of the workspace's own parties: good for looking at one's own logs, not for an outsider."""
+    return Trust(
+        TrustEntry(Role(one.role), one.name, one.signer.public_key.pem.encode())
+        for one in log_keepers(workspace)
+    )
+
+
+def keeper(workspace: Workspace, party: tuple[Role, str]) -> Party:
+    """The party of this role and name.
+
+    Raises:
+        AuditError: There is none with a log in the workspace.
+    """
+    for one in log_keepers(workspace):
+        if (one.role, one.name) == party:
+            return one
+    raise AuditError(
+        "evidence.export_refused",
+        f"There is no log of {party[0].value}/{party[1]} in this workspace.",
+        "Name another party, or its workspace.",
+    )
+
+
+def export_audit(
+    workspace: Workspace, request: AuditRequest, actor: Actor, clock: Clock, action: Action = "export"
+) -> bytes:
+    """Make an export and state it in each log it comes from. It may be handed over when this returns.
+
+    Args:
+        workspace: Holds the logs.
+        request: What is asked for.
+        actor: Who asks, and why.
+        clock: Gives the time.
+        action: What the export is made for, as the logs will state it.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        AuditError: Nothing here fits the request, or it isn't clear who exports.
+        EvidenceError: A log doesn't hold together.
+        StorageError: It can't be stated; then nothing is handed over.
+    """
+    exporter, others = _exporter(workspace, request)
+    with _opened((exporter, *others)) as logs:
+        bundle = compose_bundle(
+            export_id=str(uuid4()),
+            signer=exporter.signer,
+            clock=clock,
+            recipient=request.recipient,
+            selection=request.selection,
+            exporter=logs[0],
+            others=logs[1:],
+            credentials={},
+        )
+        given = decode_bundle(bundle).body.logs
+        for party, log in zip((exporter, *others), logs, strict=True):
+            if log.origin in given:
+                record = AccessRecord(log, party.signer, clock)
+                record.state_access(actor, action, describe(request.selection))
+                record.state_export(bundle)
+    return bundle
+
+
+def report_audit(
+    workspace: Workspace, request: AuditRequest, regulation: RegulationId, actor: Actor, clock: Clock
+) -> tuple[bytes, Assessment]:
+    """Make an export and what it tells about a regulation.
+
+    Args:
+        workspace: Holds the logs.
+        request: What the report is about.
+        regulation: The regulation.
+        actor: Who asks, and why.
+        clock: Gives the time.
+
+    Returns:
+        The bundle the report rests on, and the assessment.
+
+    Raises:
+        EvidenceError: The export doesn't verify, such as that of a job that isn't closed.
+    """
+    bundle = export_audit(workspace, request, actor, clock, action="report")
+    return bundle, assess(verify_bundle(bundle, own_trust(workspace)), regulation)
+
+
+def read_accesses(
+    workspace: Workspace, party: tuple[Role, str] | None, actor: Actor, clock: Clock
+) -> tuple[Accessed, ...]:
+    """Who read or exported what of a party's log, or of all; this reading is stated first and is in it.
+
+    Args:
+        workspace: Holds the logs.
+        party: The only party to ask; None for all.
+        actor: Who reads, and why.
+        clock: Gives the time.
+
+    Returns:
+        Every access stated, by log, oldest first.
+    """
+    chosen = log_keepers(workspace) if party is None else (keeper(workspace, party),)
+    found: list[Accessed] = []
+    with _opened(chosen) as logs:
+        for one, log in zip(chosen, logs, strict=True):
+            AccessRecord(log, one.signer, clock).state_access(actor, "read", "the record of access")
+            found.extend(accesses(log))
+    return tuple(found)
+
+
+def describe(selection: ExportSelection) -> str:
+    """A selection in words."""
+    if selection.job_id is not None:
+        return f"job {selection.job_id}"
+    return f"entries from {selection.start} up to {selection.end}"
+
+
+def _exporter(workspace: Workspace, request: AuditRequest) -> tuple[Party, tuple[Party, ...]]:
+    if request.party is not None:
+        return keeper(workspace, request.party), ()
+    parties = log_keepers(workspace)
+    hubs = [one for one in parties if one.role == Role.HUB]
+    signing = hubs if hubs else list(parties)
+    if len(signing) != 1:
+        raise AuditError(
+            "evidence.export_refused",
+            "It isn't clear which party exports." if parties else "No party in this workspace has a log.",
+            "Name it with --party." if parties else "Name the workspace in which the job ran.",
+        )
+    return signing[0], tuple(one for one in parties if one is not signing[0])
+
+
+@contextmanager
+def _opened(parties: tuple[Party, ...]) -> Iterator[tuple[EvidenceLog, ...]]:
+    with ExitStack() as stack:
+        logs: list[EvidenceLog] = []
+        for party in parties:
+            log = party.open_log()
+            stack.callback(log.close)
+            logs.append(log)
+        yield tuple(logs)
+
+
+def require_workspace(root: Path) -> Path:
+    """An audit makes no workspace.
+
+    Raises:
+        InputError: There is none.
+    """
+    if not (root / "parties").is_dir():
+        raise InputError(
+            "input.missing_file", f"There is no workspace at {root}.", "Name it with --workspace."
+        )
+    return root
