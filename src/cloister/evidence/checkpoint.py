@@ -35,6 +35,7 @@ _TIME_SIZE: Final = 8
 _ED25519_SIGNATURE_SIZE: Final = 64
 _LATEST_SECOND: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 _NAME = re.compile(r"[^\s+]{1,200}")
+_ORIGIN = re.compile(r"[^\s](?:[^\n]{0,198}[^\s])?")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 _SIGNATURE_LINE = re.compile(r"\u2014 ([^\s+]{1,200}) ([A-Za-z0-9+/]+={0,2})")
 
@@ -144,7 +145,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     if not separator or not tail.endswith("\n"):
         raise _malformed("it has no signature lines")
     lines = body.split("\n")
-    if len(lines) < 3 or "" in lines or not _NAME.fullmatch(lines[0]) or not _SIZE.fullmatch(lines[1]):
+    if len(lines) < 3 or "" in lines or not _ORIGIN.fullmatch(lines[0]) or not _SIZE.fullmatch(lines[1]):
         raise _malformed("its first lines are not origin, size and root")
     root = _decode(lines[2])
     size = int(lines[1])
@@ -157,13 +158,14 @@ def parse_checkpoint(text: str) -> Checkpoint:
     return checkpoint
 
 
-def verify_checkpoint(checkpoint: Checkpoint, origin: str, *keys: PublicKey) -> None:
+def verify_checkpoint(checkpoint: Checkpoint, origin: str, *keys: PublicKey, name: str | None = None) -> None:
     """Check that a checkpoint is of this log and signed by its key.
 
     Args:
         checkpoint: a parsed checkpoint.
         origin: the log expected.
         keys: the log's pinned key; several where the log's owner changed its key.
+        name: the name the log signs with, where that isn't its origin (as Rekor's).
 
     Raises:
         EvidenceError: ``evidence.checkpoint_unsigned`` if it is another log's or lacks the key's signature.
@@ -171,10 +173,10 @@ def verify_checkpoint(checkpoint: Checkpoint, origin: str, *keys: PublicKey) -> 
     """
     if checkpoint.origin != origin:
         raise EvidenceError("evidence.checkpoint_unsigned", "The checkpoint is another log's.")
-    message = checkpoint.note().encode("utf-8")
+    message, signer = checkpoint.note().encode("utf-8"), name or origin
     signed = False
     for key in keys:
-        for one in _lines_of(checkpoint, origin, note_key_hash(origin, key)):
+        for one in _lines_of(checkpoint, signer, note_key_hash(signer, key)):
             key.verify(one.sig, message)
             signed = True
     if not signed:
