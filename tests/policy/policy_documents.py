@@ -64,6 +64,7 @@ MANIFEST: Document = {
     },
     "output_constraints": {"allowed_outputs": ["model-weights"], "max_model_bytes": 1_000_000},
     "attestation": {"allow_simulated": True, "allowed_measurements": ["c" * 96]},
+    "evidence_log": {"without_outside_checkpoint": "refuse"},
     "incentive_terms": {
         "base_credits": 100,
         "performance_multiplier": 2.5,

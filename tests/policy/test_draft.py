@@ -18,6 +18,7 @@ from cloister.policy import (
     ManifestDraft,
     PolicyError,
     RequestDraft,
+    UnwitnessedLog,
     decide,
     load_manifest_draft,
     load_request_draft,
@@ -107,6 +108,20 @@ def test_stated_measurements_are_kept_whatever_is_installed(tmp_path: Path, new_
         "lakeview", new_signer("hospital").public_key, installed_measurement=MEASUREMENT
     )
     assert manifest.attestation.allowed_measurements == ("d" * 96,)
+
+
+def test_a_draft_that_says_nothing_of_the_log_asks_for_the_strict_rule(
+    tmp_path: Path, new_signer: NewSigner
+) -> None:
+    text = (EXAMPLES / "tumour" / "manifest.yaml").read_text()
+    rule = "evidence_log:\n  without_outside_checkpoint: allow\n"
+    path = tmp_path / "manifest.yaml"
+    for written, expected in ((text, UnwitnessedLog.ALLOW), (text.replace(rule, ""), UnwitnessedLog.REFUSE)):
+        path.write_text(written)
+        manifest = load_manifest_draft(path).for_hospital(
+            "lakeview", new_signer(expected.value).public_key, installed_measurement=MEASUREMENT
+        )
+        assert manifest.evidence_log.without_outside_checkpoint is expected
 
 
 def test_a_hospital_that_the_draft_does_not_name_gets_no_manifest(new_signer: NewSigner) -> None:

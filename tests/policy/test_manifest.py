@@ -14,7 +14,15 @@ from cloister.core.errors import InputError
 from cloister.policy import PolicyError, ProtocolManifest, decode_manifest
 
 PARTS = ("purpose_limitation", "dataset_scope", "privacy_guardrails", "success_metrics", "incentive_terms")
-OTHER_PARTS = ("document", "hospital", "output_constraints", "attestation", "validity", "version")
+OTHER_PARTS = (
+    "document",
+    "hospital",
+    "output_constraints",
+    "attestation",
+    "evidence_log",
+    "validity",
+    "version",
+)
 
 
 def refusal(document: dict[str, JSON]) -> tuple[str, ...]:
@@ -142,6 +150,9 @@ BAD_VALUES: list[tuple[str, JSON]] = [
     ("attestation.allowed_measurements", []),
     ("attestation.allowed_measurements", ["c" * 64]),
     ("attestation.allowed_measurements", "installed-release"),
+    ("evidence_log.without_outside_checkpoint", "ask"),
+    ("evidence_log.without_outside_checkpoint", None),
+    ("evidence_log.without_outside_checkpoint", True),
     ("incentive_terms.base_credits", -1),
     ("incentive_terms.base_credits", 1.5),
     ("incentive_terms.performance_multiplier", -0.5),

@@ -12,13 +12,14 @@ from cloister.core.hashes import sha256_hex
 from cloister.evidence import EvidenceError, Subject, open_statement
 from cloister.evidence.predicates import JobClosed, Violation
 from cloister.federation import AdmissionError, RefusalError
-from cloister.policy import PolicyError
+from cloister.policy import PolicyError, UnwitnessedLog
 from cloister.workflow.jobfile import load_job
 from cloister.workflow.parties import Parties, Seat, open_parties
 from cloister.workflow.workspace import Workspace, open_workspace
 from tests.system.example_job import TUMOUR
 
 JOB = load_job(TUMOUR).federation_job()
+RULES = dict.fromkeys(JOB.clients, UnwitnessedLog.ALLOW)
 
 
 def say_something(seat: Seat) -> None:
@@ -44,7 +45,7 @@ def die(root: Path, clock: Clock) -> None:
         try:
             with (
                 open_workspace(root, clock=clock) as workspace,
-                open_parties(workspace, JOB, clock=clock) as parties,
+                open_parties(workspace, JOB, RULES, clock=clock) as parties,
             ):
                 say_something(parties.hub)
                 say_something(parties.sites["northgate"])
@@ -88,7 +89,7 @@ def stop_with(error: BaseException, root: Path, clock: Clock) -> dict[str, str]:
         raise error
 
     with open_workspace(root, clock=clock) as workspace:
-        with pytest.raises(type(error)), open_parties(workspace, JOB, clock=clock) as parties:
+        with pytest.raises(type(error)), open_parties(workspace, JOB, RULES, clock=clock) as parties:
             state_and_stop(parties)
         assert not list((root / "open").iterdir())
         return endings(workspace)
@@ -124,7 +125,7 @@ def test_a_completed_job_is_completed_for_those_who_took_part_to_the_end(
     tmp_path: Path, clock: Clock
 ) -> None:
     with open_workspace(tmp_path, clock=clock) as workspace:
-        with open_parties(workspace, JOB, clock=clock) as parties:
+        with open_parties(workspace, JOB, RULES, clock=clock) as parties:
             for seat in parties.seats:
                 say_something(seat)
             parties.left("lakeview", "refused")

@@ -14,6 +14,7 @@ from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter, Subje
 from cloister.evidence.predicates import BudgetSpend, DataCommitment
 from cloister.evidence.transcript import SampledGaussian, event_to_json
 from cloister.health import FederatedData, load_source, prepare_source
+from cloister.policy import UnwitnessedLog
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded, LedgerError
 from cloister.privacy.ledger import BudgetLedger, Purpose
@@ -203,6 +204,7 @@ def test_a_log_that_was_made_but_not_marked_is_marked_when_it_is_next_opened(wor
 
 def spend(workspace: Workspace, site: Party, clock: Clock, job: str = JOB) -> None:
     """Let a site spend budget on its dataset, and state it as it does in a job."""
+    site.agree_on_log(UnwitnessedLog.ALLOW)
     event = SampledGaussian(0.5, 8.0, 1)
     with workspace.ledger(site, DATASET, delta=1e-4) as ledger, site.open_log() as log:
         reservation = ledger.reserve(

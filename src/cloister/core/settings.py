@@ -43,6 +43,10 @@ class Settings(BaseSettings):
         pkcs11_library: the PKCS#11 module of the token that keeps the keys; none keeps them in files.
         pkcs11_token: the token's label.
         pkcs11_pin_file: the file with the token's PIN.
+        log_database: URL of the PostgreSQL database that holds the logs, each in its own schema; none keeps
+            each in a file.
+        held_checkpoints: a folder in which others publish the checkpoints that they hold of the logs here, as
+            ``*.note`` files; it is to be filled from off this machine.
     """
 
     model_config = SettingsConfigDict(
@@ -57,6 +61,8 @@ class Settings(BaseSettings):
     pkcs11_library: Path | None = None
     pkcs11_token: str | None = None
     pkcs11_pin_file: Path | None = None
+    log_database: str | None = None
+    held_checkpoints: Path | None = None
 
 
 def load_settings(arguments: Mapping[str, object], *, file: Path | None = None) -> Settings:

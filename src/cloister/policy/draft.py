@@ -7,6 +7,7 @@ Rules kept here:
 - Every hospital gets a manifest of its own, with its own dataset, and signs it itself.
 - A manifest's id follows from the agreement's id and the hospital (UUID version 5, RFC 9562), so that
   the same agreement gives the same ids wherever it is filled in.
+- A draft that says nothing of the evidence log asks for the strict rule, and the signed manifest says so.
 - The word ``installed-release`` among the measurements stands for the code installed where the manifest
   is signed, and nowhere else; the signed manifest always holds the number.
 """
@@ -40,6 +41,7 @@ from cloister.policy.fields import (
 from cloister.policy.manifest import (
     AttestationTerms,
     DatasetScope,
+    EvidenceLogTerms,
     Hospital,
     IncentiveTerms,
     OutputConstraints,
@@ -49,6 +51,7 @@ from cloister.policy.manifest import (
     PurposeLimitation,
     SharedScope,
     SuccessMetrics,
+    UnwitnessedLog,
     Validity,
 )
 from cloister.policy.request import (
@@ -92,6 +95,7 @@ class ManifestDraft(Section):
     success_metrics: SuccessMetrics
     output_constraints: OutputConstraints
     attestation: DraftAttestation
+    evidence_log: EvidenceLogTerms = EvidenceLogTerms(without_outside_checkpoint=UnwitnessedLog.REFUSE)
     incentive_terms: IncentiveTerms
     validity: Validity
 
@@ -153,6 +157,7 @@ class ManifestDraft(Section):
             attestation=AttestationTerms(
                 allow_simulated=terms.allow_simulated, allowed_measurements=measurements
             ),
+            evidence_log=self.evidence_log,
             incentive_terms=self.incentive_terms,
             validity=self.validity,
         )

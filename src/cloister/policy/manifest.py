@@ -3,8 +3,8 @@
 Rules kept here:
 
 - Five parts are required: purpose limitation, dataset scope, privacy guardrails, success metrics and
-  incentive terms. So are the output constraints, the attestation terms and the validity. Nothing has
-  a default: what isn't written isn't agreed.
+  incentive terms. So are the output constraints, the attestation terms, the terms of the evidence log and
+  the validity. Nothing has a default: what isn't written isn't agreed.
 - A manifest is signed over its RFC 8785 canonical JSON in a DSSE envelope, by the key that it names.
   The signature and the hash are outside of the document that they cover.
 - A purpose can't be allowed and prohibited at once; a range can't end before it starts.
@@ -205,6 +205,24 @@ class AttestationTerms(Section):
     allowed_measurements: Measurements
 
 
+class UnwitnessedLog(StrEnum):
+    """Whether a party may write on in a log of which nobody off its machine holds a checkpoint."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
+class EvidenceLogTerms(Section):
+    """What the hospital asks of the logs that the job is stated in: the hub's and its own.
+
+    Attributes:
+        without_outside_checkpoint: What to do where no checkpoint of a log is held off its machine. Then an
+            older copy of the log, restored from a backup, can't be told from the newest one.
+    """
+
+    without_outside_checkpoint: Annotated[UnwitnessedLog, Field(strict=False)]
+
+
 class IncentiveTerms(Section):
     """What a verified improvement is worth, and to whom it goes."""
 
@@ -239,6 +257,7 @@ class ProtocolManifest(SignedDocument):
     success_metrics: SuccessMetrics
     output_constraints: OutputConstraints
     attestation: AttestationTerms
+    evidence_log: EvidenceLogTerms
     incentive_terms: IncentiveTerms
     validity: Validity
 

@@ -31,6 +31,7 @@ from cloister.policy import (
     PolicyError,
     ProtocolManifest,
     TrainingRequest,
+    UnwitnessedLog,
     decide,
     decide_job,
     job_terms,
@@ -51,6 +52,14 @@ class Agreement:
     manifest_envelopes: Mapping[str, Envelope]
     request: TrainingRequest
     request_envelope: Envelope
+
+    @property
+    def log_rules(self) -> Mapping[str, UnwitnessedLog]:
+        """What each site's manifest says about opening a log that nobody off its machine has seen."""
+        return {
+            site: manifest.evidence_log.without_outside_checkpoint
+            for site, manifest in self.manifests.items()
+        }
 
 
 def load_data(spec: JobSpec, data_dir: Path | None) -> FederatedData:

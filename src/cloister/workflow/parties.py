@@ -7,7 +7,7 @@ job is marked in the workspace as long as its chains are open, and who opens the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,7 +16,7 @@ from cloister.core.clock import Clock
 from cloister.core.errors import StorageError
 from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter
 from cloister.federation import FederationJob, RefusalError
-from cloister.policy import PolicyError
+from cloister.policy import PolicyError, UnwitnessedLog
 from cloister.privacy import BudgetExceeded
 from cloister.workflow.party import Party
 from cloister.workflow.workspace import Workspace
@@ -75,29 +75,38 @@ class Parties:
 
 
 @contextmanager
-def open_parties(workspace: Workspace, job: FederationJob, *, clock: Clock) -> Iterator[Parties]:
+def open_parties(
+    workspace: Workspace, job: FederationJob, rules: Mapping[str, UnwitnessedLog], *, clock: Clock
+) -> Iterator[Parties]:
     """Open the logs of a job's parties, and close their chains if the job doesn't complete.
 
     Args:
         workspace: Holds keys and logs.
         job: Names the sites.
+        rules: What each site's manifest says about a log of which nobody off its machine holds a checkpoint;
+            for the hub's log the strictest holds.
         clock: Gives the statements' time.
 
     Yields:
         The parties. Whoever completes the job calls ``close("completed")``.
 
     Raises:
+        LogError: A log is older than somebody has seen it, or nobody has and a manifest doesn't allow that.
         StorageError: ``storage.exists`` if a party has stated something about a job of this id before.
     """
     with ExitStack() as opened:
 
-        def seat(role: str, name: str) -> Seat:
+        def seat(role: str, name: str, rule: UnwitnessedLog) -> Seat:
             party = workspace.party(role, name)
+            party.agree_on_log(rule)
             log = party.open_log()
             opened.callback(log.close)
             return Seat(party, log, StatementWriter(log, party.signer, name, job.job_id, clock))
 
-        parties = Parties(hub=seat("hub", HUB), sites={site: seat("site", site) for site in job.clients})
+        parties = Parties(
+            hub=seat("hub", HUB, _strictest(rules[site] for site in job.clients)),
+            sites={site: seat("site", site, rules[site]) for site in job.clients},
+        )
         _require_unused(parties, job)
         workspace.open_jobs.begin(job.job_id, [seat.party for seat in parties.seats])
         try:
@@ -108,6 +117,10 @@ def open_parties(workspace: Workspace, job: FederationJob, *, clock: Clock) -> I
             workspace.open_jobs.end(job.job_id)
             raise
         workspace.open_jobs.end(job.job_id)
+
+
+def _strictest(rules: Iterable[UnwitnessedLog]) -> UnwitnessedLog:
+    return UnwitnessedLog.REFUSE if UnwitnessedLog.REFUSE in set(rules) else UnwitnessedLog.ALLOW
 
 
 def _require_unused(parties: Parties, job: FederationJob) -> None:

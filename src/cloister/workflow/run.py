@@ -124,7 +124,7 @@ def _run(
         watch(Stage(f"reading {spec.file.data.source}"))
         data = load_data(spec, data_dir)
         agreement = sign_agreement(spec, workspace, clock=clock)
-        parties = opened.enter_context(open_parties(workspace, job, clock=clock))
+        parties = opened.enter_context(open_parties(workspace, job, agreement.log_rules, clock=clock))
         watch(Stage("asking each hospital"))
         admit(agreement, job, data, parties.writers, clock=clock)
         goal = common_goal(agreement.manifests)
@@ -136,6 +136,7 @@ def _run(
                     parties.sites[site].party,
                     agreement.manifests[site].dataset_scope.name,
                     delta=agreement.manifests[site].privacy_guardrails.delta_budget,
+                    log=parties.sites[site].log,
                 )
             )
             for site in job.clients

@@ -4,6 +4,7 @@
 
     <root>/parties/<role>/<name>/keys/      signing key, 0600
     <root>/parties/<role>/<name>/log.sqlite the party's evidence log
+    <root>/parties/<role>/<name>/log.rule   whether that log may be opened where nobody elsewhere has seen it
     <root>/parties/<role>/<name>/held/      checkpoints of other parties' logs that the party holds
     <root>/parties/site/<name>/budget/      one ledger per dataset, outside every job's folder
     <root>/simulated-vendor/                the maker of the sites' simulated chips
@@ -25,7 +26,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -36,12 +37,12 @@ from cloister.core.hashes import Sha256
 from cloister.core.keys import open_key_store
 from cloister.core.settings import Settings
 from cloister.enclave.attestation.simulator import SimulatedVendor
-from cloister.evidence import open_statement
+from cloister.evidence import EvidenceLog, open_statement
 from cloister.evidence.predicates import BudgetSpend, DataCommitment
 from cloister.privacy.errors import LedgerError
 from cloister.privacy.ledger import BudgetLedger
 from cloister.workflow.open_jobs import OpenJobs
-from cloister.workflow.party import Party
+from cloister.workflow.party import LogPlaces, Party
 
 _STAGING = ".unfinished-"
 
@@ -60,7 +61,10 @@ class Workspace:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         store = open_key_store(self.settings, folder / "keys", owner=f"{role}/{name}")
         signer = store.load(role) if role in store.names() else store.generate(role)
-        return Party(name=name, role=role, signer=signer, folder=folder)
+        places = LogPlaces(
+            self.settings.log_database, self.settings.held_checkpoints, neighbours=self.root / "parties"
+        )
+        return Party(name=name, role=role, signer=signer, folder=folder, places=places)
 
     def simulated_vendor(self, clock: Clock) -> SimulatedVendor:
         """Return the workspace's own maker of simulated chips; its root says what it is."""
@@ -68,13 +72,16 @@ class Workspace:
         folder.mkdir(exist_ok=True, mode=0o700)
         return SimulatedVendor.open(folder, clock)
 
-    def ledger(self, site: Party, dataset: str, *, delta: float) -> BudgetLedger:
+    def ledger(
+        self, site: Party, dataset: str, *, delta: float, log: EvidenceLog | None = None
+    ) -> BudgetLedger:
         """Open a site's budget ledger for one dataset, creating it if the dataset is new to the site.
 
         Args:
             site: The site that owns the dataset.
             dataset: The name the hospital's manifest declares for the dataset.
             delta: Delta at which the dataset's epsilon is stated, as its manifest says.
+            log: The site's log where it is open already; else it is opened to be read.
 
         Raises:
             LedgerError: ``ledger.missing`` although the site's log shows spending on this dataset,
@@ -82,7 +89,8 @@ class Workspace:
             EvidenceError: The site's log doesn't hold together, or holds what this version can't read.
         """
         path = site.folder / "budget" / f"{dataset}.sqlite"
-        stated = _stated_heads(site, dataset)
+        with nullcontext(log) if log else site.open_log() as opened:
+            stated = _stated_heads(opened, dataset)
         if path.exists():
             ledger = BudgetLedger.open(path, dataset)
             try:
@@ -197,16 +205,14 @@ def _require_whole(ledger: BudgetLedger, stated: Sequence[Sha256], site: Party) 
         )
 
 
-def _stated_heads(site: Party, dataset: str) -> tuple[Sha256, ...]:
+def _stated_heads(log: EvidenceLog, dataset: str) -> tuple[Sha256, ...]:
     """Every head of a dataset's ledger that the site's own log states, oldest first.
 
     A spend doesn't name its dataset; the job's data commitment, which the site wrote before it, does.
     """
     names: dict[str, str] = {}
     heads: list[Sha256] = []
-    with site.open_log() as log:
-        envelopes = log.envelopes()
-    for envelope in envelopes:
+    for envelope in log.envelopes():
         predicate = open_statement(envelope).predicate
         if isinstance(predicate, DataCommitment):
             names[predicate.job_id] = predicate.dataset_name
