@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cloister.cli import audit
+from cloister.cli import audit, log
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]
@@ -43,7 +43,7 @@ def attach(app: typer.Typer) -> None:
     )(_run)
     app.command(
         "verify",
-        help="Check a receipt, a checkpoint, a log or an audit export offline, with public keys alone.",
+        help="Check a receipt, checkpoint, log, segment or audit export offline, with public keys alone.",
         epilog="Example:  cloister verify receipt.json --trust trust/   (the model beside it is checked too)",
     )(_verify)
     app.command(
@@ -57,6 +57,8 @@ def attach(app: typer.Typer) -> None:
         epilog="Example:  cloister data examples/heart/job.yaml --data DIR",
     )(_data)
     audit.attach(app)
+    log.attach(app)
+    pki.attach(app)
     app.callback()(_version)
 
 
@@ -101,7 +103,7 @@ def _run(
 def _verify(
     artifact: Annotated[
         Path,
-        typer.Argument(help="A receipt, a checkpoint or an audit export, or the folder of a log's tiles."),
+        typer.Argument(help="A receipt, checkpoint, segment or export; or a folder of tiles or segments."),
     ],
     trust: Annotated[
         Path, typer.Option("--trust", help="Folder of pinned public keys, one folder per role.")
@@ -134,11 +136,15 @@ def _verify(
     ] = None,
     held: Annotated[
         list[Path] | None,
-        typer.Option("--held", help="A checkpoint that you kept from before; may be given again."),
+        typer.Option("--held", help="Checkpoints that you kept, of a log or segments; may be given again."),
     ] = None,
     previous: Annotated[
         list[Path] | None,
         typer.Option("--previous", help="An export made before this one; oldest first, may be given again."),
+    ] = None,
+    segment_key: Annotated[
+        Path | None,
+        typer.Option("--segment-key", help="File or folder of the private keys that segments are sealed to."),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -159,6 +165,7 @@ def _verify(
             witnesses=witnesses,
             held=tuple(held or ()),
             previous=tuple(previous or ()),
+            segment_key=segment_key,
             as_json=as_json,
             quiet=quiet,
         )

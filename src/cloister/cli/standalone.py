@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Never
 
-_KINDS: Final = ("receipt", "checkpoint", "log", "export")
+_KINDS: Final = ("receipt", "checkpoint", "log", "segment", "export")
 _MANY_OBJECTS: Final = 200_000
 _EPILOG: Final = """\
 examples:
   cloister-verify receipt.json --trust trust/                  a receipt, and the model file beside it
   cloister-verify receipt.json --trust trust/ --production     no simulated attestation
   cloister-verify north.note --trust trust/ --witnesses 2      a log's checkpoint, cosigned by two
+  cloister-verify audit/ --trust trust/ --held sink.jsonl      segments, and what was kept outside of them
   cloister-verify may.json --trust trust/ --previous april.json   an audit export, and the one before it
   cloister-verify tiles/ --trust trust/ --held old.note        a log, and that it still holds what it held
 
@@ -79,6 +80,7 @@ def _run(words: list[str]) -> int:
             witnesses=typed.witnesses,
             held=tuple(typed.held),
             previous=tuple(typed.previous),
+            segment_key=typed.segment_key,
             as_json=typed.as_json,
             quiet=typed.quiet,
         )
@@ -94,7 +96,7 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("artifact", type=Path, metavar="ARTIFACT", help="the file, or the folder of a log's tiles")
+    add("artifact", type=Path, metavar="ARTIFACT", help="the file, or a folder of tiles or segments")
     add("--trust", type=Path, required=True, metavar="DIR", help="folder of pinned public keys")
     add("--kind", choices=_KINDS, help="what it has to be; by default what its content says")
     add("--model", type=Path, metavar="FILE", help="the model file; by default the one beside the receipt")
@@ -109,7 +111,7 @@ def _parser() -> _Parser:
         action="append",
         default=[],
         metavar="FILE",
-        help="a checkpoint that you kept from before; may be given again",
+        help="checkpoints that you kept, of a log or of segments; may be given again",
     )
     add(
         "--previous",
@@ -118,6 +120,12 @@ def _parser() -> _Parser:
         default=[],
         metavar="FILE",
         help="an export made before this one, oldest first; may be given again",
+    )
+    add(
+        "--segment-key",
+        type=Path,
+        metavar="FILE",
+        help="the private key that segments are sealed to, or a folder",
     )
     add("--json", action="store_true", dest="as_json", help="print one JSON object and nothing else")
     add("--quiet", "-q", action="store_true", help="print nothing; the exit code tells")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from cloister.cli.failure import EXIT_REFUTED
 from cloister.cli.verdict import Paint, verdict_json, verdict_lines
 from cloister.core.errors import InputError
-from cloister.core.files import read_bounded
+from cloister.core.files import open_plain, read_bounded
 from cloister.evidence.artifacts import ArtifactKind, Demands, Simulation, find_kind, verify_artifact
 from cloister.evidence.trust import Trust
 from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule
@@ -25,10 +25,11 @@ from cloister.evidence.verification.acceptance import TestRandomness, TimestampR
 if TYPE_CHECKING:
     from cloister.evidence.checks import CheckRegistry
     from cloister.evidence.context import ModelArtifact
+    from cloister.evidence.segments.secrets import SecretsOpener
 
 _MAX_ARTIFACT_BYTES: Final = 256 * 1024 * 1024
 _MAX_MODEL_BYTES: Final = 8 * 1024 * 1024 * 1024
-_MAX_NOTE_BYTES: Final = 64 * 1024
+_BEGINNING: Final = 4096
 _MODEL_FILE: Final = "model.safetensors"
 
 
@@ -46,8 +47,9 @@ class VerifyOptions:
         accept_test_randomness: Accept seeded noise.
         require_timestamp: Refuse a receipt without a timestamp.
         witnesses: How many pinned witnesses must have cosigned each head of a log, or None.
-        held: Files with checkpoints held from before.
+        held: Files with checkpoints held from before, or outside the process that wrote a segment.
         previous: Files with the exports before this one, oldest first.
+        segment_key: File or folder of the private keys that open the secrets of segments.
         as_json: Print JSON.
         quiet: Print nothing; the exit code tells.
     """
@@ -63,6 +65,7 @@ class VerifyOptions:
     witnesses: int | None = None
     held: tuple[Path, ...] = ()
     previous: tuple[Path, ...] = ()
+    segment_key: Path | None = None
     as_json: bool = False
     quiet: bool = False
 
@@ -80,8 +83,9 @@ def verify_command(options: VerifyOptions) -> int:
         CloisterError: If a file that was named can't be read, or a demand has no meaning for the artifact.
     """
     artifact = options.artifact
-    content = artifact if artifact.is_dir() else read_bounded(artifact, _MAX_ARTIFACT_BYTES)
-    kind = options.kind or find_kind(content)
+    kind = options.kind or find_kind(artifact if artifact.is_dir() else _beginning(artifact))
+    streamed = artifact.is_dir() or kind is ArtifactKind.SEGMENT
+    content = artifact if streamed else read_bounded(artifact, _MAX_ARTIFACT_BYTES)
     demands = Demands(
         model=_model(options, kind),
         measurement=options.measurement,
@@ -89,8 +93,9 @@ def verify_command(options: VerifyOptions) -> int:
         test_randomness=TestRandomness.ACCEPT if options.accept_test_randomness else None,
         timestamp=TimestampRule.REQUIRED if options.require_timestamp else None,
         witnesses=options.witnesses,
-        held=tuple(_note(path) for path in options.held),
+        held=tuple(read_bounded(path, _MAX_ARTIFACT_BYTES) for path in options.held),
         previous=tuple(read_bounded(path, _MAX_ARTIFACT_BYTES) for path in options.previous),
+        segment_secrets=None if options.segment_key is None else _opener(options.segment_key),
     )
     verdict = verify_artifact(content, Trust.load(options.trust), demands, _registry, kind=kind)
     if options.as_json:
@@ -141,5 +146,12 @@ def _model(options: VerifyOptions, kind: ArtifactKind | None) -> ModelArtifact |
     return model_artifact(read_bounded(path, _MAX_MODEL_BYTES))
 
 
-def _note(path: Path) -> str:
-    return read_bounded(path, _MAX_NOTE_BYTES).decode("utf-8", "replace")
+def _beginning(path: Path) -> bytes:
+    with os.fdopen(open_plain(path), "rb") as stream:
+        return stream.read(_BEGINNING)
+
+
+def _opener(path: Path) -> SecretsOpener:
+    from cloister.evidence.segments.secrets import OpeningKey, OpeningKeys
+
+    return OpeningKeys(path) if path.is_dir() else OpeningKey.load(path)

@@ -105,7 +105,7 @@ def test_a_line_that_claims_to_be_a_pinned_witness_must_hold_though_none_is_want
 
 def test_two_roots_over_as_many_entries_are_found_with_the_checkpoint_held(parties: Parties) -> None:
     held = parties.head(root=OTHER_ROOT).encode()
-    verdict = parties.judge(parties.head().encode(), Demands(held=(held,)))
+    verdict = parties.judge(parties.head().encode(), Demands(held=(held.encode(),)))
     assert outcomes(verdict)["held-checkpoints"] == "failed"
     assert "split view" in verdict.failures[0].detail
 
@@ -123,7 +123,7 @@ def test_two_roots_over_as_many_entries_are_found_with_the_checkpoint_held(parti
 def test_what_is_held_must_be_of_this_log_and_comparable(
     held: Callable[[Parties], str], outcome: Outcome, parties: Parties
 ) -> None:
-    verdict = parties.judge(parties.head().encode(), Demands(held=(held(parties),)))
+    verdict = parties.judge(parties.head().encode(), Demands(held=(held(parties).encode(),)))
     assert verdict.checks[-1].outcome is outcome
     assert verdict.accepted is (outcome is Outcome.PASSED)
 

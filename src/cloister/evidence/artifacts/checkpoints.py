@@ -49,7 +49,7 @@ def checkpoint_facts(checkpoint: Checkpoint) -> dict[str, str]:
     return {"log": checkpoint.origin, "entries": str(checkpoint.size), "root": checkpoint.root.hex()}
 
 
-def check_held(checkpoint: Checkpoint, held: tuple[str, ...], trust: Trust) -> Check:
+def check_held(checkpoint: Checkpoint, held: tuple[bytes, ...], trust: Trust) -> Check:
     """The owner of this checkpoint never signed another root over as many entries, as far as is held.
 
     Two checkpoints of different sizes need the log, or its tiles, to be compared; they are counted.
@@ -58,7 +58,7 @@ def check_held(checkpoint: Checkpoint, held: tuple[str, ...], trust: Trust) -> C
     same = other = 0
     for note in held:
         try:
-            before = parse_checkpoint(note)
+            before = parse_checkpoint(note.decode("utf-8", "replace"))
             role, party = log_owner(before.origin)
             verify_checkpoint(before, before.origin, *trust.keys(role, party))
         except CloisterError as error:

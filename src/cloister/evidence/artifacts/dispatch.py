@@ -26,11 +26,11 @@ def verify_artifact(
     """Judge an artifact, whatever it is.
 
     Args:
-        artifact: a file's bytes, or the folder of a log's tiles.
+        artifact: a file's bytes; or a path, for the folder of a log's tiles, a segment, a folder of segments.
         trust: the pinned keys.
         demands: what has to hold besides the artifact's own checks.
         registry: gives the checks of rooms above, asked for only where the artifact is a receipt.
-        kind: what it has to be; by default what its content says.
+        kind: what it has to be; by default what its content says, which a path to a file doesn't show.
 
     Returns:
         The verdict. It never raises for a bad artifact; one of no known kind fails the check
@@ -38,26 +38,30 @@ def verify_artifact(
 
     Raises:
         DemandError: ``evidence.demand_foreign``.
+        InputError: a file that a path leads to can't be opened.
     """
     found = kind or find_kind(artifact)
-    if found is None or isinstance(artifact, Path) != (found is ArtifactKind.LOG):
-        what = "a folder without a checkpoint in it" if isinstance(artifact, Path) else "this file"
-        known = ", ".join(ArtifactKind) if found is None else found
-        return ArtifactVerdict(found, (failed("artifact-kind", f"{what} is none of: {known}"),))
+    if found is None:
+        return _unfit(None, f"this is none of: {', '.join(ArtifactKind)}")
     demands.refuse_foreign(found)
+    if found is ArtifactKind.SEGMENT:
+        from cloister.evidence.artifacts.segments import verify_segments
+
+        return verify_segments(artifact, trust, demands)
+    if isinstance(artifact, Path):
+        return _unfit(found, f"a {found.value} is a file, and this is a folder")
     if found is ArtifactKind.RECEIPT:
         from cloister.evidence.artifacts.receipts import verify_receipt
 
-        return verify_receipt(_bytes(artifact), trust, demands, registry())
+        return verify_receipt(artifact, trust, demands, registry())
     if found is ArtifactKind.EXPORT:
         from cloister.evidence.artifacts.exports import verify_export
 
-        return verify_export(_bytes(artifact), trust, demands)
+        return verify_export(artifact, trust, demands)
     from cloister.evidence.artifacts.checkpoints import verify_checkpoint_note
 
-    return verify_checkpoint_note(_bytes(artifact), trust, demands)
+    return verify_checkpoint_note(artifact, trust, demands)
 
 
-def _bytes(artifact: bytes | Path) -> bytes:
-    assert isinstance(artifact, bytes)
-    return artifact
+def _unfit(kind: ArtifactKind | None, reason: str) -> ArtifactVerdict:
+    return ArtifactVerdict(kind, (failed("artifact-kind", reason),))

@@ -17,12 +17,14 @@ class ArtifactKind(StrEnum):
     RECEIPT = "receipt"
     CHECKPOINT = "checkpoint"
     LOG = "log"
+    SEGMENT = "segment"
     EXPORT = "export"
 
 
 _BEGINNINGS: Final = (
     (ArtifactKind.RECEIPT, re.compile(rb'\s*\{\s*"body"\s*:\s*\{\s*"checkpoints"\s*:')),
     (ArtifactKind.EXPORT, re.compile(rb'\s*\{\s*"body"\s*:\s*\{\s*"claims_not_made"\s*:')),
+    (ArtifactKind.SEGMENT, re.compile(rb'\{"at":"[^"]*","kind":"open","n":1,')),
     (ArtifactKind.CHECKPOINT, re.compile(rb"[^\s]+\n[0-9]+\n[A-Za-z0-9+/=]+\n")),
 )
 
@@ -31,13 +33,15 @@ def find_kind(artifact: bytes | Path) -> ArtifactKind | None:
     """Tell what an artifact is.
 
     Args:
-        artifact: a file's bytes, or a folder.
+        artifact: how a file begins, 4 KiB or all of it, or a folder.
 
     Returns:
         Its kind, or None if it begins like none of them.
     """
     if isinstance(artifact, Path):
-        return ArtifactKind.LOG if (artifact / "checkpoint").is_file() else None
+        if (artifact / "checkpoint").is_file():
+            return ArtifactKind.LOG
+        return ArtifactKind.SEGMENT if any(artifact.glob("*.jsonl")) else None
     for kind, beginning in _BEGINNINGS:
         if beginning.match(artifact):
             return kind

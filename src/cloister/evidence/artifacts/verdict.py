@@ -15,6 +15,7 @@ from cloister.evidence.verification.acceptance import TestRandomness, TimestampR
 
 if TYPE_CHECKING:
     from cloister.evidence.context import ModelArtifact
+    from cloister.evidence.segments.secrets import SecretsOpener
 
 
 class Simulation(Enum):
@@ -35,8 +36,10 @@ class Demands:
         test_randomness: whether a receipt may rest on seeded noise.
         timestamp: whether a receipt needs a time-stamping authority's word.
         witnesses: how many of the pinned witnesses must have cosigned each head of a log.
-        held: checkpoints that the verifying party kept from before, which the artifact may not contradict.
+        held: checkpoints that the verifying party kept, each a file's bytes, which the artifact may not
+            contradict: notes of a log, or lines of a segment's sink.
         previous: the exports that the same party made before this one, oldest first.
+        segment_secrets: who opens the secrets of segments, so that their tags are computed again.
     """
 
     model: ModelArtifact | None = None
@@ -45,8 +48,9 @@ class Demands:
     test_randomness: TestRandomness | None = None
     timestamp: TimestampRule | None = None
     witnesses: int | None = None
-    held: tuple[str, ...] = ()
+    held: tuple[bytes, ...] = ()
     previous: tuple[bytes, ...] = ()
+    segment_secrets: SecretsOpener | None = None
 
     @property
     def policy(self) -> VerificationPolicy:
@@ -80,8 +84,9 @@ _APPLIES: Final[Mapping[str, frozenset[ArtifactKind]]] = MappingProxyType(
         "simulation": frozenset({ArtifactKind.RECEIPT}),
         "test_randomness": frozenset({ArtifactKind.RECEIPT}),
         "timestamp": frozenset({ArtifactKind.RECEIPT}),
-        "witnesses": frozenset(ArtifactKind),
-        "held": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
+        "witnesses": frozenset(ArtifactKind) - {ArtifactKind.SEGMENT},
+        "held": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG, ArtifactKind.SEGMENT}),
+        "segment_secrets": frozenset({ArtifactKind.SEGMENT}),
         "previous": frozenset({ArtifactKind.EXPORT}),
     }
 )
@@ -96,6 +101,7 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "witnesses": "a number of witnesses",
         "held": "checkpoints held from before",
         "previous": "earlier exports",
+        "segment_secrets": "a key to secrets of segments",
     }
 )
 
