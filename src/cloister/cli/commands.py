@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cloister.cli import audit, log
+from cloister.cli import audit, log, pki
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]

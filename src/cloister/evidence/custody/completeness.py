@@ -145,9 +145,9 @@ def check_custody(record: ExportRecord, trust: Trust) -> Check:
     for origin, log in record.bundle.body.logs.items():
         exports = [one for one in record.statements[origin] if isinstance(one.predicate, Export)]
         before = record.previous.get(origin)
-        named = before.predicate if before is not None else None
+        stated = before.predicate if before is not None else None
         if log.previous is not None and (
-            not isinstance(named, Export) or named.bundle_sha256 != log.previous.sha256
+            not isinstance(stated, Export) or stated.bundle_sha256 != log.previous.sha256
         ):
             problems.append(f"{origin}: the log doesn't state the export named as the one before")
         problems += [
@@ -164,8 +164,8 @@ def check_custody(record: ExportRecord, trust: Trust) -> Check:
         newer = exports[-1].entry.index if exports else -1
         if newer > (before.entry.index if before is not None else -1):
             problems.append(f"{origin}: a later export than the one named as the one before is stated")
-    firsts = [origin for origin, log in record.bundle.body.logs.items() if log.previous is None]
-    shown = (
-        f"the first export of {', '.join(firsts)} by its owner's word" if firsts else "none of them the first"
-    )
-    return judged("custody", problems, f"{len(record.previous)} logs name the export before; {shown}")
+    named = len(record.previous)
+    first = len(record.extracts) - named
+    told = [f"{named} logs name the export made before"] if named else []
+    told += [f"{first} logs say that this is their first"] if first else []
+    return judged("custody", problems, ", ".join(told))

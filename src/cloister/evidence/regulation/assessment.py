@@ -108,6 +108,11 @@ class ClauseAssessment:
     evidence: tuple[Finding, ...]
     attention: tuple[Finding, ...]
 
+    @property
+    def found(self) -> int:
+        """Of how many kinds that bear on the clause there are statements."""
+        return sum(bool(one.citations) for one in self.evidence)
+
     def as_json(self) -> dict[str, JSON]:
         """The clause's part of the report."""
         return {
@@ -115,6 +120,7 @@ class ClauseAssessment:
             "title": self.clause.title,
             "asks": self.clause.asks,
             "standing": self.standing.value,
+            "kinds": {"found": self.found, "bear_on_it": len(self.evidence)},
             "reason": self.clause.reason,
             "evidenced_by": [one.as_json() for one in self.evidence],
             "look_at": [one.as_json() for one in self.attention],

@@ -1,0 +1,138 @@
+"""``cloister log``: what a party's log shows to the outside: its head, consistency proofs, static tiles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
+Workspace = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        show_default="cloister-work, or CLOISTER_WORKSPACE, or cloister.toml",
+        help="Folder with the parties' logs.",
+    ),
+]
+Party = Annotated[str, typer.Option("--party", metavar="ROLE/NAME", help="Whose log: hub/NAME or site/NAME.")]
+OutFile = Annotated[Path | None, typer.Option("--out", help="Write it here; by default it is printed.")]
+
+
+def attach(app: typer.Typer) -> None:
+    """Attach the commands to the application."""
+    group = typer.Typer(no_args_is_help=True, help="Show a log's head, prove that it only grew, publish it.")
+    group.command(
+        "checkpoint",
+        help="Show the log's newest signed head, a C2SP checkpoint.",
+        epilog="Example:  cloister log checkpoint --party hub/hub --out hub.note",
+    )(_checkpoint)
+    group.command(
+        "proof",
+        help="Show the newest head with the proof that the log begins as it was at an earlier size: "
+        "what a witness asks for.",
+        epilog="Example:  cloister log proof --party site/north --from 120 --out north.request",
+    )(_proof)
+    group.command(
+        "tiles",
+        help="Write the whole log as static tiles that a plain web server can offer. Its log states that.",
+        epilog="Example:  cloister log tiles --party hub/hub --out public/ --purpose 'public mirror'",
+    )(_tiles)
+    app.add_typer(group, name="log")
+
+
+def _checkpoint(
+    party: Party,
+    out: OutFile = None,
+    workspace: Workspace = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.core.settings import load_settings
+    from cloister.workflow.audit import keeper, named_party, require_workspace
+    from cloister.workflow.workspace import open_workspace
+
+    settings = load_settings({"workspace": workspace})
+    with (
+        open_workspace(require_workspace(settings.workspace), settings=settings) as opened,
+        keeper(opened, named_party(party)).open_log() as log,
+    ):
+        head = log.checkpoint()
+    facts: dict[str, object] = {"origin": head.origin, "size": head.size, "root": head.root.hex()}
+    _hand_over(head.encode(), {**facts, "note": head.encode()}, out, as_json=as_json)
+    return 0
+
+
+def _proof(
+    party: Party,
+    old_size: Annotated[
+        int, typer.Option("--from", metavar="SIZE", min=0, help="The earlier size; 0 if none is known.")
+    ],
+    out: OutFile = None,
+    workspace: Workspace = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.core.settings import load_settings
+    from cloister.evidence.witness.continuation import Continuation
+    from cloister.workflow.audit import keeper, named_party, require_workspace
+    from cloister.workflow.workspace import open_workspace
+
+    settings = load_settings({"workspace": workspace})
+    with (
+        open_workspace(require_workspace(settings.workspace), settings=settings) as opened,
+        keeper(opened, named_party(party)).open_log() as log,
+    ):
+        head = log.checkpoint()
+        hashes = log.consistency_proof(old_size, head.size) if old_size else ()
+    request = Continuation(old_size, hashes, head).encode()
+    facts: dict[str, object] = {"origin": head.origin, "from": old_size, "to": head.size}
+    _hand_over(request, {**facts, "request": request}, out, as_json=as_json)
+    return 0
+
+
+def _tiles(
+    party: Party,
+    out: Annotated[Path, typer.Option("--out", help="The folder; a later export adds only what is new.")],
+    actor: Annotated[str | None, typer.Option("--actor", metavar="NAME", help="Who you are.")] = None,
+    role: Annotated[str, typer.Option("--role", help="In what role you ask.")] = "operator",
+    purpose: Annotated[str, typer.Option("--purpose", metavar="TEXT", help="Why.")] = "not stated",
+    workspace: Workspace = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.cli.audit import acting
+    from cloister.core.clock import system_clock
+    from cloister.core.settings import load_settings
+    from cloister.evidence.custody.access import AccessRecord
+    from cloister.evidence.log.tiles import export_tiles
+    from cloister.workflow.audit import keeper, named_party, require_workspace
+    from cloister.workflow.workspace import open_workspace
+
+    settings = load_settings({"workspace": workspace})
+    with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
+        owner = keeper(opened, named_party(party))
+        with owner.open_log() as log:
+            record = AccessRecord(log, owner.signer, system_clock)
+            record.state_access(acting(actor, role, purpose), "export", "the whole log, as static tiles")
+            head = export_tiles(log, out)
+    facts = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "folder": str(out)}
+    print(json.dumps(facts, indent=2) if as_json else f"{head.size} entries of {head.origin} are in {out}")
+    return 0
+
+
+def _hand_over(text: str, facts: dict[str, object], out: Path | None, *, as_json: bool) -> None:
+    from cloister.core.files import write_atomic
+
+    if out is not None:
+        write_atomic(out, text.encode(), mode=0o644)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    elif out is None:
+        print(text, end="")
+    else:
+        print(f"written to {out}")
