@@ -425,7 +425,9 @@ class SyntheticJob:
         self.extracts = self.play({site: self.site_steps(site) for site in self.sites}, self.hub_steps())
         return self
 
-    def play(self, of_sites: Mapping[str, list[Step]], of_hub: list[Step]) -> dict[str, LogExtract]:
+    def play(
+        self, of_sites: Mapping[str, list[Step]], of_hub: list[Step], *, failed: tuple[str, ...] = ()
+    ) -> dict[str, LogExtract]:
         """Let the parties state their steps round by round, each holding the others' checkpoints."""
         folder = f"play-{len(list(self.folder.iterdir()))}"
         (self.folder / folder).mkdir()
@@ -445,7 +447,7 @@ class SyntheticJob:
                 hub.state(_taken(todo[HUB], _through(todo[HUB], RoundAggregated, number)))
             for seat in (*sites, hub):
                 seat.state(todo[seat.party])
-                seat.writer.close("completed")
+                seat.writer.close("failed" if seat.party in failed else "completed")
             return {seat.party: self._hand_over(seat) for seat in (*sites, hub)}
 
     def _hand_over(self, seat: Seat) -> LogExtract:
@@ -457,7 +459,7 @@ class SyntheticJob:
             self.proofs[extract.origin, old, extract.checkpoint.root] = proof
         return extract
 
-    def links(self, extracts: Iterable[LogExtract]) -> list[ConsistencyLink]:
+    def links_between(self, extracts: Iterable[LogExtract]) -> list[ConsistencyLink]:
         """The links of a receipt over these extracts, as far as there are any such proofs."""
         of = {one.origin: one for one in extracts}
 
@@ -480,7 +482,7 @@ class SyntheticJob:
             "extracts": list(self.extracts.values()),
         }
         chosen = {**arguments, **replaced}
-        chosen.setdefault("consistency", self.links(chosen["extracts"]))  # type: ignore[arg-type]
+        chosen.setdefault("consistency", self.links_between(chosen["extracts"]))  # type: ignore[arg-type]
         return compose_receipt(**chosen)  # type: ignore[arg-type]
 
     def lying_site(self, site: str, lie: Lie) -> bytes:
@@ -489,19 +491,19 @@ class SyntheticJob:
         lie(steps[site])
         return self.receipt(extracts=list(self.play(steps, self.hub_steps()).values()))
 
-    def lying_hub(self, lie: Lie) -> bytes:
+    def lying_hub(self, lie: Lie, **replaced: object) -> bytes:
         """The receipt of a hub that lies from the start, with its own key, in its own log."""
+        return self.receipt(extracts=list(self.told_otherwise(lie).values()), **replaced)
+
+    def told_otherwise(self, lie: Lie) -> dict[str, LogExtract]:
+        """The logs of a job in which the hub lies from the start."""
         steps = copy.deepcopy(self.hub_steps())
         lie(steps)
-        of_sites = {one: self.site_steps(one) for one in self.sites}
-        return self.receipt(extracts=list(self.play(of_sites, steps).values()))
+        return self.play({one: self.site_steps(one) for one in self.sites}, steps)
 
     def rewriting_hub(self, lie: Lie) -> bytes:
         """The receipt of a hub that rewrites its own log afterwards, keeping only what the sites gave it."""
-        steps = copy.deepcopy(self.hub_steps())
-        lie(steps)
-        of_sites = {one: self.site_steps(one) for one in self.sites}
-        rewritten = self.play(of_sites, steps)[HUB]
+        rewritten = self.told_otherwise(lie)[HUB]
         return self.receipt(extracts=[*(self.extracts[site] for site in self.sites), rewritten])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from cloister.core.hashes import sha256_hex
 from cloister.evidence import Envelope, EvidenceLog, StatementWriter, Subject, sign_envelope
 from cloister.evidence.compliance import CLAIMS_NOT_MADE
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.extract import LogExtract, log_origin
+from cloister.evidence.extract import log_origin
 from cloister.evidence.predicates import (
     RELEASE_CONSTRAINTS,
     Evaluation,
@@ -78,25 +77,15 @@ def without_west(steps: list[Step]) -> None:
             fields["sites"] = [one for one in fields["sites"] if one["site"] != "west"]  # type: ignore[attr-defined]
 
 
-def rewritten(job: SyntheticJob, lie: Lie, name: str) -> LogExtract:
-    steps = copy.deepcopy(job.hub_steps())
-    lie(steps)
-    return job.write(Role.HUB, HUB, steps, file=name)
-
-
 def test_a_site_called_absent_has_its_log_in_the_receipt_or_there_is_none(three_sites: SyntheticJob) -> None:
-    hub = rewritten(three_sites, without_west, "erased")
-    kept = [three_sites.extracts["north"], three_sites.extracts["south"], hub]
+    told = three_sites.told_otherwise(without_west)
     with pytest.raises(EvidenceError) as refused:
-        three_sites.receipt(extracts=kept)
+        three_sites.receipt(extracts=[told["north"], told["south"], told[HUB]])
     assert refused.value.details == ("west: no extract of its log",)
 
 
 def test_a_hub_that_drops_the_log_of_a_site_called_absent_is_refused(three_sites: SyntheticJob) -> None:
-    hub = rewritten(three_sites, without_west, "dropped")
-    whole = three_sites.receipt(
-        extracts=[*(three_sites.extracts[site] for site in three_sites.sites), hub],
-    )
+    whole = three_sites.lying_hub(without_west)
 
     def drop(body: dict[str, Any]) -> None:
         log = log_origin(Role.SITE, "west")
@@ -107,7 +96,7 @@ def test_a_hub_that_drops_the_log_of_a_site_called_absent_is_refused(three_sites
             body["summary"][part].pop("west")
 
     verdict = verify(three_sites, resealed(whole, three_sites.keys["hub"], drop))
-    assert failing(verdict) == {"statements-complete"}
+    assert failing(verdict) == {"statements-complete", "log-consistency"}
     assert "west: no extract of its log" in detail(verdict, "statements-complete")
 
 
@@ -116,27 +105,23 @@ def test_a_site_that_spent_was_attested_even_if_its_updates_are_not_used(three_s
         without_west(steps)
         steps[:] = [one for one in steps if one[1].get("site") != "west"]
 
-    hub = rewritten(three_sites, lie, "unattested")
     with pytest.raises(EvidenceError) as refused:
-        three_sites.receipt(extracts=[*(three_sites.extracts[site] for site in three_sites.sites), hub])
+        three_sites.lying_hub(lie)
     assert refused.value.details == ("hub-one: 0 attestation verdicts that trust west",)
 
 
 def test_a_site_that_left_early_closes_its_log_as_failed_and_the_others_get_their_receipt(
     tmp_path: Path,
 ) -> None:
-    job = SyntheticJob(tmp_path, sites=("north", "south", "west")).run()
-    steps = job.site_steps("west")
-    begun = next(place for place, one in enumerate(steps) if one[0] is UpdateReleased)
-    job.extracts["west"] = job.write(Role.SITE, "west", steps[: begun + 1], file="left", outcome="failed")
-
-    def left(steps: list[Step]) -> None:
-        last = step(steps, RoundAggregated, 1)
-        last["updates"].pop("west")
-        last.update(weights={"north": 0.4, "south": 0.6}, absent={"west": "federation.site_lost in round 1"})
-
-    job.extracts[HUB] = rewritten(job, left, "honest-about-west")
-    assert verify(job, job.receipt()).accepted
+    job = SyntheticJob(tmp_path, sites=("north", "south", "west"))
+    of_sites, of_hub = {site: job.site_steps(site) for site in job.sites}, job.hub_steps()
+    begun = next(place for place, one in enumerate(of_sites["west"]) if one[0] is UpdateReleased)
+    del of_sites["west"][begun + 1 :]
+    last = step(of_hub, RoundAggregated, 1)
+    last["updates"].pop("west")
+    last.update(weights={"north": 0.4, "south": 0.6}, absent={"west": "federation.site_lost in round 1"})
+    extracts = job.play(of_sites, of_hub, failed=("west",))
+    assert verify(job, job.receipt(extracts=list(extracts.values()))).accepted
 
 
 def test_a_manifest_of_a_site_that_took_no_part_is_needed_too(three_sites: SyntheticJob) -> None:
@@ -208,11 +193,7 @@ def released(job: SyntheticJob, model: bytes) -> bytes:
             model_sha256=sha256_hex(model), model_bytes=len(model), weights_sha256=weights
         )
 
-    hub = rewritten(job, swap, f"released-{len(list(job.folder.iterdir()))}")
-    return job.receipt(
-        extracts=[*(job.extracts[site] for site in job.sites), hub],
-        model=ModelFile("model.safetensors", sha256_hex(model), len(model)),
-    )
+    return job.lying_hub(swap, model=ModelFile("model.safetensors", sha256_hex(model), len(model)))
 
 
 def test_a_model_of_another_form_than_what_the_sites_trained(honest_job: SyntheticJob) -> None:
@@ -305,7 +286,7 @@ def test_a_receipt_dated_long_before_a_site_closed_the_job(tmp_path: Path, hones
         extract = log.extract(JOB_ID)
     receipt = honest_job.receipt(extracts=[extract, honest_job.extracts["south"], honest_job.extracts[HUB]])
     verdict = verify(honest_job, receipt)
-    assert failing(verdict) == {"statement-order"}
+    assert failing(verdict) == {"statement-order", "log-consistency"}
     assert "dated before north closed the job" in detail(verdict, "statement-order")
 
 
@@ -323,7 +304,7 @@ def test_a_statement_about_something_it_does_not_name(tmp_path: Path, honest_job
         extracts=[*(honest_job.extracts[site] for site in honest_job.sites), extract]
     )
     verdict = verify(honest_job, receipt)
-    assert failing(verdict) == {"statement-chain"}
+    assert failing(verdict) == {"statement-chain", "log-consistency"}
     assert "about something else" in detail(verdict, "statement-chain")
 
 

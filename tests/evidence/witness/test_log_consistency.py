@@ -39,7 +39,7 @@ def context_of(job: ExchangingJob, *, trust: Trust | None = None, **replaced: ob
     data = job.receipt(**replaced)
     receipt = receipt_from_json(parse_canonical(data), data)
     return ReceiptContext(
-        receipt, {}, record_of(receipt.body), trust or job.trust, model_artifact(MODEL), VerificationPolicy()
+        receipt, b"", record_of(receipt.body), trust or job.trust, model_artifact(MODEL), VerificationPolicy()
     )
 
 
