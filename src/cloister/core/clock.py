@@ -15,8 +15,7 @@ from cloister.core.errors import InputError
 
 Clock: TypeAlias = Callable[[], datetime]
 
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
-_FORM = "%Y-%m-%dT%H:%M:%S.%fZ"
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
 
 def system_clock() -> datetime:
@@ -51,7 +50,7 @@ def parse_time(text: str) -> datetime:
     """
     if _TIME.fullmatch(text):
         try:
-            return datetime.strptime(text, _FORM).replace(tzinfo=UTC)
+            return datetime.fromisoformat(text).astimezone(UTC)
         except ValueError:
             pass
     raise InputError(
