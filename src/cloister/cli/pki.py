@@ -1,0 +1,341 @@
+"""``cloister pki``: roots, issuing authorities, certificates of parties, and revocation lists.
+
+Keys are kept where the settings say: in files, encrypted files or a PKCS#11 token.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cloister.core.keys import KeyStore
+    from cloister.evidence.pki import Certificate, RevocationList
+    from cloister.evidence.pki.book import AuthorityBook
+    from cloister.evidence.pki.issuing import Revocation
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Folder = Annotated[
+    Path, typer.Argument(help="The authority's folder: its book of what it issued and revoked.")
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write; nothing is overwritten.")]
+Name = Annotated[str, typer.Option("--name", help="What people call the authority.")]
+
+
+class Algorithm(str, Enum):  # noqa: UP042 - a choice of the command line
+    """The algorithm of a new key."""
+
+    ED25519 = "ed25519"
+    ECDSA_P256 = "ecdsa-p256-sha256"
+    ECDSA_P384 = "ecdsa-p384-sha384"
+
+
+class PartyRole(str, Enum):  # noqa: UP042
+    """The roles that an authority may vouch for."""
+
+    HUB = "hub"
+    SITE = "site"
+    DEVELOPER = "developer"
+    HOSPITAL = "hospital"
+    ENCLAVE = "enclave"
+    WITNESS = "witness"
+    AUDITOR = "auditor"
+
+
+class WhyRevoked(str, Enum):  # noqa: UP042
+    """Why a certificate is revoked."""
+
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "key-compromise"
+    CA_COMPROMISE = "ca-compromise"
+    AFFILIATION_CHANGED = "affiliation-changed"
+    SUPERSEDED = "superseded"
+    CESSATION = "cessation"
+
+
+NewKey = Annotated[Algorithm, typer.Option("--algorithm", help="Of the authority's new key.")]
+
+
+def attach(app: typer.Typer) -> None:
+    """Attach the group to the application."""
+    group = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        help="Certificates that bind a key to a party and its role: make, issue, revoke, show.",
+        epilog="Start with:  cloister pki root root/ --name 'Example root'",
+    )
+    group.command(
+        "root",
+        help="Make a root with a new key. Keep it offline: it only makes authorities and revokes them.",
+        epilog="Example:  cloister pki root root/ --name 'Example root'",
+    )(_root)
+    group.command(
+        "ca",
+        help="Make an issuing authority under a root, for the roles named and no others.",
+        epilog="Example:  cloister pki ca sites/ --root root/ --name 'Example sites' --role site",
+    )(_ca)
+    group.command(
+        "issue",
+        help="Certify a party's public key in a role, for some days. Ask first whether the key is theirs.",
+        epilog="Example:  cloister pki issue sites/ --role site --party north --key n.pem --out chain.pem",
+    )(_issue)
+    group.command(
+        "revoke",
+        help="Revoke a certificate by its serial number or file; the next revocation list says so.",
+        epilog="Example:  cloister pki revoke sites/ chain.pem --reason key-compromise",
+    )(_revoke)
+    group.command(
+        "crl",
+        help="Make the newest revocation list, to be put into revoked/ of a trust directory.",
+        epilog="Example:  cloister pki crl sites/ --out sites.crl --days 7",
+    )(_crl)
+    group.command(
+        "show",
+        help="Show certificates, a revocation list, or an authority's book.",
+        epilog="Examples:  cloister pki show chain.pem   ·   cloister pki show sites/ --json",
+    )(_show)
+    app.add_typer(group, name="pki")
+
+
+def _root(
+    folder: Folder,
+    name: Name,
+    algorithm: NewKey = Algorithm.ED25519,
+    days: Annotated[int, typer.Option(min=1, help="How long it holds.")] = 3652,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.evidence.pki.book import create_root
+
+    book = create_root(
+        folder, _store(folder), name, algorithm=algorithm.value, at=_now(), lifetime=timedelta(days=days)
+    )
+    return _print_authority(folder, book, as_json=as_json)
+
+
+def _ca(
+    folder: Folder,
+    root: Annotated[Path, typer.Option("--root", help="The root's folder.")],
+    name: Name,
+    role: Annotated[list[PartyRole], typer.Option("--role", help="May be given several times.")],
+    algorithm: NewKey = Algorithm.ED25519,
+    days: Annotated[int, typer.Option(min=1, help="How long it holds.")] = 730,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.evidence.pki.book import create_authority
+    from cloister.evidence.predicates.base import Role
+
+    book = create_authority(
+        folder,
+        _store(folder),
+        _open(root),
+        name,
+        [Role(one.value) for one in role],
+        algorithm=algorithm.value,
+        at=_now(),
+        lifetime=timedelta(days=days),
+    )
+    return _print_authority(folder, book, as_json=as_json)
+
+
+def _issue(
+    folder: Folder,
+    role: Annotated[PartyRole, typer.Option("--role", help="The party's role.")],
+    party: Annotated[str, typer.Option("--party", help="The party's name.")],
+    key: Annotated[Path, typer.Option("--key", help="The party's public key, PEM.")],
+    out: Out,
+    days: Annotated[int, typer.Option(min=1, help="How long it holds.")] = 30,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.core.files import read_bounded, write_new
+    from cloister.core.keys import PublicKey
+    from cloister.evidence.pki import load_pem_certificates
+    from cloister.evidence.predicates.base import Role
+
+    public = PublicKey.from_pem(read_bounded(key, 64 * 1024))
+    book = _open(folder)
+    chain = book.issue(public, Role(role.value), party, at=_now(), lifetime=timedelta(days=days))
+    write_new(out, chain.encode("ascii"), mode=0o644)
+    shown = _certificate(load_pem_certificates(chain)[0])
+    _print({**shown, "file": str(out)}, as_json=as_json)
+    return 0
+
+
+def _revoke(
+    folder: Folder,
+    certificate: Annotated[str, typer.Argument(help="Serial number in hex, or the certificate's file.")],
+    reason: Annotated[WhyRevoked, typer.Option("--reason", help="A stolen key is refused for all times.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.evidence.pki.issuing import Reason
+
+    book = _open(folder)
+    revoked = book.revoke(_serial(certificate), Reason(reason.value), at=_now())
+    _print(_revocation(revoked), as_json=as_json)
+    return 0
+
+
+def _crl(
+    folder: Folder,
+    out: Out,
+    days: Annotated[int, typer.Option(min=1, help="How long verifiers may use it.")] = 7,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.core.files import write_new
+    from cloister.evidence.pki import load_crl
+
+    made = _open(folder).crl(at=_now(), lifetime=timedelta(days=days))
+    write_new(out, made, mode=0o644)
+    _print({**_list(load_crl(made)), "file": str(out)}, as_json=as_json)
+    return 0
+
+
+def _show(
+    path: Annotated[
+        Path, typer.Argument(help="A certificate, a chain, a revocation list, or a book's folder.")
+    ],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.core.files import read_bounded
+    from cloister.evidence.pki import load_crl, load_pem_certificates
+    from cloister.evidence.pki.revocation import MAX_CRL_BYTES
+
+    if path.is_dir():
+        return _print_authority(path, _open(path), as_json=as_json)
+    data = read_bounded(path, MAX_CRL_BYTES)
+    if b"-----BEGIN CERTIFICATE-----" in data:
+        found = [_certificate(one) for one in load_pem_certificates(data)]
+        _print({"certificates": found}, as_json=as_json)
+    else:
+        _print(_list(load_crl(data)), as_json=as_json)
+    return 0
+
+
+def _now() -> datetime:
+    from cloister.core.clock import system_clock
+
+    return system_clock()
+
+
+def _store(folder: Path) -> KeyStore:
+    from cloister.core.keys import open_key_store
+    from cloister.core.settings import load_settings
+
+    return open_key_store(load_settings({}), folder / "keys", owner="authority")
+
+
+def _open(folder: Path) -> AuthorityBook:
+    from cloister.core.errors import InputError
+    from cloister.evidence.pki.book import open_book
+
+    if not (folder / "chain.pem").is_file():
+        raise InputError(
+            "input.missing_file",
+            f"There is no authority in {folder}.",
+            "Make one: cloister pki root, or cloister pki ca.",
+        )
+    return open_book(folder, _store(folder))
+
+
+def _serial(text: str) -> int:
+    from cloister.core.errors import InputError
+    from cloister.core.files import read_bounded
+    from cloister.evidence.pki import load_pem_certificates
+
+    path = Path(text)
+    if path.is_file():
+        return load_pem_certificates(read_bounded(path, 64 * 1024))[0].x509.serial_number
+    try:
+        return int(text, 16)
+    except ValueError:
+        raise InputError(
+            "input.syntax", "This is neither a serial number in hex nor a certificate's file."
+        ) from None
+
+
+def _certificate(certificate: Certificate) -> dict[str, object]:
+    from cloister.core.clock import format_time
+    from cloister.evidence.errors import CertificateError
+    from cloister.evidence.pki.issuing import roles_of
+
+    shown: dict[str, object] = {
+        "subject": certificate.x509.subject.rfc4514_string(),
+        "serial": certificate.serial,
+        "key_id": certificate.key.key_id,
+        "algorithm": certificate.key.algorithm,
+        "not_before": format_time(certificate.x509.not_valid_before_utc),
+        "not_after": format_time(certificate.x509.not_valid_after_utc),
+    }
+    try:
+        role, party = certificate.bound_to
+    except CertificateError:
+        return {**shown, "may_issue_for": [role.value for role in roles_of(certificate)]}
+    return {**shown, "role": role.value, "party": party}
+
+
+def _list(found: RevocationList) -> dict[str, object]:
+    from cloister.core.clock import format_time
+
+    return {
+        "issuer": found.x509.issuer.rfc4514_string(),
+        "this_update": format_time(found.this_update),
+        "next_update": format_time(found.next_update),
+        "revoked": [f"{one.serial_number:x}" for one in found.x509],
+    }
+
+
+def _revocation(revoked: Revocation) -> dict[str, object]:
+    from cloister.core.clock import format_time
+
+    return {
+        "serial": f"{revoked.serial:x}",
+        "revoked_at": format_time(revoked.revoked_at),
+        "reason": revoked.reason.value,
+    }
+
+
+def _print_authority(folder: Path, book: AuthorityBook, *, as_json: bool) -> int:
+    shown = {
+        **_certificate(book.certificate),
+        "root": book.root.x509.subject.rfc4514_string(),
+        "folder": str(folder),
+        "issued": [_certificate(one) for one in book.issued()],
+        "revoked": [_revocation(one) for one in book.revoked()],
+    }
+    _print(shown, as_json=as_json)
+    return 0
+
+
+def _print(shown: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(shown, indent=2))
+        return
+    for line in _lines(shown, ""):
+        print(line)
+
+
+def _lines(shown: dict[str, object], margin: str) -> list[str]:
+    from cloister.cli.text import printable
+
+    lines: list[str] = []
+    for name, value in shown.items():
+        title = name.replace("_", " ")
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines.append(f"{margin}{title}")
+            for one in value:
+                lines += [*_lines(one, margin + "  "), ""]
+        else:
+            text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+            lines.append(f"{margin}{title:<14}{printable(text)}")
+    return lines
