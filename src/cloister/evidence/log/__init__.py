@@ -1,17 +1,56 @@
-"""The evidence log: append-only, durable before it answers, one signed head."""
+"""The evidence log: append-only, durable before it answers, one signed head.
 
-from cloister.evidence.log.asynchronous import AsyncEvidenceLog
-from cloister.evidence.log.group import LogEntry
-from cloister.evidence.log.log import MAX_ENTRY_BYTES, EvidenceLog, LogItem
-from cloister.evidence.log.reading import LogReader
-from cloister.evidence.log.store import StoredEntry
+Everything here is loaded on first use: reading tiles needs no database library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloister.evidence.log.asynchronous import AsyncEvidenceLog
+    from cloister.evidence.log.group import LogEntry
+    from cloister.evidence.log.log import EvidenceLog, LogItem
+    from cloister.evidence.log.reading import LogReader
+    from cloister.evidence.log.recovery import recover_log, recoverable_size
+    from cloister.evidence.log.store import StoredEntry
+    from cloister.evidence.log.tiles import export_tiles
+    from cloister.evidence.log.tiles_reader import VerifiedTiles, tile_reader, verify_tiles
+
+_ON_FIRST_USE = {
+    "AsyncEvidenceLog": "asynchronous",
+    "EvidenceLog": "log",
+    "LogEntry": "group",
+    "LogItem": "log",
+    "LogReader": "reading",
+    "StoredEntry": "store",
+    "VerifiedTiles": "tiles_reader",
+    "export_tiles": "tiles",
+    "recover_log": "recovery",
+    "recoverable_size": "recovery",
+    "tile_reader": "tiles_reader",
+    "verify_tiles": "tiles_reader",
+}
 
 __all__ = [
-    "MAX_ENTRY_BYTES",
     "AsyncEvidenceLog",
     "EvidenceLog",
     "LogEntry",
     "LogItem",
     "LogReader",
     "StoredEntry",
+    "VerifiedTiles",
+    "export_tiles",
+    "recover_log",
+    "recoverable_size",
+    "tile_reader",
+    "verify_tiles",
 ]
+
+
+def __getattr__(name: str) -> object:
+    module = _ON_FIRST_USE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

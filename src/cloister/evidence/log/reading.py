@@ -118,6 +118,33 @@ class LogReader:
             head = self._head_of(connection, size)
             return self._proven_root(connection, size, head)
 
+    def subtrees(self, level: int, start: int, end: int) -> tuple[bytes, ...]:
+        """The roots of complete subtrees side by side, proven to be the log's.
+
+        Args:
+            level: their height; of 0, they are leaf hashes.
+            start: the first one's position among those of its height.
+            end: one past the last.
+
+        Returns:
+            Their hashes.
+
+        Raises:
+            EvidenceError: ``evidence.out_of_range`` or ``evidence.log_mismatch``.
+        """
+        with self._store.snapshot() as connection:
+            head = self._head_of(connection, end << level)
+            places = compact_range_nodes(start << level)
+            before = self._planned(connection, lambda get: [get(*place) for place in places])
+            found = self._planned(connection, lambda get: [get(level, at) for at in range(start, end)])
+            # Complete subtrees are to the tree above them what leaves are to the whole.
+            tree = CompactRange(start, before)
+            for one in found:
+                tree.append(one)
+            if tree.root() != self._proven_root(connection, end << level, head):
+                raise self._mismatch("its stored tree doesn't lead to its signed head")
+            return tuple(found)
+
     def entry(self, index: int) -> Envelope:
         """The envelope at a position, verified against the signed head.
 
