@@ -27,9 +27,9 @@ from cloister.evidence.predicates import (
 from cloister.evidence.receipt import ModelFile
 from cloister.evidence.scoring import improvement_score
 from cloister.evidence.terms import MANIFEST_TYPE
-from cloister.evidence.verifier import Verdict
 from cloister.evidence.weights import model_file_weights
 from tests.evidence import synthetic
+from tests.evidence.attacks.edits import detail, step
 from tests.evidence.synthetic import (
     ACCURACY,
     BASELINE,
@@ -48,14 +48,6 @@ from tests.evidence.synthetic import (
 )
 
 Lie = Callable[[list[Step]], None]
-
-
-def step(steps: list[Step], kind: type, position: int = 0) -> dict[str, Any]:
-    return [fields for found, fields in steps if found is kind][position]  # type: ignore[return-value]
-
-
-def detail(verdict: Verdict, check: str) -> str:
-    return next(one.detail for one in verdict.checks if one.id == check)
 
 
 # A site that spent can't be erased
