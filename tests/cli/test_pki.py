@@ -14,6 +14,8 @@ from cloister.core.keys import EphemeralKeyStore
 from cloister.evidence.errors import TrustError
 from cloister.evidence.predicates import Role
 from cloister.evidence.trust import AuthorityEntry, Trust
+from cloister.workflow.credentials import credentials_of
+from cloister.workflow.workspace import open_workspace
 
 
 @pytest.fixture(autouse=True)
@@ -151,8 +153,23 @@ def test_authorities_keys_are_encrypted_where_the_settings_ask_for_it(
     assert json.loads(out)["error"]["code"] == "key.passphrase"
 
 
+def test_a_party_of_a_workspace_gets_its_key_certified_and_shows_it(shell: Shell) -> None:
+    set_up(shell)
+    Path("north.pem").unlink()
+    made = shell.json("key", "--role", "site", "--party", "north", "-w", "work", "--out", "north.pem")
+    issued = shell.json(*ISSUE)
+    assert issued["key_id"] == made["key_id"]
+    shell.json("install", "chain.pem", "-w", "work")
+    with open_workspace(Path("work")) as workspace:
+        party = workspace.party("site", "north")
+        assert credentials_of([party]) == {"site/north": (Path("chain.pem").read_text(),)}
+        assert credentials_of([workspace.party("site", "south")]) == {}
+    assert shell("install", "chain.pem", "-w", "work")[0] == 5
+    assert shell("install", "chain.pem", "-w", "another")[0] == 1
+
+
 def test_every_command_has_help_with_an_example(shell: Shell) -> None:
-    for command in ("root", "ca", "issue", "revoke", "crl", "show"):
+    for command in ("root", "ca", "issue", "revoke", "crl", "key", "install", "show"):
         code, out = shell(command, "--help")
         assert code == 0
         assert "cloister pki" in out

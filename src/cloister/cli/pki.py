@@ -25,6 +25,15 @@ Folder = Annotated[
     Path, typer.Argument(help="The authority's folder: its book of what it issued and revoked.")
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write; nothing is overwritten.")]
+Workspace = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        show_default="cloister-work, or CLOISTER_WORKSPACE, or cloister.toml",
+        help="Folder for keys, logs, budgets and finished jobs.",
+    ),
+]
 Name = Annotated[str, typer.Option("--name", help="What people call the authority.")]
 
 
@@ -95,6 +104,16 @@ def attach(app: typer.Typer) -> None:
         help="Make the newest revocation list, to be put into revoked/ of a trust directory.",
         epilog="Example:  cloister pki crl sites/ --out sites.crl --days 7",
     )(_crl)
+    group.command(
+        "key",
+        help="Write the public key of a workspace's party, for an authority to certify; made on first use.",
+        epilog="Example:  cloister pki key --role site --party north --workspace work/ --out north.pem",
+    )(_key)
+    group.command(
+        "install",
+        help="Let a workspace's party show a certificate: its receipts and exports carry it from now on.",
+        epilog="Example:  cloister pki install chain.pem --workspace work/",
+    )(_install)
     group.command(
         "show",
         help="Show certificates, a revocation list, or an authority's book.",
@@ -197,6 +216,48 @@ def _crl(
     made = _open(folder).crl(at=_now(), lifetime=timedelta(days=days))
     write_new(out, made, mode=0o644)
     _print({**_list(load_crl(made)), "file": str(out)}, as_json=as_json)
+    return 0
+
+
+def _key(
+    role: Annotated[PartyRole, typer.Option("--role", help="The party's role.")],
+    party: Annotated[str, typer.Option("--party", help="The party's name.")],
+    out: Out,
+    workspace: Workspace = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.core.files import write_new
+    from cloister.core.settings import load_settings
+    from cloister.workflow.workspace import open_workspace
+
+    settings = load_settings({"workspace": workspace})
+    with open_workspace(settings.workspace, settings=settings) as opened:
+        public = opened.party(role.value, party).signer.public_key
+    write_new(out, public.pem.encode("ascii"), mode=0o644)
+    shown = {"role": role.value, "party": party, "key_id": public.key_id, "algorithm": public.algorithm}
+    _print({**shown, "file": str(out)}, as_json=as_json)
+    return 0
+
+
+def _install(
+    chain: Annotated[Path, typer.Argument(help="The chain that an authority issued.")],
+    workspace: Workspace = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.core.files import read_bounded
+    from cloister.core.settings import load_settings
+    from cloister.evidence.pki import read_chain
+    from cloister.workflow.credentials import install_certificate
+    from cloister.workflow.workspace import open_workspace
+
+    pem = read_bounded(chain, 64 * 1024)
+    found = read_chain(pem)
+    settings = load_settings({"workspace": workspace})
+    with open_workspace(settings.workspace, settings=settings) as opened:
+        path = install_certificate(opened.party(found.role.value, found.party), pem)
+    _print({**_certificate(found.certificates[0]), "file": str(path)}, as_json=as_json)
     return 0
 
 

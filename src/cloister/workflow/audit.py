@@ -28,6 +28,7 @@ from cloister.evidence.custody.export import compose_bundle
 from cloister.evidence.errors import AuditError
 from cloister.evidence.predicates import ExportSelection
 from cloister.evidence.regulation import Assessment, RegulationId, assess
+from cloister.workflow.credentials import credentials_of
 from cloister.workflow.party import Party
 from cloister.workflow.workspace import Workspace
 
@@ -185,7 +186,7 @@ def export_audit(
             selection=request.selection,
             exporter=logs[0],
             others=logs[1:],
-            credentials={},
+            credentials=credentials_of((exporter, *others)),
         )
         given = decode_bundle(bundle).body.logs
         for party, log in zip((exporter, *others), logs, strict=True):

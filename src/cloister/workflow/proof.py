@@ -14,6 +14,7 @@ from cloister.evidence.verifier import TestRandomness, Verdict, VerificationPoli
 from cloister.evidence.witness.links import consistency_links
 from cloister.workflow.case import Case
 from cloister.workflow.checks import full_registry
+from cloister.workflow.credentials import credentials_of
 from cloister.workflow.outcome import MODEL_FILE, RECEIPT_FILE, TRUST_FOLDER
 from cloister.workflow.parties import HUB
 from cloister.workflow.watching import Stage
@@ -52,6 +53,7 @@ def prove(case: Case, model_file: bytes) -> Verdict:
             {one.origin: one for one in extracts},
             lambda origin, old, new: logs[origin].consistency_proof(old, new),
         ),
+        credentials=credentials_of(seat.party for seat in case.parties.seats),
     )
     write_new(case.staging / RECEIPT_FILE, receipt, mode=READABLE)
     write_trust(case.staging / TRUST_FOLDER, _trust_entries(case))
