@@ -157,13 +157,19 @@ class Federation:
 
     def site_logs(self, name: str) -> SiteLogs:
         hub = self.logs["hub"]
-        book = CheckpointBook(self.directory / f"{name}.held")
-        return SiteLogs(self.logs[name], self.writers[name], book, hub.origin, [hub.public_key])
+        return SiteLogs(
+            self.logs[name], self.writers[name], self.site_book(name), hub.origin, [hub.public_key]
+        )
+
+    def site_book(self, name: str) -> CheckpointBook:
+        return CheckpointBook(self.directory / f"{name}.held")
+
+    def hub_book(self) -> CheckpointBook:
+        return CheckpointBook(self.directory / "hub.held")
 
     def hub_logs(self) -> HubLogs:
         keys = {name: [self.signers[name].public_key] for name in self.job.clients}
-        book = CheckpointBook(self.directory / "hub.held")
-        return HubLogs(self.logs["hub"], self.writers["hub"], book, keys)
+        return HubLogs(self.logs["hub"], self.writers["hub"], self.hub_book(), keys)
 
     def hub(self) -> HubRuntime:
         return HubRuntime(

@@ -1,0 +1,337 @@
+"""What hub and sites show each other of their logs: taken if it continues, refused and kept if it doesn't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cloister.core.canonical import canonicalize, parse
+from cloister.core.clock import Clock
+from cloister.core.errors import CloisterError
+from cloister.core.keys import EphemeralKeyStore
+from cloister.evidence import EvidenceLog
+from cloister.evidence.checkpoint import sign_checkpoint
+from cloister.evidence.extract import log_owner
+from cloister.evidence.predicates import (
+    BudgetSpend,
+    CheckpointHeld,
+    RoundAggregated,
+    UpdateReleased,
+    Violation,
+)
+from cloister.evidence.witness.continuation import Continuation
+from cloister.federation import FederationResult, RefusalError, initial_weights
+from cloister.federation.errors import is_refusal
+from cloister.federation.exchange import HubLog, decode_hub_log
+from cloister.federation.node import RoundTask
+from tests.federation.nodes import a_job
+from tests.federation.parties import CLASSES, DELTA, FEATURES, Federation
+
+JOB = a_job(
+    rounds=3,
+    min_clients=2,
+    training={"sampling_probability": 0.25, "local_steps": 2, "learning_rate": 1.0},
+    privacy={"noise_multiplier": None, "target_epsilon": 3.0, "delta": DELTA},
+)
+START = initial_weights(JOB, FEATURES, CLASSES)
+NORTH, HUB = "cloister/site/north", "cloister/hub/hub"
+
+
+def proceed() -> bool:
+    return False
+
+
+@pytest.fixture
+def parties(tmp_path: Path, clock: Clock) -> Iterator[Federation]:
+    made = Federation(JOB, tmp_path, clock)
+    yield made
+    made.close()
+
+
+def hub_log_of(task: RoundTask, **changes: object) -> RoundTask:
+    return replace(task, hub_log=replace(decode_hub_log(task.hub_log), **changes).encode())  # type: ignore[arg-type]
+
+
+def refusal(call: Callable[[], object]) -> CloisterError:
+    with pytest.raises(CloisterError) as caught:
+        call()
+    return caught.value
+
+
+# A whole job
+
+
+def test_in_every_round_each_holds_the_others_newest_log(parties: Federation) -> None:
+    parties.run()
+    hub = [one.predicate for one in parties.statements("hub")]
+    held = [one for one in hub if isinstance(one, CheckpointHeld)]
+    assert [one.round for one in held] == [0, 1, 2]
+    rounds = {one.round: one.sequence for one in hub if isinstance(one, RoundAggregated)}
+    for one in held:
+        assert [part.origin for part in one.held] == [f"cloister/site/{site}" for site in JOB.clients]
+        assert one.sequence < rounds[one.round]
+        for part in one.held:
+            _, site = log_owner(part.origin)
+            released = [
+                entry.index
+                for entry, statement in zip(
+                    parties.logs[site].extract(JOB.job_id).entries, parties.statements(site), strict=True
+                )
+                if isinstance(statement.predicate, UpdateReleased) and statement.predicate.round == one.round
+            ]
+            assert part.size > released[0]
+            assert parties.logs[site].root_at(part.size).hex() == part.root
+    for site in JOB.clients:
+        seen = [s.predicate for s in parties.statements(site) if isinstance(s.predicate, CheckpointHeld)]
+        assert [(one.round, one.held[0].origin) for one in seen] == [(0, HUB), (1, HUB), (2, HUB)]
+        assert all(parties.logs["hub"].root_at(one.held[0].size).hex() == one.held[0].root for one in seen)
+
+
+def test_a_second_job_continues_from_what_the_first_left(parties: Federation, clock: Clock) -> None:
+    parties.run()
+    before = parties.site_logs("north").hub_size()
+    later = Federation(
+        JOB.model_copy(update={"job_id": "00000000-0000-4000-8000-000000000002"}), parties.directory, clock
+    )
+    later.signers, later.vendor = parties.signers, parties.vendor
+    later.logs.update(parties.logs)
+    later.ledgers.update(parties.ledgers)
+    later.limits = {site: [] for site in JOB.clients}
+    later.run()
+    assert later.site_logs("north").hub_size() > before
+
+
+# The hub's log, as a site sees it
+
+
+def forked(parties: Federation, name: str) -> EvidenceLog:
+    """A log of the same party with another past, as long or longer."""
+    origin = parties.logs[name].origin
+    log = EvidenceLog.create(parties.directory / "fork", origin=origin, signer=parties.signers[name])
+    parties.logs["fork"] = log
+    for number in range(parties.logs[name].size + 2):
+        entry = parties.logs["west"].entry(0) if number else parties.logs["south"].entry(0)
+        log.append(entry, stream="elsewhere", position=number)
+    return log
+
+
+def test_a_hub_that_shows_another_past_gets_nothing_and_both_pasts_are_kept(parties: Federation) -> None:
+    site = parties.site("north")
+    site.release(0, site.train_round(parties.task(0, START), proceed))
+    for other in ("south", "west"):
+        parties.writers[other].close("failed")
+    spent = site.epsilon_spent()
+    log = forked(parties, "hub")
+    seen = parties.site_logs("north").hub_size()
+    task = hub_log_of(
+        parties.task(1, START),
+        checkpoint=log.checkpoint(),
+        proofs={seen: log.consistency_proof(seen, log.size)},
+    )
+    error = refusal(lambda: site.train_round(task, proceed))
+    assert error.code == "evidence.log_inconsistent"
+    assert is_refusal(error.code)
+    assert site.epsilon_spent() == spent
+    last = parties.statements("north")[-1].predicate
+    assert isinstance(last, Violation)
+    assert last.rule == "evidence.log_inconsistent"
+    assert last.artifact_sha256 is not None
+    ((held, offered),) = parties.site_book("north").conflicts(HUB)
+    assert (held.size, offered.size) == (seen, log.size)
+
+
+def test_a_hub_whose_log_was_set_back_gets_nothing(parties: Federation) -> None:
+    site = parties.site("north")
+    first = parties.task(0, START)
+    old = decode_hub_log(first.hub_log)
+    site.release(0, site.train_round(first, proceed))
+    site.release(1, site.train_round(parties.task(1, START), proceed))
+    task = hub_log_of(parties.task(2, START), checkpoint=old.checkpoint)
+    assert refusal(lambda: site.train_round(task, proceed)).code == "evidence.log_rolled_back"
+    assert isinstance(parties.statements("north")[-1].predicate, Violation)
+
+
+def test_a_hub_that_says_it_holds_more_of_a_sites_log_than_there_is_gets_nothing(parties: Federation) -> None:
+    site = parties.site("north")
+    task = hub_log_of(parties.task(0, START), held={"north": 10_000})
+    error = refusal(lambda: site.train_round(task, proceed))
+    assert error.code == "evidence.log_rolled_back"
+    assert NORTH in error.message
+
+
+@pytest.mark.parametrize("signer", ["north", "south"])
+def test_a_head_that_the_hub_did_not_sign_is_refused(parties: Federation, signer: str) -> None:
+    site = parties.site("north")
+    forged = sign_checkpoint(HUB, 5, bytes(range(32)), parties.signers[signer])
+    task = hub_log_of(parties.task(0, START), checkpoint=forged)
+    assert refusal(lambda: site.train_round(task, proceed)).code == "evidence.checkpoint_unsigned"
+    assert parties.site_logs("north").hub_size() == 0
+
+
+def test_a_head_of_another_log_is_refused(parties: Federation) -> None:
+    site = parties.site("north")
+    other = sign_checkpoint("cloister/hub/other", 5, bytes(range(32)), parties.signers["hub"])
+    task = hub_log_of(parties.task(0, START), checkpoint=other)
+    assert refusal(lambda: site.train_round(task, proceed)).code == "evidence.checkpoint_unsigned"
+
+
+def test_a_task_without_the_proof_for_this_site_is_refused(parties: Federation) -> None:
+    site = parties.site("north")
+    site.release(0, site.train_round(parties.task(0, START), proceed))
+    task = hub_log_of(parties.task(1, START), proofs={})
+    assert refusal(lambda: site.train_round(task, proceed)).code == "evidence.log_inconsistent"
+
+
+GOOD = HubLog(
+    sign_checkpoint(HUB, 3, bytes(32), EphemeralKeyStore().generate("hub")), {2: (bytes(32),)}, {"north": 4}
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"held": []},
+        {"held": {"north": -1}},
+        {"held": {"north": 1.5}},
+        {"held": {"north": True}},
+        {"proofs": {"02": []}},
+        {"proofs": {"-2": []}},
+        {"proofs": {"\u0662": []}},
+        {"proofs": {"2": ["AA"]}},
+        {"proofs": {"2": "AAAA"}},
+        {"proofs": {"2": [7]}},
+        {"proofs": {"2": ["A" * 43 + "="] * 64}},
+        {"checkpoint": "nothing"},
+        {"checkpoint": None},
+        {"extra": 1},
+    ],
+)
+def test_a_message_of_another_form_is_a_bad_task(change: dict[str, object]) -> None:
+    value = parse(GOOD.encode())
+    assert decode_hub_log(GOOD.encode()) == GOOD
+    assert isinstance(value, dict)
+    error = refusal(lambda: decode_hub_log(canonicalize({**value, **change})))  # type: ignore[dict-item]
+    assert error.code == "federation.bad_task"
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", GOOD.encode() + b"\n", b" " + GOOD.encode()])
+def test_a_message_with_another_spelling_is_a_bad_task(data: bytes) -> None:
+    assert refusal(lambda: decode_hub_log(data)).code == "federation.bad_task"
+
+
+# A site's log, as the hub sees it
+
+
+def answer(parties: Federation, hub_holds: int = 0) -> bytes:
+    log = parties.logs["north"]
+    if log.size == 0:
+        parties.writers["north"].close("failed")
+    proof = log.consistency_proof(hub_holds, log.size) if hub_holds else ()
+    return Continuation(hub_holds, proof, log.checkpoint()).encode().encode()
+
+
+def test_a_sites_log_is_taken_and_stated_once_its_update_is_used(parties: Federation) -> None:
+    logs = parties.hub_logs()
+    logs.take("north", answer(parties))
+    assert parties.hub_book().newest(NORTH) == parties.logs["north"].checkpoint()
+    assert parties.statements("hub") == []
+    logs.state(0, ["north", "south"])
+    (stated,) = (one.predicate for one in parties.statements("hub"))
+    assert isinstance(stated, CheckpointHeld)
+    assert [part.origin for part in stated.held] == [NORTH]
+
+
+@pytest.mark.parametrize("message", [b"", b"\xff", b"old 0\n\nnothing\n", b"old 9\n"])
+def test_an_answer_without_a_log_in_order_is_not_used(parties: Federation, message: bytes) -> None:
+    assert refusal(lambda: parties.hub_logs().take("north", message)).code == "federation.bad_log"
+
+
+def test_a_site_cannot_answer_with_another_sites_log(parties: Federation) -> None:
+    message = answer(parties)
+    assert refusal(lambda: parties.hub_logs().take("south", message)).code == "federation.bad_log"
+
+
+def test_a_site_that_rewrote_its_log_is_out_and_the_job_goes_on(parties: Federation) -> None:
+    """North answers the second round with a log of its own making: signed by its key, with another past."""
+    sites = {name: parties.newcomer(name) for name in JOB.clients}
+    release = sites["north"].release
+
+    def rewrite(number: int, update: object):  # type: ignore[no-untyped-def]
+        released = release(number, update)  # type: ignore[arg-type]
+        if number == 0:
+            return released
+        log = forked(parties, "north")
+        held = parties.hub_book().newest(NORTH)
+        assert held is not None
+        proof = log.consistency_proof(held.size, log.size)
+        return replace(released, site_log=Continuation(held.size, proof, log.checkpoint()).encode().encode())
+
+    sites["north"].release = rewrite  # type: ignore[method-assign]
+    result = run_with(parties, sites)
+    assert [record.sites for record in result.rounds] == [
+        ("north", "south", "west"),
+        ("south", "west"),
+        ("south", "west"),
+    ]
+    assert [(one.site, one.round, one.code) for one in result.failures] == [
+        ("north", 1, "federation.bad_log")
+    ]
+    violations = [one.predicate for one in parties.statements("hub") if isinstance(one.predicate, Violation)]
+    assert [one.rule for one in violations] == ["federation.bad_log"]
+    assert len(parties.hub_book().conflicts(NORTH)) == 1
+
+
+def test_a_hub_that_shows_a_split_view_loses_the_sites_that_notice(parties: Federation) -> None:
+    """In the second round the hub shows all sites a log with another past; they refuse, and the job ends."""
+    hub = parties.hub()
+    started = hub.round_started
+
+    def split(number: int, sites: tuple[str, ...]) -> bytes:
+        shown = started(number, sites)
+        if number == 0:
+            return shown
+        head = decode_hub_log(shown).checkpoint
+        forged = sign_checkpoint(head.origin, head.size, bytes(range(32)), parties.signers["hub"])
+        return replace(decode_hub_log(shown), checkpoint=forged).encode()
+
+    hub.round_started = split  # type: ignore[method-assign]
+    sites = {name: parties.newcomer(name) for name in JOB.clients}
+    error = refusal(lambda: run_with(parties, sites, hub))
+    assert isinstance(error, RefusalError)
+    assert error.code == "federation.sites_refused"
+    for site in JOB.clients:
+        stated = [one.predicate for one in parties.statements(site)]
+        assert sum(isinstance(one, BudgetSpend) for one in stated) == 1
+        assert isinstance(stated[-1], Violation)
+        assert stated[-1].rule == "evidence.log_inconsistent"
+
+
+def run_with(parties: Federation, sites: object, hub: object = None) -> FederationResult:
+    from cloister.federation import LocalBackend, compile_job
+
+    backend = LocalBackend(parties.directory)
+    return backend.run(JOB, compile_job(JOB), hub or parties.hub(), sites)  # type: ignore[arg-type]
+
+
+def test_many_sites_are_stated_in_several_statements(tmp_path: Path, clock: Clock) -> None:
+    names = [f"site-{number}" for number in range(40)]
+    parties = Federation(a_job(clients=names), tmp_path, clock)
+    logs = parties.hub_logs()
+    for name in names:
+        parties.writers[name].close("failed")
+        logs.take(name, Continuation(0, (), parties.logs[name].checkpoint()).encode().encode())
+    logs.state(0, names)
+    assert [len(one.predicate.held) for one in parties.statements("hub")] == [32, 8]  # type: ignore[attr-defined]
+    parties.close()
+
+
+def test_a_site_that_claims_to_have_seen_more_than_there_is_gets_no_proof(parties: Federation) -> None:
+    parties.writers["hub"].close("failed")
+    logs = parties.hub_logs()
+    logs.site_has_seen("north", 10_000)
+    assert decode_hub_log(logs.show(["north"])).proofs == {}
+    logs.site_has_seen("north", -3)
+    assert decode_hub_log(logs.show(["north"])).proofs == {}
