@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import itemgetter
 from typing import Final
 
 from cloister.core.canonical import JSON
@@ -81,6 +82,20 @@ class Finding:
 
     kind: EvidenceKind
     citations: tuple[Citation, ...]
+
+    @property
+    def by_log(self) -> Mapping[str, int]:
+        """How many of them stand in each log."""
+        return Counter(one.log for one in self.citations)
+
+    def sample(self, count: int) -> tuple[Citation, ...]:
+        """At most so many of them, taken from all logs in turn, in the order of the logs."""
+        turns: Counter[str] = Counter()
+        ranked: list[tuple[int, int]] = []
+        for place, one in enumerate(self.citations):
+            ranked.append((turns[one.log], place))
+            turns[one.log] += 1
+        return tuple(self.citations[place] for _, place in sorted(sorted(ranked)[:count], key=itemgetter(1)))
 
     def as_json(self) -> dict[str, JSON]:
         """The finding as JSON."""
