@@ -73,7 +73,7 @@ def check_held(checkpoint: Checkpoint, held: tuple[bytes, ...], trust: Trust) ->
         else:
             same += 1
     if not problems and other:
-        return not_run("held-checkpoints", f"{other} held of another size: verify the log's tiles instead")
+        return not_run("held-checkpoints", f"{other} held of another size: compare with the log's tiles")
     return judged("held-checkpoints", problems, f"equal to {same} held")
 
 

@@ -48,6 +48,12 @@ def verify_artifact(
         from cloister.evidence.artifacts.segments import verify_segments
 
         return verify_segments(artifact, trust, demands)
+    if found is ArtifactKind.LOG:
+        if isinstance(artifact, bytes):
+            return _unfit(found, "a log is a folder of tiles, and this is a file")
+        from cloister.evidence.artifacts.logs import verify_log
+
+        return verify_log(artifact, trust, demands)
     if isinstance(artifact, Path):
         return _unfit(found, f"a {found.value} is a file, and this is a folder")
     if found is ArtifactKind.RECEIPT:
