@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from cloister.core.canonical import JSON, canonicalize
 from cloister.core.clock import Clock
 from cloister.core.keys import EphemeralKeyStore, Signer
 from cloister.evidence.segments import (
     Cipher,
+    Header,
     OpeningKey,
     SegmentCheckpoint,
+    SegmentId,
     SegmentLimits,
     SegmentVerdict,
     SegmentWriter,
@@ -21,7 +24,8 @@ from cloister.evidence.segments import (
     verify_segment,
 )
 from cloister.evidence.segments.chain import SegmentChain
-from cloister.evidence.segments.layout import parse_opening
+from cloister.evidence.segments.checkpoint import State
+from cloister.evidence.segments.layout import SEGMENT_SCHEMA, parse_opening
 from cloister.evidence.segments.secrets import SegmentSecrets
 
 
@@ -60,6 +64,42 @@ class Stream:
             for number in range(count):
                 writer.append_durable({"number": number, "what": "call"})
         return self.files()[-1]
+
+    def made(self, events: Sequence[dict[str, JSON]], cipher: Cipher = Cipher.NONE) -> bytes:
+        """The bytes that a writer makes of events, each acknowledged before the next, without a disk."""
+        segment, secrets = (
+            SegmentId("0" * 8 + "-0000" * 3 + "-" + "0" * 12, 7, "0" * 16, 1),
+            SegmentSecrets.draw(cipher),
+        )
+        header = Header(
+            boot=segment.boot,
+            cipher=cipher,
+            heartbeat=10,
+            key=self.signer.public_key.key_id,
+            lost=0,
+            number=1,
+            parent=None,
+            pid=7,
+            previous=None,
+            process=segment.process,
+            schema=SEGMENT_SCHEMA,
+            secrets=self.opening.sealing_key.seal(secrets, segment),
+            stream="immune",
+            uptime=5,
+        )
+        chain, at = SegmentChain(header, secrets, self.signer), "2026-11-21T14:00:00.000000Z"
+        data = chain.open(at)
+
+        def marked(state: State) -> bytes:
+            line, made = chain.mark(at, 5, state)
+            self.held.append(made)
+            return line
+
+        data += marked(State.RUNNING)
+        for event in events:
+            data += chain.entry(at, canonicalize(event))
+            data += marked(State.RUNNING)
+        return data + marked(State.CLOSED)
 
     def files(self) -> list[Path]:
         return sorted(self.directory.glob("*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))

@@ -468,6 +468,29 @@ def test_a_folder_that_is_not_there_is_an_error_and_the_writer_lives_on(stream: 
     assert stream.verify_all().accepted
 
 
+def test_a_segment_has_its_name_only_once_its_beginning_is_on_disk(stream: Stream) -> None:
+    writer = stream.writer(limits=SLOW)
+    ticket = writer.append({"number": 0})
+    assert stream.files() == []
+    ticket.wait()
+    assert [path.name for path in stream.directory.iterdir()] == [f"{ticket.receipt.segment}.jsonl"]
+    writer.close()
+
+
+def test_a_name_that_is_taken_is_an_error_and_what_has_it_is_left_alone(stream: Stream) -> None:
+    with stream.writer(limits=SLOW) as writer:
+        ticket = writer.append({"number": 0})
+        taken = stream.directory / f"{ticket.receipt.segment}.jsonl"
+        taken.write_text("somebody's")
+        with pytest.raises(StorageError) as refused:
+            ticket.wait()
+        assert refused.value.code == "storage.exists"
+        assert [path.read_text() for path in stream.directory.iterdir()] == ["somebody's"]
+        taken.unlink()
+        writer.append_durable({"number": 1})
+    assert stream.verify_all().accepted
+
+
 def test_a_streams_name_is_one_that_can_be_written(stream: Stream) -> None:
     with pytest.raises(InputError):
         SegmentWriter(stream.directory, "a b", stream.signer, stream.opening.sealing_key, sinks=[])
