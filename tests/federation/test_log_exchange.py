@@ -269,7 +269,7 @@ def test_a_site_that_rewrote_its_log_is_out_and_the_job_goes_on(parties: Federat
         proof = log.consistency_proof(held.size, log.size)
         return replace(released, site_log=Continuation(held.size, proof, log.checkpoint()).encode().encode())
 
-    sites["north"].release = rewrite  # type: ignore[method-assign]
+    sites["north"].release = rewrite  # type: ignore[assignment, method-assign]
     result = run_with(parties, sites)
     assert [record.sites for record in result.rounds] == [
         ("north", "south", "west"),
@@ -297,7 +297,7 @@ def test_a_hub_that_shows_a_split_view_loses_the_sites_that_notice(parties: Fede
         forged = sign_checkpoint(head.origin, head.size, bytes(range(32)), parties.signers["hub"])
         return replace(decode_hub_log(shown), checkpoint=forged).encode()
 
-    hub.round_started = split  # type: ignore[method-assign]
+    hub.round_started = split  # type: ignore[assignment, method-assign]
     sites = {name: parties.newcomer(name) for name in JOB.clients}
     error = refusal(lambda: run_with(parties, sites, hub))
     assert isinstance(error, RefusalError)

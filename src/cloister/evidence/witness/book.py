@@ -57,7 +57,7 @@ class CheckpointBook:
             EvidenceError: ``evidence.checkpoint_malformed`` if the file is no checkpoint of that log.
             InputError: the file can't be read.
         """
-        path = self._directory / f"{_named(origin)}{NOTE_SUFFIX}"
+        path = self._directory / f"{file_name(origin)}{NOTE_SUFFIX}"
         try:
             found = _note(path)
         except InputError as error:
@@ -99,11 +99,11 @@ class CheckpointBook:
                     self._keep_conflict(held, offered)
                 raise
             if held is None or held.size < offered.size:
-                write_atomic(self._directory / f"{_named(offered.origin)}{NOTE_SUFFIX}", _bytes(offered))
+                write_atomic(self._directory / f"{file_name(offered.origin)}{NOTE_SUFFIX}", _bytes(offered))
 
     def conflicts(self, origin: str) -> tuple[tuple[Checkpoint, Checkpoint], ...]:
         """Each pair of a checkpoint held and one that contradicted it."""
-        folder = self._directory / _CONFLICTS / _named(origin)
+        folder = self._directory / _CONFLICTS / file_name(origin)
         return tuple(
             (_note(pair / "held.note"), _note(pair / "offered.note")) for pair in sorted(folder.glob("*-*"))
         )
@@ -123,7 +123,7 @@ class CheckpointBook:
             os.close(handle)
 
     def _keep_conflict(self, held: Checkpoint, offered: Checkpoint) -> None:
-        folder = self._directory / _CONFLICTS / _named(offered.origin)
+        folder = self._directory / _CONFLICTS / file_name(offered.origin)
         if len(list(folder.glob("*-*"))) >= MAX_CONFLICTS:
             return
         digest = sha256_hex((held.note() + offered.note()).encode("utf-8"))[:16]
@@ -162,5 +162,6 @@ def _bytes(checkpoint: Checkpoint) -> bytes:
     return checkpoint.encode().encode("utf-8")
 
 
-def _named(origin: str) -> str:
+def file_name(origin: str) -> str:
+    """A log's name as the name of a file, percent-encoded and never hidden."""
     return quote(origin, safe="") if not origin.startswith(".") else "%2E" + quote(origin[1:], safe="")
