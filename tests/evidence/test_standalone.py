@@ -6,13 +6,17 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from cloister.evidence.checks import Outcome, passed
+from cloister.evidence.log import export_tiles
 from cloister.evidence.predicates import Role
-from cloister.evidence.trust import TrustEntry, write_trust
+from cloister.evidence.segments import FileSink, OpeningKey, SegmentWriter
+from cloister.evidence.trust import Trust, TrustEntry, write_trust
+from tests.evidence.custody.house import House
 from tests.evidence.synthetic import MODEL, SyntheticJob, verify
 
 HEAVY = (
@@ -29,6 +33,9 @@ HEAVY = (
     "typer",
     "rich",
     "safetensors",
+    "psycopg",
+    "pkcs11",
+    "jinja2",
 )
 
 SCRIPT = """
@@ -55,18 +62,79 @@ print(json.dumps({"checks": {c.id: c.outcome.value for c in verdict.checks}, "mo
 """
 
 
-def run_alone(
-    tmp_path: Path, job: SyntheticJob, receipt: bytes, absent: tuple[str, ...]
-) -> dict[str, object]:
-    """Verify in a fresh interpreter in which some libraries can't be imported."""
-    trust = job.trust
+QUIET_SECONDS = 0.085
+"""CPU time of `slowness`'s work on a core with nothing else to do."""
+
+COMMAND = """
+import contextlib, json, sys, time
+
+absent = set(sys.argv[1].split(","))
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(name)
+
+if absent != {""}:
+    sys.meta_path.insert(0, Absent())
+from cloister.cli.standalone import main
+code = None
+try:
+    main(sys.argv[2:])
+except SystemExit as ended:
+    code = ended.code
+told = {"code": code, "seconds": time.process_time(), "modules": sorted(sys.modules)}
+print(json.dumps(told), file=sys.stderr)
+"""
+"""Runs the command as its script would, and tells what it cost from the interpreter's start."""
+
+
+@dataclass(frozen=True)
+class Commanded:
+    """How a run of the command in a process of its own ended."""
+
+    code: int
+    seconds: float
+    modules: frozenset[str]
+    verdict: dict[str, object]
+
+    @property
+    def refused_because(self) -> object:
+        """The checks that did not pass."""
+        return self.verdict["refused_because"]
+
+
+def command(*words: str | Path, absent: tuple[str, ...] = ()) -> Commanded:
+    """Run ``cloister-verify`` in a fresh interpreter in which some libraries can't be imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, ",".join(absent), *map(str, words), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    told = json.loads(done.stderr)
+    modules = frozenset(name.partition(".")[0] for name in told["modules"])
+    return Commanded(told["code"], told["seconds"], modules, json.loads(done.stdout))
+
+
+def pin(folder: Path, trust: Trust) -> Path:
+    """Write the public keys of a trust into a folder."""
     roles = (Role.HUB, Role.SITE, Role.HOSPITAL, Role.DEVELOPER)
     entries = [
         TrustEntry(role, party, trust.key(role, party).pem.encode())
         for role in roles
         for party in trust.parties(role)
     ]
-    write_trust(tmp_path / "trust", entries)
+    write_trust(folder / "trust", entries)
+    return folder / "trust"
+
+
+def run_alone(
+    tmp_path: Path, job: SyntheticJob, receipt: bytes, absent: tuple[str, ...]
+) -> dict[str, object]:
+    """Verify in a fresh interpreter in which some libraries can't be imported."""
+    pin(tmp_path, job.trust)
     (tmp_path / "receipt.json").write_bytes(receipt)
     arguments = [
         str(tmp_path / "trust"),
@@ -121,3 +189,75 @@ def test_a_receipt_of_three_sites_and_ten_rounds_is_verified_in_150_ms_without_e
         seconds.append(time.process_time() - began)
         assert all(one.outcome is Outcome.PASSED for one in verdict.checks)
     assert min(seconds) < 0.150
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The receipt of a job of four sites and fifty rounds, with its model and the keys beside it."""
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "logs").mkdir()
+    sites = ("east", "north", "south", "west")
+    job = SyntheticJob(folder / "logs", sites=sites, rounds=50, noise_multiplier=16.0).run()
+    (folder / "receipt.json").write_bytes(job.receipt())
+    (folder / "model.safetensors").write_bytes(MODEL)
+    pin(folder, job.trust)
+    return folder
+
+
+def test_the_command_judges_a_receipt_with_cryptography_and_pydantic_alone(large: Path) -> None:
+    told = command(
+        large / "receipt.json", "--trust", large / "trust", absent=(*HEAVY, "dp_accounting", "rfc3161_client")
+    )
+    assert told.code == 1
+    # What the synthetic job has not: a real chip's evidence and a whole request.
+    assert told.refused_because == ["policy", "attestation", "epsilon"]
+    assert told.modules.isdisjoint(HEAVY)
+
+
+def test_the_command_judges_every_other_artifact_likewise(tmp_path: Path) -> None:
+    audit, sink = tmp_path / "audit", tmp_path / "sink.jsonl"
+    audit.mkdir()
+    with House(tmp_path) as house:
+        house.job()
+        (tmp_path / "export.json").write_bytes(house.export(house.of_job(), "north", ()))
+        (tmp_path / "north.note").write_text(house.logs["north"].checkpoint().encode())
+        export_tiles(house.logs["north"], tmp_path / "tiles")
+        outside = FileSink(sink)
+        sealing = OpeningKey.generate().sealing_key
+        writer = SegmentWriter(audit, "immune", house.keys["north"], sealing, sinks=[outside])
+        writer.append({"call": 1})
+        writer.close()
+        outside.close()
+        trust = pin(tmp_path, house.trust)
+    held = {"audit": ("--held", sink), "tiles": ("--held", tmp_path / "north.note")}
+    kinds = {"export.json": "export", "north.note": "checkpoint", "tiles": "log", "audit": "segment"}
+    for name, kind in kinds.items():
+        told = command(
+            tmp_path / name, "--trust", trust, *held.get(name, ()), absent=(*HEAVY, "dp_accounting")
+        )
+        assert told.verdict["kind"] == kind
+        assert told.verdict["accepted"] is True, told.verdict
+        assert told.modules.isdisjoint({*HEAVY, "dp_accounting"})
+
+
+def test_the_whole_command_is_quick_and_epsilon_costs_a_second_more(large: Path) -> None:
+    """The goals, 400 ms and 1.8 s, are of a quiet machine; here half as much again is borne."""
+    words = (large / "receipt.json", "--trust", large / "trust")
+    without = min(command(*words, absent=("dp_accounting",)).seconds for _ in range(5))
+    with_epsilon = min(command(*words).seconds for _ in range(2))
+    factor = 1.5 * slowness()
+    assert without < 0.4 * factor
+    assert with_epsilon < 1.8 * factor
+
+
+def slowness() -> float:
+    """How much longer a known piece of work takes now than on a quiet core: at least 1, at most 3."""
+    work = "import time, pydantic, cryptography.x509; print(time.process_time())"
+    spent = []
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", work], capture_output=True, check=True, timeout=60)
+        spent.append(float(done.stdout))
+    return min(3.0, max(1.0, min(spent) / QUIET_SECONDS))
