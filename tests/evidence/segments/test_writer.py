@@ -171,7 +171,7 @@ def test_equal_events_are_never_equal_ciphertext(stream: Stream) -> None:
             for _ in range(50):
                 writer.append({"same": True})
     sealed = [
-        json.loads(line)["sealed"]
+        json.loads(line)["event"]
         for path in stream.files()
         for line in path.read_text().splitlines()
         if '"kind":"entry"' in line

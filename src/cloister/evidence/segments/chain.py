@@ -86,11 +86,12 @@ class SegmentChain:
             event: a canonical JSON object.
         """
         number = self._lines + 1
-        start = b'{"at":"' + at.encode()
-        if self._data_key is None:
-            return self._line(start + b'","event":' + event + b',"kind":"entry","n":%d' % number)
-        sealed = b2a_base64(encrypt_event(self._data_key, self._name, number, event), newline=False)
-        return self._line(start + b'","kind":"entry","n":%d,"sealed":"' % number + sealed + b'"')
+        if self._data_key is not None:
+            sealed = encrypt_event(self._data_key, self._name, number, event)
+            event = b'"' + b2a_base64(sealed, newline=False) + b'"'
+        return self._line(
+            b'{"at":"' + at.encode() + b'","event":' + event + b',"kind":"entry","n":%d' % number
+        )
 
     def mark(self, at: str, uptime: int, state: State) -> tuple[bytes, SegmentCheckpoint]:
         """A line that signs all before it, and the same as a checkpoint to be kept elsewhere.

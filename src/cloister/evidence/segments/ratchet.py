@@ -20,6 +20,11 @@ KEY_BYTES: Final = 32
 _STEP: Final = b"urn:cloister:segment:v1 next key"
 
 
+def next_key(key: bytes | bytearray) -> bytes:
+    """The key of the line after the one that this key tags."""
+    return hashlib.sha256(key + _STEP).digest()
+
+
 class Ratchet:
     """A segment's tagging key.
 
@@ -38,7 +43,7 @@ class Ratchet:
         """The tag of the next line; the key it was made with is gone afterwards."""
         key = self._key
         tag = hmac_sha256(key, message)
-        key[:] = hashlib.sha256(key + _STEP).digest()
+        key[:] = next_key(key)
         return tag
 
     def erase(self) -> None:

@@ -100,14 +100,13 @@ def read_entries(
 
 
 def _entries(data: bytes, header: Header, data_key: bytes | None) -> Iterator[SegmentEntry]:
-    content = "event" if data_key is None else "sealed"
     with SegmentLines(data) as lines:
         for number, line in enumerate(lines, 1):
             members = parse_line(line)
             if members.get("kind") != Kind.ENTRY:
                 continue
-            at, event = members.get("at"), members.get(content)
-            if set(members) != {"at", content, "kind", "n", "tag", "tip"} or not isinstance(at, str):
+            at, event = members.get("at"), members.get("event")
+            if set(members) != {"at", "event", "kind", "n", "tag", "tip"} or not isinstance(at, str):
                 raise malformed(f"line {number} has not the members of an event")
             if data_key is not None:
                 event = _decrypted(data_key, str(header.id), number, event)

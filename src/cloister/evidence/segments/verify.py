@@ -28,6 +28,7 @@ from cloister.core.canonical import b64decode
 from cloister.core.clock import parse_time
 from cloister.core.errors import CloisterError, InputError
 from cloister.core.keys import PublicKey
+from cloister.core.symmetric import hmac_sha256
 from cloister.evidence.checks import Check, Outcome, failed, judged, not_run, passed
 from cloister.evidence.errors import SegmentError
 from cloister.evidence.segments.checkpoint import SegmentCheckpoint, State
@@ -46,13 +47,15 @@ from cloister.evidence.segments.layout import (
     tip_member,
 )
 from cloister.evidence.segments.lines import SegmentLines
-from cloister.evidence.segments.ratchet import Ratchet
+from cloister.evidence.segments.ratchet import next_key
 from cloister.evidence.segments.secrets import SecretsOpener
 
 CLOCK_TOLERANCE: Final = timedelta(seconds=1)
 """How far a writer's clock may step against the time since the boot."""
 
 _AT = slice(7, 34)
+_CLEAR = (b'","event":{', b'},"kind":"entry","n":%d')
+_ENCRYPTED = (b'","event":"', b'","kind":"entry","n":%d')
 _LATER = ("segment-held", "segment-end", "segment-clock")
 _MARK_LINE = frozenset({"at", "kind", "mark", "n", "tag", "tip"})
 _MARK = frozenset({"head", "sig", "state", "uptime"})
@@ -172,11 +175,11 @@ class _Walk:
         self._header = header
         self._name = str(header.id)
         self._key = next((key for key in keys if key.key_id == header.key), None)
-        self._ratchet: Ratchet | None = None
+        self._root: bytes | None = None
         self._unopened: str | None = None
         if secrets is not None:
             try:
-                self._ratchet = Ratchet(secrets.open(header).root)
+                self._root = secrets.open(header).root
             except CloisterError as error:
                 self._unopened = error.message
         self._with_secrets = secrets is not None
@@ -192,7 +195,7 @@ class _Walk:
         self._latest = at
         self._reference = (_moment(at), header.uptime)
         self._silence = self._agreed = 0
-        self._lines = self._entries = self._signed = self._vouched = 0
+        self._lines = self._marks = self._signed = self._vouched = 0
         self._ending = Ending.OPEN
 
     def _genuine(self, one: SegmentCheckpoint) -> bool:
@@ -208,9 +211,11 @@ class _Walk:
 
     def follow(self, first: bytes, rest: Iterator[bytes]) -> None:
         """Every line, in order, until one doesn't hold."""
-        tip, ratchet, latest, places = BEFORE_THE_FIRST, self._ratchet, self._latest.encode(), self._places
-        is_entry = _is_clear if self._header.cipher is Cipher.NONE else _is_sealed
+        tip, key, latest, places = BEFORE_THE_FIRST, self._root, self._latest.encode(), self._places
+        start, end = _CLEAR if self._header.cipher is Cipher.NONE else _ENCRYPTED
+        closed = False
         for number, line in enumerate(chain((first,), rest), 1):
+            self._lines = number - 1
             before, body = tip, line[:-TIP_BYTES]
             tip = sha256(before + body).digest()
             if not line.endswith(tip_member(tip)) or len(line) > MAX_LINE_BYTES:
@@ -218,21 +223,21 @@ class _Walk:
                     "segment-chain", number, "it doesn't follow from the line before and its content"
                 )
             content = body[:-TAG_BYTES]
-            if ratchet is not None and not body.endswith(tag_member(ratchet.tag(before + content))):
-                raise _Broken("segment-tags", number, "its tag is not the writer's for this place")
+            if key is not None:
+                if not body.endswith(tag_member(hmac_sha256(key, before + content))):
+                    raise _Broken("segment-tags", number, "its tag is not the writer's for this place")
+                key = next_key(key)
             at = line[_AT]
             if at < latest:
                 self._set_back(number, latest, at)
             latest = at
             if number in places:
                 self._compare(line, number, before, tip)
-            if is_entry(content, number):
-                if self._ending is Ending.CLOSED:
-                    raise _Broken("segment-chain", number, "it follows the closing mark")
-                self._entries += 1
-            elif number > 1:
-                self._mark(line, number, before)
-            self._lines = number
+            if closed:
+                raise _Broken("segment-chain", number, "it follows the closing mark")
+            if not (content.startswith(start, 34) and content.endswith(end % number)) and number > 1:
+                closed = self._mark(line, number, before) is State.CLOSED
+        self._lines = number
 
     def end(self, torn: bytes) -> None:
         """What stands behind the last line, and what should have."""
@@ -267,12 +272,10 @@ class _Walk:
                 raise _Broken("segment-held", since, f"{which} a checkpoint held outside vouches for")
         self._agreed = number
 
-    def _mark(self, line: bytes, number: int, before: bytes) -> None:
+    def _mark(self, line: bytes, number: int, before: bytes) -> State:
         mark = _parse_mark(line, number, before, self._name)
         if mark is None:
             raise _Broken("segment-chain", number, "it is neither an event nor a mark of this segment")
-        if self._ending is Ending.CLOSED:
-            raise _Broken("segment-chain", number, "it follows the closing mark")
         if self._key is not None:
             try:
                 mark.verify(self._key)
@@ -283,7 +286,9 @@ class _Walk:
             self._vouched = number
         if mark.state is State.CLOSED:
             self._ending = Ending.CLOSED
+        self._marks += 1
         self._tell_time(mark, number)
+        return mark.state
 
     def _tell_time(self, mark: SegmentCheckpoint, number: int) -> None:
         moment, (earlier, uptime) = _moment(mark.at), self._reference
@@ -302,7 +307,8 @@ class _Walk:
 
     def verdict(self, broken: _Broken | None) -> SegmentVerdict:
         """All checks, in their order."""
-        made = [_break("segment-chain", broken, f"{self._lines} lines, {self._entries} of them events")]
+        entries = max(0, self._lines - 1 - self._marks)
+        made = [_break("segment-chain", broken, f"{self._lines} lines, {entries} of them events")]
         if self._key is None:
             made.append(
                 failed(
@@ -327,7 +333,7 @@ class _Walk:
         return SegmentVerdict(
             self._header,
             self._lines,
-            self._entries,
+            entries,
             self._signed,
             self._vouched,
             self._ending,
@@ -383,14 +389,6 @@ def _parse_mark(line: bytes, number: int, before: bytes, segment: str) -> Segmen
         return SegmentCheckpoint(segment, number - 1, before, State(str(state)), at, uptime, b64decode(sig))
     except (CloisterError, ValueError):
         return None
-
-
-def _is_clear(content: bytes, number: int) -> bool:
-    return content.startswith(b'","event":{', 34) and content.endswith(b'},"kind":"entry","n":%d' % number)
-
-
-def _is_sealed(content: bytes, number: int) -> bool:
-    return content.startswith(b'","kind":"entry","n":%d,"sealed":"' % number, 34)
 
 
 def _moment(text: str) -> datetime | None:
