@@ -1,4 +1,4 @@
-"""What was acknowledged is there: after kills, on a full disk, from many processes. What was cut is refused."""
+"""What was acknowledged is there: after kills, on a full disk, from many processes. What was cut is not."""
 
 from __future__ import annotations
 
