@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cloister.workflow.audit import AuditRequest
 
 EXPORT_FILE, REPORT_JSON, REPORT_HTML = "export.json", "report.json", "report.html"
-MAX_BUNDLES = 10_000
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
@@ -151,7 +150,8 @@ def _report(
         Path | None, typer.Option("--bundle", help="Report on this export instead of a workspace.")
     ] = None,
     trust: Annotated[
-        Path | None, typer.Option("--trust", help="Folder of pinned keys that the export is verified with.")
+        Path | None,
+        typer.Option("--trust", help="Folder of pinned keys; by default the workspace's own."),
     ] = None,
     party: Party = None,
     recipient: Recipient = "unnamed recipient",
@@ -163,28 +163,39 @@ def _report(
     debug: Debug = False,
 ) -> int:
     from cloister.core.clock import system_clock
-    from cloister.core.files import write_new
+    from cloister.core.files import read_bounded, write_new
     from cloister.core.settings import load_settings
-    from cloister.evidence.regulation import RegulationId
+    from cloister.evidence import Trust
+    from cloister.evidence.custody import verify_bundle
+    from cloister.evidence.custody.bundle import MAX_BUNDLE_BYTES
+    from cloister.evidence.regulation import RegulationId, assess
     from cloister.evidence.regulation.render import render_report
-    from cloister.workflow.audit import report_audit, require_workspace
+    from cloister.workflow.audit import own_trust, report_audit, require_workspace
     from cloister.workflow.workspace import open_workspace
 
-    if (bundle is None) != (trust is None):
-        raise typer.BadParameter("--bundle and --trust go together")
+    if bundle is not None and trust is None:
+        raise typer.BadParameter("an export of somebody else's is verified with pinned keys: name --trust")
     if bundle is not None and any((job, start, end, party)):
         raise typer.BadParameter("a bundle already says what it is about")
     for name in (EXPORT_FILE, REPORT_JSON, REPORT_HTML):
         _require_new(out / name)
     chosen = RegulationId(regulation.value)
-    if bundle is not None and trust is not None:
-        data, assessment = _assess_file(bundle, trust, chosen.value)
+    pinned = None if trust is None else Trust.load(trust)
+    if bundle is not None and pinned is not None:
+        data = read_bounded(bundle, MAX_BUNDLE_BYTES)
+        assessment = assess(verify_bundle(data, pinned), chosen)
     else:
         settings = load_settings({"workspace": workspace})
         request = _request(job, start, end, party, recipient)
         with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
+            keys = pinned or own_trust(opened)
             data, assessment = report_audit(
-                opened, request, chosen, acting(actor, role, purpose), system_clock
+                opened,
+                request,
+                chosen,
+                acting(actor, role, purpose),
+                system_clock,
+                pinned or own_trust(opened),
             )
     written = json.dumps(assessment.as_json(), indent=2, sort_keys=True).encode() + b"\n"
     page = render_report(assessment).encode()
@@ -270,17 +281,6 @@ def _selection(job: str | None, start: str | None, end: str | None) -> ExportSel
     if start is not None or end is not None:
         raise typer.BadParameter("a job and a period exclude each other: name --job, or --from and --to")
     return job_selection(job)
-
-
-def _assess_file(bundle: Path, trust: Path, regulation: str) -> tuple[bytes, Assessment]:
-    from cloister.core.files import read_bounded
-    from cloister.evidence import Trust
-    from cloister.evidence.custody import verify_bundle
-    from cloister.evidence.custody.bundle import MAX_BUNDLE_BYTES
-    from cloister.evidence.regulation import RegulationId, assess
-
-    data = read_bounded(bundle, MAX_BUNDLE_BYTES)
-    return data, assess(verify_bundle(data, Trust.load(trust)), RegulationId(regulation))
 
 
 def _require_new(path: Path) -> None:

@@ -198,7 +198,12 @@ def export_audit(
 
 
 def report_audit(
-    workspace: Workspace, request: AuditRequest, regulation: RegulationId, actor: Actor, clock: Clock
+    workspace: Workspace,
+    request: AuditRequest,
+    regulation: RegulationId,
+    actor: Actor,
+    clock: Clock,
+    trust: Trust,
 ) -> tuple[bytes, Assessment]:
     """Make an export and what it tells about a regulation.
 
@@ -208,6 +213,7 @@ def report_audit(
         regulation: The regulation.
         actor: Who asks, and why.
         clock: Gives the time.
+        trust: The keys to verify the export with, such as `own_trust`.
 
     Returns:
         The bundle the report rests on, and the assessment.
@@ -216,7 +222,7 @@ def report_audit(
         EvidenceError: The export doesn't verify, such as that of a job that isn't closed.
     """
     bundle = export_audit(workspace, request, actor, clock, action="report")
-    return bundle, assess(verify_bundle(bundle, own_trust(workspace)), regulation)
+    return bundle, assess(verify_bundle(bundle, trust), regulation)
 
 
 def read_accesses(

@@ -7,12 +7,13 @@ import pytest
 from cloister.core.canonical import canonicalize, parse
 from cloister.core.hashes import sha256_hex
 from cloister.core.keys import EphemeralKeyStore
-from cloister.evidence import EvidenceError, Role, Trust, TrustEntry
+from cloister.evidence import EvidenceError, Role, Statement, Subject, Trust, TrustEntry
 from cloister.evidence.checks import Outcome
 from cloister.evidence.custody import EXPORT_CHECK_IDS, check_custody_chain, decode_bundle, verify_bundle
 from cloister.evidence.custody.access import accesses
 from cloister.evidence.predicates import Access, Export, JobClosed, Violation
-from tests.evidence.custody.house import OTHER_JOB, House
+from cloister.evidence.statement import sign_statement
+from tests.evidence.custody.house import JOB, OTHER_JOB, House
 
 
 def refused(bundle: bytes, house: House) -> set[str]:
@@ -273,3 +274,21 @@ def test_any_flipped_byte_refuses_an_export(house: House) -> None:
         bundle[place] ^= 1
         assert not verify_bundle(bytes(bundle), house.trust).accepted, place
         bundle[place] ^= 1
+
+
+def test_a_closing_statement_that_counts_others_than_are_there_is_refused(house: House) -> None:
+    house.state("north")
+    envelope = house.logs["north"].envelopes()[0]
+    closing = JobClosed(
+        job_id=JOB,
+        party="north",
+        sequence=1,
+        previous=envelope.payload_sha256,
+        recorded_at=house.moment(50),
+        statements=7,
+        outcome="completed",
+    )
+    statement = Statement((Subject("job", sha256_hex(b"job")),), closing)
+    house.logs["north"].append(sign_statement(statement, house.keys["north"]), stream=JOB, position=1)
+    house.seconds = 60
+    assert refused(house.export(house.of_job(), "north", ()), house) == {"completeness"}

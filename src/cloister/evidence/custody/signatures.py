@@ -15,6 +15,7 @@ from cloister.evidence.custody.bundle import EXPORT_CLAIMS_NOT_MADE, signature_o
 from cloister.evidence.custody.record import ExportedStatement, ExportRecord
 from cloister.evidence.envelope import verify_envelope
 from cloister.evidence.extract import log_owner, verify_entry
+from cloister.evidence.pki import read_chain
 from cloister.evidence.predicates import Role
 from cloister.evidence.trust import Trust
 
@@ -34,7 +35,12 @@ def check_export_signature(record: ExportRecord, trust: Trust) -> Check:
 
 def check_trust(record: ExportRecord, trust: Trust) -> Check:
     """A key is known for the owner of each log, and the exporter's own log is among them."""
-    problems: list[str] = []
+    problems = [
+        f"a certificate of {place} is another party's"
+        for place, chains in record.bundle.body.credentials.items()
+        for chain in map(read_chain, chains)
+        if f"{chain.role.value}/{chain.party}" != place
+    ]
     at = parse_time(record.bundle.body.exported_at)
     for origin in record.extracts:
         try:
