@@ -17,23 +17,29 @@ from cloister.evidence.statement import Statement, Subject, decode_statement, op
 from cloister.evidence.trust import Trust, TrustEntry, write_trust
 
 if TYPE_CHECKING:
-    from cloister.evidence.log import EvidenceLog, LogEntry
+    from cloister.evidence.log import AsyncEvidenceLog, EvidenceLog, LogEntry, LogItem, LogReader
     from cloister.evidence.writer import StatementWriter, WrittenStatement
 
 _ON_FIRST_USE = {
+    "AsyncEvidenceLog": "cloister.evidence.log",
     "EvidenceLog": "cloister.evidence.log",
     "LogEntry": "cloister.evidence.log",
+    "LogItem": "cloister.evidence.log",
+    "LogReader": "cloister.evidence.log",
     "StatementWriter": "cloister.evidence.writer",
     "WrittenStatement": "cloister.evidence.writer",
 }
 
 __all__ = [
+    "AsyncEvidenceLog",
     "Checkpoint",
     "Envelope",
     "EvidenceError",
     "EvidenceLog",
     "LogEntry",
     "LogExtract",
+    "LogItem",
+    "LogReader",
     "Predicate",
     "Role",
     "Statement",

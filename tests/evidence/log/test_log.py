@@ -17,9 +17,11 @@ from cloister.evidence.envelope import sign_envelope
 from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.extract import extract_from_json, log_origin, log_owner, verify_entry
 from cloister.evidence.log import EvidenceLog, LogReader
+from cloister.evidence.log.group import Ticket
+from cloister.evidence.log.log import pending
 from cloister.evidence.merkle import verify_consistency, verify_inclusion
 from cloister.evidence.predicates import Role
-from tests.evidence.log.places import JOB, ORIGIN, Place, drop_logs, edit, fill, item
+from tests.evidence.log.places import JOB, ORIGIN, Place, drop_logs, edit, fill, item, server
 
 ZEROS = "x'" + "00" * 32 + "'"
 
@@ -435,4 +437,43 @@ def test_several_logs_share_a_database(postgresql: str, signer: Signer) -> None:
         log.close()
     with EvidenceLog.open(postgresql, origin=origins[1], signer=signer) as log:
         assert log.verify().size == 2
+    drop_logs(postgresql)
+
+
+def test_what_an_interrupted_commit_may_have_logged_is_looked_up_and_never_logged_twice(
+    place: Place, signer: Signer
+) -> None:
+    def again(number: int, *, stream: str = JOB) -> Ticket:
+        ticket = Ticket((pending(item(signer, number, stream=stream)),))
+        ticket.uncertain = True
+        return ticket
+
+    with EvidenceLog.create(place, origin=ORIGIN, signer=signer) as log:
+        fill(log, signer, 2)
+        log.append(sign_envelope("a", b"another's", signer), stream="other", position=5)
+        logged, new, taken = again(1), again(2), again(5, stream="other")
+        log.commit_tickets((logged, new, taken))
+        assert [ticket.result()[0].index for ticket in (logged, new)] == [1, 3]
+        with pytest.raises(LogError):
+            taken.result()
+        assert log.verify().size == 4
+
+
+def test_a_server_that_drops_its_connections_loses_nothing_and_is_used_again(
+    postgresql: str, signer: Signer
+) -> None:
+    drop_logs(postgresql)
+    with EvidenceLog.create(postgresql, origin=ORIGIN, signer=signer) as log:
+        fill(log, signer, 2)
+        engine = server(postgresql)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        engine.dispose()
+        with pytest.raises(StorageError):
+            fill(log, signer, 1, start=2)
+        fill(log, signer, 1, start=2)
+        assert log.verify().size == 3
     drop_logs(postgresql)
