@@ -1,4 +1,4 @@
-"""One parser under atheris, in a process of its own: python -m tests.evidence.attacks.fuzzing NAME OPTIONS FOLDER
+"""One parser under atheris, by itself: python -m tests.evidence.attacks.fuzzing NAME OPTIONS FOLDER
 
 The folder holds the corpus; the options are libFuzzer's. Coverage of this project's code guides
 the search. A CloisterError is what a parser is meant to raise; anything else ends the process as a finding.
