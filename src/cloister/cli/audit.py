@@ -195,7 +195,7 @@ def _report(
                 chosen,
                 acting(actor, role, purpose),
                 system_clock,
-                pinned or own_trust(opened),
+                keys,
             )
     written = json.dumps(assessment.as_json(), indent=2, sort_keys=True).encode() + b"\n"
     page = render_report(assessment).encode()

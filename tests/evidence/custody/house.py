@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Self
 
 from cloister.core.clock import format_time
@@ -105,7 +106,11 @@ class House:
             self.close(party, job)
 
     def export(
-        self, selection: ExportSelection, exporter: str = "hub", others: Iterable[str] = ("north", "south")
+        self,
+        selection: ExportSelection,
+        exporter: str = "hub",
+        others: Iterable[str] = ("north", "south"),
+        credentials: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> bytes:
         """Export, state that in the logs exported from, and hand the bundle over."""
         named = tuple(one for one in others if one != exporter)
@@ -118,7 +123,7 @@ class House:
             selection=selection,
             exporter=self.logs[exporter],
             others=[self.logs[one] for one in named],
-            credentials={},
+            credentials=credentials,
         )
         for party in (exporter, *named):
             record = AccessRecord(self.logs[party], self.keys[party], self.clock)
