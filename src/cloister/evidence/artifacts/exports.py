@@ -41,7 +41,10 @@ def _witnesses(bundle: ExportBundle, trust: Trust, wanted: int) -> Check:
         origin: check_cosignatures(parse_checkpoint(log.checkpoint), trust, wanted) for origin, log in logs
     }
     problems = [f"{log}: {one.detail}" for log, one in found.items() if one.outcome is not Outcome.PASSED]
-    return judged("witnesses", problems, "; ".join(f"{log}: {one.detail}" for log, one in found.items()))
+    details = {one.detail for one in found.values()}
+    same = len(details) == 1
+    each = f"each of {len(found)} logs: {details.pop()}" if same else "enough for each log"
+    return judged("witnesses", problems, each)
 
 
 def _chain(bundles: tuple[bytes, ...], trust: Trust) -> Check:
