@@ -77,6 +77,18 @@ def test_trailing_bytes_and_stray_bits_in_a_certificate_are_refused() -> None:
         assert caught.value.code == "evidence.certificate_malformed"
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+def test_a_negative_serial_number_is_refused() -> None:
+    made = (SCENE.issue("north", SCENE.site_key) for _ in range(100))
+    long = next(one for one in made if one.x509.serial_number >> 152)
+    serial = long.x509.serial_number.to_bytes(20, "big")
+    negative = long.der.replace(serial, bytes([0x80]) + serial[1:])
+    with pytest.raises(CertificateError) as caught:
+        load_certificate(negative)
+    assert caught.value.code == "evidence.certificate_malformed"
+    assert "serial" in caught.value.message
+
+
 def test_every_changed_byte_of_a_certificate_is_refused() -> None:
     root = load_root(SCENE.root.pem.encode())
     accepted = []

@@ -9,13 +9,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloister.core.keys import ALGORITHMS, ECDSA_P256
+from cloister.core.keys import ALGORITHMS, ECDSA_P256, EphemeralKeyStore, PublicKey
 from cloister.evidence.errors import CertificateError, TrustError
-from cloister.evidence.pki import load_crl
+from cloister.evidence.pki import Certificate, load_crl
 from cloister.evidence.pki.issuing import Reason, Revocation, issue_crl
+from cloister.evidence.pki.revocation import require_unrevoked
 from cloister.evidence.predicates import Role
 from tests.conftest import START
-from tests.evidence.pki.scene import DAY, LATER, Scene
+from tests.evidence.pki.scene import DAY, LATER, Scene, Shape, authority_shape
 
 SECOND = timedelta(seconds=1)
 
@@ -163,3 +164,58 @@ def test_only_the_authority_makes_its_list_and_for_a_time_to_come(scene: Scene) 
         with pytest.raises(CertificateError) as caught:
             issue_crl(signer, scene.ca, [], number=1, at=START, next_update=until)
         assert caught.value.code == "evidence.pki_refused"
+
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+NAME = authority_shape().subject
+
+
+def self_made(authority: Certificate, *extensions: x509.ExtensionType, serial: int = 7) -> bytes:
+    """A list with one entry, signed by the authority's key, as another program might write it."""
+    entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(LATER)
+    for one in extensions:
+        entry = entry.add_extension(one, critical=False)
+    assert authority.key_identifier is not None
+    made = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.x509.subject)
+        .last_update(START)
+        .next_update(START + 30 * DAY)
+        .add_extension(x509.AuthorityKeyIdentifier(authority.key_identifier, None, None), critical=False)
+        .add_revoked_certificate(entry.build())
+        .sign(KEY, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.DER)
+
+
+def test_an_authority_whose_key_is_not_for_lists_revokes_nothing() -> None:
+    key = PublicKey.of(KEY.public_key())
+    for usages, good in ((("key_cert_sign", "crl_sign"), True), (("key_cert_sign",), False)):
+        authority = authority_shape(usages=usages).signed_by(KEY, key, NAME)
+        made = load_crl(self_made(authority))
+        if good:
+            made.verify(authority)
+        else:
+            with pytest.raises(CertificateError) as caught:
+                made.verify(authority)
+            assert caught.value.code == "evidence.crl_untrusted"
+
+
+def test_a_certificate_known_to_be_bad_earlier_is_refused_from_then_on() -> None:
+    """Invalidity date, RFC 5280 section 5.3.2: the key was in doubt before anybody revoked it."""
+    key = PublicKey.of(KEY.public_key())
+    authority = authority_shape().signed_by(KEY, key, NAME)
+    site = Shape().signed_by(KEY, EphemeralKeyStore().generate("site").public_key, NAME)
+    doubted = x509.InvalidityDate((LATER - DAY / 2).replace(tzinfo=None))
+    lists = (load_crl(self_made(authority, doubted, serial=site.x509.serial_number)),)
+    require_unrevoked(site, lists, LATER - DAY / 2 - SECOND)
+    with pytest.raises(CertificateError) as caught:
+        require_unrevoked(site, lists, LATER - DAY / 2)
+    assert caught.value.code == "evidence.certificate_revoked"
+
+
+def test_a_list_that_takes_a_revocation_back_is_refused() -> None:
+    authority = authority_shape().signed_by(KEY, PublicKey.of(KEY.public_key()), NAME)
+    with pytest.raises(CertificateError) as caught:
+        load_crl(self_made(authority, x509.CRLReason(x509.ReasonFlags.remove_from_crl)))
+    assert caught.value.code == "evidence.crl_malformed"
