@@ -165,7 +165,7 @@ def test_a_forked_child_writes_a_segment_of_its_own_that_names_where_its_parent_
     from cloister.evidence.segments import FileSink
 
     sink = FileSink(tmp_path / "held")
-    writer = stream.writer(sink=sink)
+    writer = stream.writer(sink=sink, limits=SegmentLimits(mark_seconds=60.0))
     parent = writer.append_durable({"who": "parent"})
     unwritten = writer.append({"who": "parent, not waited for"})
 

@@ -4,9 +4,9 @@ A line is a canonical JSON object (RFC 8785) whose last two members are its proo
 
     {"at":"...","event":{...},"kind":"entry","n":7,"tag":"<64 digits>","tip":"<64 digits>"}
 
-In an encrypted segment ``event`` is a base64 string. ``tag`` is an HMAC-SHA256 over the tip of the line before
-and this line's bytes up to that member, under a key that is used for this line only. ``tip`` is the SHA-256 of
-the tip before and this line's bytes up to itself. Rules kept here:
+In an encrypted segment ``event`` is a base64 string. ``tag`` is an HMAC-SHA256 over the tip of the line
+before and this line's bytes up to that member, under a key that is used for this line only. ``tip`` is the
+SHA-256 of the tip before and this line's bytes up to itself. Rules kept here:
 
 1. ``n`` is the number of the line in its file, from 1. Line 1 opens the segment, line 2 signs it.
 2. A segment's name says which process on which boot wrote it, and which of its segments it is; no two

@@ -221,17 +221,7 @@ class SegmentWriter:
         """
         text = _event(event)
         with self._lock:
-            segment = self._ready()
-            at = format_time(self._clock())
-            if segment.chain.unsigned >= self._limits.entries_per_mark:
-                self._mark(segment, State.RUNNING)
-            segment.take(segment.chain.entry(at, text))
-            segment.entries += 1
-            if segment.since is None:
-                segment.since = time.monotonic()
-                self._work.notify()
-            chain = segment.chain
-            return Ticket(self, segment, EntryReceipt(segment.name, chain.lines, at, chain.head))
+            return self._take(text)
 
     def append_durable(self, event: Mapping[str, JSON]) -> EntryReceipt:
         """Take an entry and wait until it is durable and vouched for outside: for what must not be lost.
@@ -239,7 +229,12 @@ class SegmentWriter:
         Raises:
             As `append` and `Ticket.wait`.
         """
-        return self.append(event).wait()
+        text = _event(event)
+        with self._lock:
+            ticket = self._take(text)
+            gate = self._gate(ticket._segment)
+        gate.acquire()
+        return ticket.wait()
 
     def flush(self) -> None:
         """Wait until all that was taken so far is durable and vouched for outside.
@@ -350,6 +345,30 @@ class SegmentWriter:
             else:
                 return segment
 
+    def _take(self, text: bytes) -> Ticket:
+        segment = self._ready()
+        chain, at = segment.chain, format_time(self._clock())
+        if chain.unsigned >= self._limits.entries_per_mark:
+            self._mark(segment, State.RUNNING)
+        segment.take(chain.entry(at, text))
+        segment.entries += 1
+        if segment.since is None:
+            segment.since = time.monotonic()
+            self._work.notify()
+        return Ticket(self, segment, EntryReceipt(segment.name, chain.lines, at, chain.head))
+
+    def _gate(self, segment: _Segment) -> threading.Lock:
+        """What the flushing thread opens when all that was taken so far is settled.
+
+        Everybody waits at a gate of his own: behind a shared condition all who wake contend for one lock.
+        """
+        gate = threading.Lock()
+        gate.acquire()
+        segment.gates.append(gate)
+        if not self._urgent or len(segment.gates) == self._expected:
+            self._wake()
+        return gate
+
     def _over(self, segment: _Segment) -> bool:
         age = time.monotonic() - segment.opened
         return segment.size >= self._limits.max_bytes or age >= self._limits.max_seconds
@@ -417,26 +436,19 @@ class SegmentWriter:
         self._work.notify()
 
     def _settle(self, segment: _Segment, line: int) -> None:
-        """Wait for a line of a segment; called without the lock.
-
-        Everybody waits at a gate of his own, which the flushing thread opens: behind a shared condition all
-        who wake would contend for one lock.
-        """
+        """Wait for a line of a segment; called without the lock."""
         while segment.vouched < line:
             with self._lock:
                 if segment.failure is not None:
                     raise segment.failure
-                if not segment.ended:
-                    gate = threading.Lock()
-                    gate.acquire()
-                    segment.gates.append(gate)
-                    if not self._urgent or len(segment.gates) == self._expected:
-                        self._wake()
-                elif segment.unsent is not None:
-                    raise segment.unsent
+                if segment.ended:
+                    break
+                gate = self._gate(segment)
             gate.acquire()
-            if segment.vouched < line and segment.unsent is not None and segment.durable[0] >= line:
-                raise segment.unsent
+            if segment.unsent is not None and segment.durable[0] >= line:
+                break
+        if segment.vouched < line and segment.unsent is not None:
+            raise segment.unsent
 
     # The flushing thread.
 
