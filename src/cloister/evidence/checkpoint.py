@@ -36,6 +36,7 @@ _ED25519_SIGNATURE_SIZE: Final = 64
 _LATEST_SECOND: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 _NAME = re.compile(r"[^\s+]{1,200}")
 _ORIGIN = re.compile(r"[^\s](?:[^\n]{0,198}[^\s])?")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 _SIGNATURE_LINE = re.compile(r"\u2014 ([^\s+]{1,200}) ([A-Za-z0-9+/]+={0,2})")
 
@@ -139,7 +140,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     Raises:
         EvidenceError: ``evidence.checkpoint_malformed`` for any other spelling.
     """
-    if len(text) > MAX_CHECKPOINT_CHARS or any(char < " " and char != "\n" for char in text):
+    if len(text) > MAX_CHECKPOINT_CHARS or _CONTROL.search(text):
         raise _malformed("it is too long or has control characters")
     body, separator, tail = text.rpartition("\n\n")
     if not separator or not tail.endswith("\n"):

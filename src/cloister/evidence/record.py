@@ -108,6 +108,14 @@ class JobRecord:
         return tuple(sorted({*self.participants, *(one.party for one in self.of(BudgetSpend))}))
 
     @cached_property
+    def chains(self) -> Mapping[str, tuple[LoggedStatement, ...]]:
+        """The statements of each log that has any, in the log's order."""
+        found: dict[str, list[LoggedStatement]] = {}
+        for one in sorted(self.logged, key=lambda one: (one.log, one.entry.index)):
+            found.setdefault(one.log, []).append(one)
+        return {origin: tuple(chain) for origin, chain in found.items()}
+
+    @cached_property
     def _by_class(self) -> Mapping[type[Predicate], tuple[Predicate, ...]]:
         found: dict[type[Predicate], list[Predicate]] = {}
         for one in self.logged:

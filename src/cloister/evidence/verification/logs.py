@@ -93,7 +93,7 @@ def check_checkpoint_signatures(context: ReceiptContext) -> Check:
 
 def _last_stated(context: ReceiptContext, origin: str) -> datetime:
     """When the log's owner signed its head: with the last statement, as far as anybody here can tell."""
-    chain = _chains(context).get(origin)
+    chain = context.record.chains.get(origin)
     return parse_time(chain[-1].predicate.recorded_at if chain else context.body.issued_at)
 
 
@@ -137,14 +137,14 @@ def check_statement_order(context: ReceiptContext) -> Check:
     for earlier, later in pairwise(places):
         if earlier >= later:
             problems.append(f"{later[0]} entry {later[1]} stands after {earlier[0]} entry {earlier[1]}")
-    for chain in _chains(context).values():
+    for chain in context.record.chains.values():
         for before, after in pairwise(chain):
             if before.predicate.sequence >= after.predicate.sequence:
                 problems.append(f"{after.log} entry {after.entry.index} was stated before the one it follows")
             elif before.predicate.recorded_at > after.predicate.recorded_at:
                 problems.append(f"{after.log} entry {after.entry.index} is dated before the one it follows")
     problems += _causal_problems(context.record)
-    hub = _chains(context).get(log_origin(Role.HUB, context.body.issuer), [])
+    hub = context.record.chains.get(log_origin(Role.HUB, context.body.issuer), ())
     if hub and context.body.issued_at < hub[-1].predicate.recorded_at:
         problems.append("the receipt is dated before the hub's last statement")
     issued_at = parse_time(context.body.issued_at)
@@ -193,7 +193,7 @@ def check_statement_chain(context: ReceiptContext) -> Check:
     job_id = context.record.job.job_id
     if context.body.job_id != job_id:
         problems.append("the receipt names another job than the one it holds")
-    chains = _chains(context)
+    chains = context.record.chains
     for origin, chain in chains.items():
         previous: str | None = None
         for position, one in enumerate(chain):
@@ -237,13 +237,6 @@ def _hashes_named(one: LoggedStatement) -> set[str]:
 def check_statements_complete(context: ReceiptContext) -> Check:
     """Every statement such a job needs is there, and as many of each party as it says it made."""
     problems = list(missing_statements(context.record))
-    silent = [origin for origin in context.record.checkpoints if origin not in _chains(context)]
+    silent = [origin for origin in context.record.checkpoints if origin not in context.record.chains]
     problems += [f"{origin}: a log without a statement" for origin in sorted(silent)]
     return judged("statements-complete", problems, f"{len(context.record.logged)} statements, none missing")
-
-
-def _chains(context: ReceiptContext) -> dict[str, list[LoggedStatement]]:
-    chains: dict[str, list[LoggedStatement]] = {}
-    for one in sorted(context.record.logged, key=lambda one: (one.log, one.entry.index)):
-        chains.setdefault(one.log, []).append(one)
-    return chains
