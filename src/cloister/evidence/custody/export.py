@@ -62,11 +62,7 @@ def select(log: EvidenceLog, selection: ExportSelection) -> ExportedLog:
         open_statement(decode_envelope(one.data)).predicate.recorded_at for one in log.entries(0, head.size)
     ]
     span = _span(times, cast(str, selection.start), cast(str, selection.end))
-    shown = log.entries(max(span.start - 1, 0), min(span.end + 1, head.size))
-    proven = (
-        ProvenEntry(one.index, decode_envelope(one.data), log.inclusion_proof(one.index, head.size))
-        for one in shown
-    )
+    proven = log.proven(head, max(span.start - 1, 0), min(span.end + 1, head.size))
     return ExportedLog(
         checkpoint=head.encode(),
         previous=_previous(log, stated, head.size),

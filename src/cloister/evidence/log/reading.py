@@ -233,6 +233,21 @@ class LogReader:
             found = read_stream(connection, stream)
             return LogExtract(self._origin, head, self._prove(connection, head, found))
 
+    def proven(self, head: Checkpoint, start: int, end: int) -> tuple[ProvenEntry, ...]:
+        """The entries from ``start`` up to but without ``end``, each proven against a head of this log.
+
+        Args:
+            head: the log's head, now or earlier.
+            start: the first index.
+            end: one past the last, at most the head's size.
+
+        Raises:
+            EvidenceError: ``evidence.out_of_range``; ``evidence.log_mismatch`` if they don't lead to it.
+        """
+        found = list(self.entries(start, end))
+        with self._store.snapshot() as connection:
+            return self._prove(connection, head, found)
+
     def last(self, stream: str) -> ProvenEntry | None:
         """A stream's newest entry, proven against the present head; None if the log knows no such stream.
 
