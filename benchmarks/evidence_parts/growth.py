@@ -34,7 +34,7 @@ def measure(scratch: Path) -> dict[str, float]:
     for target in (*sizes, LARGEST):
         with EvidenceLog.open(path, origin=ORIGIN, signer=SIGNER) as log:
             started = time.perf_counter()
-            grow(log, size, target - SAMPLES, ready)
+            grow(log, size, target - SAMPLES)
             building += time.perf_counter() - started
             appending = list(items(target - SAMPLES, target, ready))
             append, _ = median_ms(

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from cloister.evidence.merkle import verify_consistency, verify_inclusion
-from evidence_parts._log import envelopes, grow, median_ms, new_log
+from evidence_parts._log import grow, median_ms, new_log
 
 SIZE = 100_000
 SAMPLES = 2000
@@ -17,7 +17,7 @@ def measure(scratch: Path) -> dict[str, float]:
     """Medians over proofs at random places of one log."""
     draw = random.Random(2)
     with new_log(scratch / "log.sqlite") as log:
-        grow(log, 0, SIZE, envelopes(2000))
+        grow(log, 0, SIZE)
         root = log.checkpoint().root
         places = [draw.randrange(1, SIZE) for _ in range(SAMPLES)]
         leaves = [log.subtrees(0, at, at + 1)[0] for at in places]

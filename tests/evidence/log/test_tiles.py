@@ -11,11 +11,11 @@ import pytest
 
 from cloister.core.errors import CloisterError
 from cloister.core.keys import Signer
-from cloister.evidence.errors import EvidenceError
+from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.log import EvidenceLog, export_tiles, tile_reader, verify_tiles
 from cloister.evidence.log.tile_layout import bundle_path, decode_bundle, encode_bundle, tile_path
 from cloister.evidence.merkle import consistency_proof, inclusion_proof
-from tests.evidence.log.places import ORIGIN, Place, item
+from tests.evidence.log.places import ORIGIN, Place, edit, item
 
 
 def grown(place: Place, signer: Signer, size: int) -> EvidenceLog:
@@ -165,3 +165,13 @@ def test_verifying_tiles_loads_no_database() -> None:
         "assert not {'sqlalchemy', 'sqlite3', 'psycopg'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("node", [2 * 100, 2 * 513, 511])
+def test_a_broken_tree_is_never_published(path: Path, tmp_path: Path, signer: Signer, node: int) -> None:
+    with grown(path, signer, 520) as log:
+        edit(path, f"UPDATE evidence_nodes SET hash = x'{'07' * 32}' WHERE id = {node}")
+        with pytest.raises(LogError) as caught:
+            export_tiles(log, tmp_path / "out")
+        assert caught.value.code == "evidence.log_mismatch"
+        assert not (tmp_path / "out" / "checkpoint").exists()
