@@ -314,4 +314,6 @@ def _begin(directory: Path, signer: Signer, label: str, chain: tuple[Certificate
 
 
 def _refused(reason: str) -> CertificateError:
-    return CertificateError("evidence.pki_refused", f"The authority doesn't do this: {reason}.")
+    return CertificateError(
+        "evidence.pki_refused", f"The authority doesn't do this: {reason}.", "See: cloister pki --help"
+    )

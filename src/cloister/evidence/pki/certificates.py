@@ -39,6 +39,7 @@ MAX_CHAIN: Final = 3
 ROOT_ROLES: Final = frozenset({Role.TEE_ROOT, Role.TSA})
 """The roles that belong to other people's root certificates; no authority here vouches for those."""
 
+_ASK: Final = "Ask the party for the chain as its authority issued it."
 _PARTY = re.compile(PARTY_PATTERN)
 _SIGNED_WITH: Final = {
     SignatureAlgorithmOID.ED25519: ED25519,
@@ -145,7 +146,9 @@ class Certificate:
             good = False
         if not good:
             raise CertificateError(
-                "evidence.certificate_signature", "A certificate is not signed by the next of its chain."
+                "evidence.certificate_signature",
+                "A certificate is not signed by the next of its chain.",
+                _ASK,
             )
 
 
@@ -257,13 +260,19 @@ def whole_signature(signature: bytes, der: bytes) -> bool:
 
 def malformed(reason: str) -> CertificateError:
     """The refusal of bytes that are no certificate."""
-    return CertificateError("evidence.certificate_malformed", f"This is no certificate used here: {reason}.")
+    return CertificateError(
+        "evidence.certificate_malformed", f"This is no certificate used here: {reason}.", _ASK
+    )
 
 
 def usage(reason: str) -> CertificateError:
     """The refusal of a key for what it is not for."""
-    return CertificateError("evidence.certificate_usage", f"A certificate is not for this use: {reason}.")
+    return CertificateError(
+        "evidence.certificate_usage", f"A certificate is not for this use: {reason}.", _ASK
+    )
 
 
 def _role(reason: str) -> CertificateError:
-    return CertificateError("evidence.certificate_role", f"A certificate binds its key to nobody: {reason}")
+    return CertificateError(
+        "evidence.certificate_role", f"A certificate binds its key to nobody: {reason}", _ASK
+    )

@@ -97,11 +97,13 @@ class Credential:
                 raise CertificateError(
                     "evidence.certificate_not_yet_valid",
                     f"The certificate {one.serial} was not valid yet when its key was used.",
+                    "The party signs only after its certificate's validity has begun.",
                 )
             if at > one.x509.not_valid_after_utc:
                 raise CertificateError(
                     "evidence.certificate_expired",
                     f"The certificate {one.serial} was not valid any more when its key was used.",
+                    "Let the authority certify the party's key anew; what was signed since stays refused.",
                 )
         for one, lists in zip(self.path, self.lists, strict=False):
             require_unrevoked(one, lists, at)

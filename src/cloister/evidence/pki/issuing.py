@@ -354,4 +354,6 @@ def _whole(moment: datetime) -> datetime:
 
 
 def _refused(reason: str) -> CertificateError:
-    return CertificateError("evidence.pki_refused", f"The authority doesn't issue this: {reason}.")
+    return CertificateError(
+        "evidence.pki_refused", f"The authority doesn't issue this: {reason}.", "See: cloister pki --help"
+    )

@@ -155,7 +155,9 @@ def require_unrevoked(certificate: Certificate, lists: tuple[RevocationList, ...
         moment = one.refused_from(certificate)
         if moment is not None and at >= moment:
             raise CertificateError(
-                "evidence.certificate_revoked", f"The certificate {certificate.serial} was revoked."
+                "evidence.certificate_revoked",
+                f"The certificate {certificate.serial} was revoked.",
+                "What its key signed from then on can't be trusted; ask the authority why.",
             )
     if lists and all(at > one.next_update for one in lists):
         raise CertificateError(
@@ -177,4 +179,8 @@ def _read_entry(entry: x509.RevokedCertificate) -> None:
 
 
 def _malformed(reason: str) -> CertificateError:
-    return CertificateError("evidence.crl_malformed", f"This is no revocation list used here: {reason}.")
+    return CertificateError(
+        "evidence.crl_malformed",
+        f"This is no revocation list used here: {reason}.",
+        "Get the list from the authority again.",
+    )
