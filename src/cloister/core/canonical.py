@@ -20,6 +20,8 @@ from collections.abc import Callable
 from json.encoder import encode_basestring
 from typing import Never, TypeAlias, cast
 
+from pydantic_core import from_json
+
 from cloister.core.errors import InputError
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
@@ -157,6 +159,9 @@ def parse_canonical(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int =
     Raises:
         InputError: as `parse` does, and ``input.not_canonical`` where the bytes could be written otherwise.
     """
+    fast = _read_fast(data, max_bytes, max_depth)
+    if fast is not None:
+        return fast
     value = parse(data, max_bytes=max_bytes, max_depth=max_depth)
     if canonicalize(value) != data:
         raise InputError(
@@ -164,6 +169,24 @@ def parse_canonical(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int =
             "The document is not in canonical form (RFC 8785).",
             "Pass on the bytes exactly as they were written; an editor may have re-indented them.",
         )
+    return value
+
+
+def _read_fast(data: bytes, max_bytes: int, max_depth: int) -> JSON:
+    """The value of canonical bytes; None for null, and for whatever `parse` has to name the fault of.
+
+    The fast reader is laxer than `parse` (it keeps the last of two equal keys); but what it read counts only
+    if it encodes to the same bytes.
+    """
+    if len(data) > max_bytes:
+        return None
+    try:
+        value = cast(JSON, from_json(data, allow_inf_nan=False))
+        if canonicalize(value) != data:
+            return None
+    except (ValueError, InputError):
+        return None
+    _refuse_depth(value, max_depth)
     return value
 
 
