@@ -149,6 +149,15 @@ def test_what_has_no_meaning_for_an_artifact_is_refused_and_not_dropped(
     assert ended.err.splitlines()[0].endswith("[evidence.demand_foreign]")
 
 
+@pytest.mark.parametrize("time", ["yesterday", "2026-11-21T14:00:00", "0001-01-01T00:00:00+14:00"])
+def test_a_time_without_its_zone_is_wrong_input(
+    time: str, cloister: Cloister, finished: Path, note: Path
+) -> None:
+    ended = cloister("verify", note, "--trust", finished / "trust", "--at", time)
+    assert ended.code == 2
+    assert ended.err.splitlines()[0].endswith("[input.syntax]")
+
+
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("shown", [["--json"], []])
 def test_the_command_that_stands_alone_says_the_same(

@@ -143,6 +143,13 @@ def _verify(
         list[Path] | None,
         typer.Option("--previous", help="An export made before this one; oldest first, may be given again."),
     ] = None,
+    certificates: Annotated[
+        list[Path] | None,
+        typer.Option("--certificates", help="A chain that came with a log's head; may be given again."),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="When that chain has to have held: 2026-11-21T14:00:00Z.")
+    ] = None,
     segment_key: Annotated[
         Path | None,
         typer.Option("--segment-key", help="File or folder of the private keys that segments are sealed to."),
@@ -167,6 +174,8 @@ def _verify(
             held=tuple(held or ()),
             previous=tuple(previous or ()),
             segment_key=segment_key,
+            certificates=tuple(certificates or ()),
+            at=at,
             as_json=as_json,
             quiet=quiet,
         )

@@ -81,6 +81,8 @@ def _run(words: list[str]) -> int:
             held=tuple(typed.held),
             previous=tuple(typed.previous),
             segment_key=typed.segment_key,
+            certificates=tuple(typed.certificates),
+            at=typed.at,
             as_json=typed.as_json,
             quiet=typed.quiet,
         )
@@ -127,6 +129,15 @@ def _parser() -> _Parser:
         metavar="FILE",
         help="the private key that segments are sealed to, or a folder",
     )
+    add(
+        "--certificates",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a certificate chain that came with a log's head; may be given again",
+    )
+    add("--at", metavar="TIME", help="when that chain has to have held, such as 2026-11-21T14:00:00Z")
     add("--json", action="store_true", dest="as_json", help="print one JSON object and nothing else")
     add("--quiet", "-q", action="store_true", help="print nothing; the exit code tells")
     add("--debug", action="store_true", help="show tracebacks")

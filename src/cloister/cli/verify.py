@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _MAX_ARTIFACT_BYTES: Final = 256 * 1024 * 1024
 _MAX_MODEL_BYTES: Final = 8 * 1024 * 1024 * 1024
+_MAX_CHAIN_BYTES: Final = 64 * 1024
 _BEGINNING: Final = 4096
 _MODEL_FILE: Final = "model.safetensors"
 
@@ -49,6 +51,8 @@ class VerifyOptions:
         witnesses: How many pinned witnesses must have cosigned each head of a log, or None.
         held: Files with checkpoints held from before, or outside the process that wrote a segment.
         previous: Files with the exports before this one, oldest first.
+        certificates: Files with certificate chains that came with a log's head.
+        at: For which time they have to hold, RFC 3339 in UTC.
         segment_key: File or folder of the private keys that open the secrets of segments.
         as_json: Print JSON.
         quiet: Print nothing; the exit code tells.
@@ -66,6 +70,8 @@ class VerifyOptions:
     held: tuple[Path, ...] = ()
     previous: tuple[Path, ...] = ()
     segment_key: Path | None = None
+    certificates: tuple[Path, ...] = ()
+    at: str | None = None
     as_json: bool = False
     quiet: bool = False
 
@@ -95,6 +101,8 @@ def verify_command(options: VerifyOptions) -> int:
         witnesses=options.witnesses,
         held=tuple(read_bounded(path, _MAX_ARTIFACT_BYTES) for path in options.held),
         previous=tuple(read_bounded(path, _MAX_ARTIFACT_BYTES) for path in options.previous),
+        certificates=tuple(read_bounded(path, _MAX_CHAIN_BYTES) for path in options.certificates),
+        at=None if options.at is None else _moment(options.at),
         segment_secrets=None if options.segment_key is None else _opener(options.segment_key),
     )
     verdict = verify_artifact(content, Trust.load(options.trust), demands, _registry, kind=kind)
@@ -149,6 +157,18 @@ def _model(options: VerifyOptions, kind: ArtifactKind | None) -> ModelArtifact |
 def _beginning(path: Path) -> bytes:
     with os.fdopen(open_plain(path), "rb") as stream:
         return stream.read(_BEGINNING)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise InputError(
+        "input.syntax", "--at is not a time with its zone.", "Write it like 2026-11-21T14:00:00Z."
+    )
 
 
 def _opener(path: Path) -> SecretsOpener:

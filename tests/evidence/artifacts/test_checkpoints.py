@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -13,6 +13,8 @@ from cloister.evidence.artifacts import ArtifactVerdict, Demands, find_kind, ver
 from cloister.evidence.checkpoint import Checkpoint, cosign, sign_checkpoint
 from cloister.evidence.checks import CheckRegistry, Outcome
 from cloister.evidence.predicates import Role
+from tests.conftest import START
+from tests.evidence.pki.scene import Scene
 
 ORIGIN = "cloister/site/north"
 WHEN = datetime(2026, 11, 21, tzinfo=UTC)
@@ -126,6 +128,24 @@ def test_what_is_held_must_be_of_this_log_and_comparable(
     verdict = parties.judge(parties.head().encode(), Demands(held=(held(parties).encode(),)))
     assert verdict.checks[-1].outcome is outcome
     assert verdict.accepted is (outcome is Outcome.PASSED)
+
+
+@pytest.mark.parametrize(
+    ("at", "accepted"),
+    [(START, True), (START + timedelta(days=29), True), (START + timedelta(days=31), False), (None, False)],
+)
+def test_an_owner_who_is_certified_is_believed_for_a_time(at: datetime | None, accepted: bool) -> None:
+    scene = Scene()
+    note = sign_checkpoint(ORIGIN, 7, ROOT, scene.site_key).encode().encode()
+    demands = Demands(certificates=(scene.chain().encode(),), at=at)
+    verdict = verify_artifact(note, scene.trust(), demands, CheckRegistry)
+    assert verdict.accepted is accepted
+    assert not verify_artifact(note, scene.trust(), Demands(at=at), CheckRegistry).accepted
+
+
+def test_what_is_no_certificate_refuses_the_checkpoint(parties: Parties) -> None:
+    verdict = parties.judge(parties.head().encode(), Demands(certificates=(b"nothing",)))
+    assert outcomes(verdict)["checkpoint-signature"] == "failed"
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff" * 100, b"cloister/site/north\n7\n", b"[" * 10_000])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cloister.core.errors import CloisterError
+from cloister.core.keys import PublicKey
 from cloister.evidence.artifacts.kinds import ArtifactKind
 from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands
 from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint, verify_cosignature
@@ -36,11 +37,11 @@ def verify_checkpoint_note(data: bytes, trust: Trust, demands: Demands) -> Artif
         return ArtifactVerdict(ArtifactKind.CHECKPOINT, (failed("canonical-form", reason), *rest))
     checks = [
         passed("canonical-form", f"{len(data)} bytes, the only spelling"),
-        check_owner(checkpoint, trust),
+        check_owner(checkpoint, trust, demands),
         check_cosignatures(checkpoint, trust, demands.witnesses or 0),
     ]
     if demands.held:
-        checks.append(check_held(checkpoint, demands.held, trust))
+        checks.append(check_held(checkpoint, demands, trust))
     return ArtifactVerdict(ArtifactKind.CHECKPOINT, tuple(checks), checkpoint_facts(checkpoint))
 
 
@@ -49,18 +50,17 @@ def checkpoint_facts(checkpoint: Checkpoint) -> dict[str, str]:
     return {"log": checkpoint.origin, "entries": str(checkpoint.size), "root": checkpoint.root.hex()}
 
 
-def check_held(checkpoint: Checkpoint, held: tuple[bytes, ...], trust: Trust) -> Check:
+def check_held(checkpoint: Checkpoint, demands: Demands, trust: Trust) -> Check:
     """The owner of this checkpoint never signed another root over as many entries, as far as is held.
 
     Two checkpoints of different sizes need the log, or its tiles, to be compared; they are counted.
     """
     problems: list[str] = []
     same = other = 0
-    for note in held:
+    for note in demands.held:
         try:
             before = parse_checkpoint(note.decode("utf-8", "replace"))
-            role, party = log_owner(before.origin)
-            verify_checkpoint(before, before.origin, *trust.keys(role, party))
+            verify_checkpoint(before, before.origin, *owner_keys(before, trust, demands))
         except CloisterError as error:
             problems.append(f"a held checkpoint can't be used: {error.message}")
             continue
@@ -77,11 +77,21 @@ def check_held(checkpoint: Checkpoint, held: tuple[bytes, ...], trust: Trust) ->
     return judged("held-checkpoints", problems, f"equal to {same} held")
 
 
-def check_owner(checkpoint: Checkpoint, trust: Trust) -> Check:
+def owner_keys(checkpoint: Checkpoint, trust: Trust, demands: Demands) -> tuple[PublicKey, ...]:
+    """The keys of the party whose log this is: pinned, or certified at the time demanded.
+
+    Raises:
+        EvidenceError: it is no log of ours, or its owner isn't known by any key that holds.
+    """
+    role, party = log_owner(checkpoint.origin)
+    return trust.with_credentials(demands.certificates).keys(role, party, at=demands.at)
+
+
+def check_owner(checkpoint: Checkpoint, trust: Trust, demands: Demands) -> Check:
     """The party whose log this is signed the checkpoint."""
     try:
         role, party = log_owner(checkpoint.origin)
-        verify_checkpoint(checkpoint, checkpoint.origin, *trust.keys(role, party))
+        verify_checkpoint(checkpoint, checkpoint.origin, *owner_keys(checkpoint, trust, demands))
     except CloisterError as error:
         return failed("checkpoint-signature", error.message)
     return passed("checkpoint-signature", f"signed by {role.value} {party}")

@@ -11,12 +11,12 @@ from cloister.evidence.artifacts.checkpoints import (
     check_cosignatures,
     check_owner,
     checkpoint_facts,
+    owner_keys,
 )
 from cloister.evidence.artifacts.kinds import ArtifactKind
 from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands
 from cloister.evidence.checkpoint import MAX_CHECKPOINT_CHARS, Checkpoint, parse_checkpoint, verify_checkpoint
 from cloister.evidence.checks import Check, Outcome, failed, judged, not_run, passed
-from cloister.evidence.extract import log_owner
 from cloister.evidence.log.tiles_reader import tile_reader, verify_tiles
 from cloister.evidence.merkle import subtree_root
 from cloister.evidence.trust import Trust
@@ -45,20 +45,20 @@ def verify_log(directory: Path, trust: Trust, demands: Demands) -> ArtifactVerdi
         return ArtifactVerdict(ArtifactKind.LOG, (failed("canonical-form", reason), *rest))
     checks = [
         passed("canonical-form", f"a checkpoint of {len(note)} bytes, the only spelling"),
-        check_owner(head, trust),
+        check_owner(head, trust, demands),
         check_cosignatures(head, trust, demands.witnesses or 0),
     ]
-    checks.append(_entries(directory, head, trust, checks[1]))
+    checks.append(_entries(directory, head, trust, demands, checks[1]))
     if demands.held:
-        checks.append(_held(directory, head, demands.held, trust, checks[3]))
+        checks.append(_held(directory, head, trust, demands, checks[3]))
     return ArtifactVerdict(ArtifactKind.LOG, tuple(checks), checkpoint_facts(head))
 
 
-def _entries(directory: Path, head: Checkpoint, trust: Trust, owner: Check) -> Check:
+def _entries(directory: Path, head: Checkpoint, trust: Trust, demands: Demands, owner: Check) -> Check:
     if owner.outcome is not Outcome.PASSED:
         return not_run("log-entries", "the checkpoint isn't the owner's")
     try:
-        found = verify_tiles(directory, trust.keys(*log_owner(head.origin)), origin=head.origin)
+        found = verify_tiles(directory, owner_keys(head, trust, demands), origin=head.origin)
     except CloisterError as error:
         return failed("log-entries", error.message)
     if found.checkpoint != head:
@@ -66,20 +66,22 @@ def _entries(directory: Path, head: Checkpoint, trust: Trust, owner: Check) -> C
     return passed("log-entries", f"{found.entries} entries hashed, {found.tiles} tiles compared, one root")
 
 
-def _held(directory: Path, head: Checkpoint, held: tuple[bytes, ...], trust: Trust, entries: Check) -> Check:
+def _held(directory: Path, head: Checkpoint, trust: Trust, demands: Demands, entries: Check) -> Check:
     """The log, as its tiles show it, has the root that each held checkpoint states for its size."""
     if entries.outcome is not Outcome.PASSED:
         return not_run("held-checkpoints", "the tiles don't hold")
     tiles = tile_reader(directory, head.size)
     problems: list[str] = []
-    for note in held:
+    for note in demands.held:
         try:
             before = parse_checkpoint(note.decode("utf-8", "replace"))
-            verify_checkpoint(before, head.origin, *trust.keys(*log_owner(head.origin)))
+            verify_checkpoint(before, head.origin, *owner_keys(head, trust, demands))
             if before.size > head.size:
                 problems.append(f"the log had {before.size} entries before, and has {head.size}: rolled back")
             elif before.size and subtree_root(0, before.size, tiles) != before.root:
                 problems.append(f"the first {before.size} entries are not those it had before: rewritten")
         except CloisterError as error:
             problems.append(f"a held checkpoint can't be used: {error.message}")
-    return judged("held-checkpoints", problems, f"it begins as each of {len(held)} held checkpoints says")
+    return judged(
+        "held-checkpoints", problems, f"it begins as each of {len(demands.held)} held checkpoints says"
+    )

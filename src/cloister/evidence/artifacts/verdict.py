@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,8 @@ class Demands:
         held: checkpoints that the verifying party kept, each a file's bytes, which the artifact may not
             contradict: notes of a log, or lines of a segment's sink.
         previous: the exports that the same party made before this one, oldest first.
+        certificates: chains in PEM that came with a log's head, for an owner whose key isn't pinned.
+        at: for which time such a chain has to hold.
         segment_secrets: who opens the secrets of segments, so that their tags are computed again.
     """
 
@@ -51,6 +54,8 @@ class Demands:
     held: tuple[bytes, ...] = ()
     previous: tuple[bytes, ...] = ()
     segment_secrets: SecretsOpener | None = None
+    certificates: tuple[bytes, ...] = ()
+    at: datetime | None = None
 
     @property
     def policy(self) -> VerificationPolicy:
@@ -86,6 +91,8 @@ _APPLIES: Final[Mapping[str, frozenset[ArtifactKind]]] = MappingProxyType(
         "timestamp": frozenset({ArtifactKind.RECEIPT}),
         "witnesses": frozenset(ArtifactKind) - {ArtifactKind.SEGMENT},
         "held": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG, ArtifactKind.SEGMENT}),
+        "certificates": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
+        "at": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
         "segment_secrets": frozenset({ArtifactKind.SEGMENT}),
         "previous": frozenset({ArtifactKind.EXPORT}),
     }
@@ -101,6 +108,8 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "witnesses": "a number of witnesses",
         "held": "checkpoints held from before",
         "previous": "earlier exports",
+        "certificates": "certificates beside it",
+        "at": "a time",
         "segment_secrets": "a key to secrets of segments",
     }
 )
