@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cloister.privacy.accountant import calibrate_noise, epsilon_of
+from cloister.privacy.clipping import BookKeeper
 from cloister.privacy.errors import ModelError, PrivacyError
 from cloister.privacy.models import build_model, state_arrays
 from cloister.privacy.randomness import OsRandom
@@ -174,6 +175,55 @@ def test_an_impossible_plan_is_refused(field: str, value: float) -> None:
     assert refusal.value.code == "privacy.plan_invalid"
 
 
+def subjects_of(data: TrainingData, each: int) -> TrainingData:
+    """The same records, every ``each`` of them one subject's, the first subject's far apart."""
+    owners = np.arange(data.records) // each
+    return TrainingData(data.features, data.labels, np.roll(owners, 1) * 7 - 3)
+
+
+def test_subjects_are_the_unit_where_they_are_given(tumours: TrainingData) -> None:
+    data = subjects_of(tumours, 4)
+    assert (data.unit, data.units, data.records) == ("subject", 143, 569)
+    assert (tumours.unit, tumours.units) == ("record", 569)
+    model = build_model("mlp", 30, 2, 0)
+    assert trainer(PLAN).fit(model, data).executed_steps == PLAN.steps
+
+
+@pytest.mark.parametrize("physical", [1, 3, 10, 1024])
+def test_a_subjects_records_are_clipped_once_however_memory_splits_them(
+    physical: int, tumours: TrainingData
+) -> None:
+    """Everyone takes part, noise is next to nothing: the step must be the sum of five clipped subjects."""
+    some = TrainingData(
+        tumours.features[:20], tumours.labels[:20], np.array([0] * 12 + [5, 5, 5, 2, 2, 2, 9, 1], np.int64)
+    )
+    start = build_model("logistic-regression", 30, 2, seed=0)
+    parameters = list(start.parameters())
+    expected = np.zeros(62)
+    assert some.subjects is not None
+    for subject in np.unique(some.subjects):
+        mine = some.subjects == subject
+        logits = start(torch.from_numpy(some.features[mine]))
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(some.labels[mine]), reduction="sum")
+        gradient = np.concatenate([g.numpy().ravel() for g in torch.autograd.grad(loss, parameters)])
+        expected += gradient * min(1, 0.5 / np.linalg.norm(gradient))
+    plan = TrainingPlan(1.0, 0.001, 0.5, 1, 5.0, physical_batch=physical)
+    model = build_model("logistic-regression", 30, 2, seed=0)
+    trainer(plan).fit(model, some)
+    # Learning rate and number of subjects cancel.
+    moved = np.concatenate(
+        [(a - b).detach().numpy().ravel() for a, b in zip(parameters, model.parameters(), strict=True)]
+    )
+    np.testing.assert_allclose(moved, expected, atol=0.004)
+
+
+def test_the_plan_states_the_grid_and_its_slack(tumours: TrainingData) -> None:
+    with BookKeeper(build_model("mlp", 30, 2, 0), 1.0) as keeper:
+        grid = PLAN.grid(keeper.shape(30, grouped=False), tumours.units)
+    assert 0 < grid.slack < 1e-4
+    assert grid.deviation == pytest.approx(PLAN.noise_multiplier * PLAN.max_grad_norm * (1 + grid.slack))
+
+
 FEATURES, LABELS = np.ones((4, 3), np.float32), np.zeros(4, np.int64)
 
 
@@ -183,6 +233,7 @@ FEATURES, LABELS = np.ones((4, 3), np.float32), np.zeros(4, np.int64)
         (FEATURES.astype(np.float64), LABELS),
         (FEATURES[:, 0], LABELS),
         (FEATURES[:0], LABELS[:0]),
+        (FEATURES[:1], LABELS[:1]),
         (FEATURES[:, :0], LABELS),
         (FEATURES * np.float32("nan"), LABELS),
         (FEATURES * np.float32("inf"), LABELS),
@@ -207,3 +258,12 @@ def test_a_model_that_mixes_records_is_never_trained() -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2))
     with pytest.raises(ModelError):
         trainer(PLAN).fit(model, TrainingData(FEATURES, LABELS))
+
+
+@pytest.mark.parametrize(
+    "subjects", [np.zeros(4, np.int64), np.arange(3), np.arange(4.0), np.arange(4).reshape(2, 2)]
+)
+def test_subjects_that_are_one_or_do_not_fit_the_records_are_refused(subjects: np.ndarray) -> None:
+    with pytest.raises(PrivacyError) as refusal:
+        TrainingData(FEATURES, LABELS, subjects)
+    assert refusal.value.code == "privacy.data_invalid"

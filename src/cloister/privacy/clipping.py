@@ -14,6 +14,7 @@ Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1; the layers' own sourc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -258,7 +259,7 @@ def clipped(
     for share in shares[1:]:
         squared = squared + share.square_norms()
     factors = (max_grad_norm / (squared.sqrt() + 1e-6)).clamp_(max=1.0)
-    if not bool(torch.isfinite(squared.sum())):
+    if not math.isfinite(float(squared.sum())):
         finite = torch.isfinite(squared)
         keep = units.spread(finite)
         factors = torch.where(finite, factors, 0.0)

@@ -51,8 +51,8 @@ class FeedForward:
         values = [features]
         for layer in self._layers:
             values.append(_forward(layer, values[-1]))
-        grad = torch.softmax(values[-1], dim=1)
-        grad[torch.arange(len(labels)), labels] -= 1.0
+        grad = torch.log_softmax(values[-1], dim=1).exp_()
+        grad.scatter_add_(1, labels.unsqueeze(1), grad.new_full((len(labels), 1), -1.0))
         found: list[tuple[nn.Module, Sequence[torch.Tensor], Sequence[torch.Tensor]]] = []
         for index in range(len(self._layers) - 1, -1, -1):
             layer = self._layers[index]

@@ -11,7 +11,7 @@ Rules kept here:
 3. Where positions may cancel, a unit's norm is raised by ``2**-28`` of the sum of its positions' norms
    (squared), so that rounding can't make a unit's share of the sum longer than the clip norm; the raised
    norm bounds that sum by ``STRETCH`` clip norms, which the noise's slack counts with.
-4. Norms and sums are taken in float64.
+4. Sums are taken in float64, and norms so that their relative error stays below ``noise.NORM_ERROR``.
 5. Small layers (convolutions, normalisations) keep one gradient per unit. Any other layer that Opacus knows
    uses Opacus's own function for it.
 
@@ -37,6 +37,7 @@ STRETCH: Final = 2.0**14
 _RAISE: Final = STRETCH**-2
 _GRAM_ENTRIES: Final = 2**20
 _CONVOLUTION_ROWS: Final = 64
+_NORM_TERMS: Final = 256
 
 Weighted = list[tuple[torch.Tensor, torch.Tensor]]
 """Parameters with their share of the sum, float64, in the parameter's shape."""
@@ -139,13 +140,10 @@ class StoredShare:
 
     def square_norms(self) -> torch.Tensor:
         """See :class:`Share`."""
-        return sum(
-            (
-                torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square_()
-                for _, rows in self._gradients
-            ),
-            start=torch.zeros((), dtype=torch.float64),
-        )
+        total = _row_norms(self._gradients[0][1])
+        for _, rows in self._gradients[1:]:
+            total += _row_norms(rows)
+        return total
 
     def weighted(self, weights: torch.Tensor) -> Weighted:
         """See :class:`Share`."""
@@ -167,7 +165,7 @@ def convolution_share(
         rows = sum(_convolution_gradients(layer, a, g) for a, g in zip(inputs, grads, strict=True))
         result.append((layer.weight, cast("torch.Tensor", rows)))
     if layer.bias is not None and layer.bias.requires_grad:
-        sums = [g.flatten(2).sum(2, dtype=torch.float64) for g in grads]
+        sums = [g.flatten(2).sum(2) for g in grads]
         result.append((layer.bias, torch.stack(sums).sum(0)))
     return StoredShare(result, units)
 
@@ -265,16 +263,41 @@ def _convolution_gradients(
     if isinstance(layer, nn.Conv1d):
         padded = padded.unsqueeze(2)
         kernel, stride, dilation = (1, *kernel), (1, *stride), (1, *dilation)
-    groups = layer.groups
+    places = (grads.shape[-2] if grads.dim() == 4 else 1, grads.shape[-1])
+    padded = padded.contiguous()
+    of_record, of_channel, of_line, of_column = padded.stride()
+    windows = padded.as_strided(
+        (len(grads), layer.groups, *places, layer.in_channels // layer.groups, *kernel),
+        (
+            of_record,
+            of_channel * (layer.in_channels // layer.groups),
+            of_line * stride[0],
+            of_column * stride[1],
+            of_channel,
+            of_line * dilation[0],
+            of_column * dilation[1],
+        ),
+    )
     rows = grads.new_empty((len(grads), *layer.weight.shape))
     for start in range(0, len(grads), _CONVOLUTION_ROWS):
         block = slice(start, start + _CONVOLUTION_ROWS)
-        patches = functional.unfold(padded[block], kernel, dilation=dilation, stride=stride)
-        count, _, places = patches.shape
-        g = grads[block].reshape(count, groups, -1, places)
-        gradient = g @ patches.view(count, groups, -1, places).mT
-        rows[block] = gradient.view(count, *layer.weight.shape)
+        patches = windows[block].flatten(4).flatten(2, 3)
+        g = grads[block].reshape(len(patches), layer.groups, -1, patches.shape[2])
+        rows[block] = (g @ patches).view(len(g), *layer.weight.shape)
     return rows
+
+
+def _row_norms(rows: torch.Tensor) -> torch.Tensor:
+    """Squared norms of rows in float64; of float32 rows, 256 squares at a time are added up in float32."""
+    if rows.dtype == torch.float64:
+        exact: torch.Tensor = torch.linalg.vector_norm(rows, dim=1).square_()
+        return exact
+    whole = rows.shape[1] // _NORM_TERMS * _NORM_TERMS
+    parts = [torch.linalg.vector_norm(rows[:, whole:], dim=1, keepdim=True)]
+    if whole:
+        parts.append(torch.linalg.vector_norm(rows[:, :whole].view(len(rows), -1, _NORM_TERMS), dim=2))
+    total: torch.Tensor = torch.cat(parts, dim=1).double().square_().sum(1)
+    return total
 
 
 def _rows_times(weights: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -45,6 +45,10 @@ SAMPLER_DISTANCE: Final = 2.0**-50
 GRID_SLACK: Final = 2.0**-14
 """Largest share of the clip norm that rounding to the grid may add to the sensitivity."""
 
+NORM_ERROR: Final = 2.0**-16
+"""Bound on the relative error of a computed gradient norm: rows of 256 squares are added up in float32, which
+is off by ``257 * 2**-24`` at most and halves under the root; the rest is float64."""
+
 _CELL_BITS: Final = 8  # cells per standard deviation, as a power of two
 _CELLS: Final = 4096  # one column of the alias table each: 16 standard deviations on either side
 _LOW: Final = np.uint64(2**52 - 1)  # 12 bits choose the column, 52 are compared
@@ -84,7 +88,8 @@ def choose_grid(
     Two neighbouring sums, each rounded to the nearest point, differ by at most one step per coordinate more
     than before; scaling by ``1 / step`` in float64 adds at most another. Both together are
     ``2 * step * sqrt(parameters)``. Summing m terms of total length L in float64 is off by at most
-    ``m * 2**-53 * L`` (Higham 2002, section 4.2) on either side.
+    ``m * 2**-53 * L`` (Higham 2002, section 4.2) on either side. A norm that was computed too small lets a
+    gradient be longer than the clip norm by ``NORM_ERROR``.
 
     Args:
         max_grad_norm: L2 bound on one unit's gradient.
@@ -102,7 +107,7 @@ def choose_grid(
     """
     wanted = 2 * noise_multiplier * math.sqrt(parameters) / GRID_SLACK
     bits = max(_LEAST_BITS, math.ceil(math.log2(wanted)) + 1)
-    floating = 2 * (units * summands + units) * _UNIT_ROUNDOFF
+    floating = NORM_ERROR + 2 * (units * summands + units) * _UNIT_ROUNDOFF
     # sensitivity = clip * (1 + floating) + 2 * step * sqrt(d), and step = noise * sensitivity / 2**bits.
     share = 2 * noise_multiplier * math.sqrt(parameters) / 2.0**bits
     sensitivity = max_grad_norm * (1 + floating) / (1 - share)

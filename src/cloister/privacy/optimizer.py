@@ -115,10 +115,10 @@ class CsprngDPOptimizer(DPOptimizerFastGradientClipping):
     def add_noise(self) -> None:
         """Round the sum to the grid, add one fresh draw of noise, and start the next sum at zero."""
         grid = self._grid
-        steps = torch.round(self._sum / grid.step).to(torch.int64)
+        steps = self._sum.div_(grid.step).round_().to(torch.int64)
         steps += torch.from_numpy(self._noise.draw(len(steps), grid.bits))
         # Noise is rounded down; half a step takes the mean back to zero.
-        released = ((steps.double() + 0.5) * grid.step).float()
+        released = steps.double().add_(0.5).mul_(grid.step).float()
         for parameter, part in zip(self.params, torch.split(released, self._sizes), strict=True):
             parameter.grad = part.view(parameter.shape)
-        self._sum = torch.zeros_like(self._sum)
+        self._sum.zero_()

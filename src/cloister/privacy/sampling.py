@@ -60,9 +60,10 @@ class PoissonSampler:
         self._source = source
         self._smallest, self._bounds = size_table(units, sampling_probability)
         self._bias = np.uint64(2**32 % units)
+        self._last_place = np.empty(units, dtype=np.int64)
 
     def sample(self) -> npt.NDArray[np.int64]:
-        """Return the sorted indices of one batch, int64 of shape [batch]; it may be empty."""
+        """Return the indices of one batch, int64 of shape [batch], each once; it may be empty."""
         if self.sampling_probability == 1:
             return np.arange(self.units, dtype=np.int64)
         size = self._smallest + bisect_right(self._bounds, int(self._source.words(1)[0]))
@@ -77,15 +78,17 @@ class PoissonSampler:
 
         Each turn draws as many values as are missing, so that none is drawn that the rule would not see.
         """
-        chosen = np.empty(0, dtype=np.int64)
+        chosen = self._different(self._below(size))
         while len(chosen) < size:
-            drawn = self._below(size - len(chosen))
-            chosen = np.sort(np.concatenate((chosen, drawn)) if len(chosen) else drawn)
-            different = np.empty(len(chosen), dtype=np.bool_)
-            different[:1] = True
-            np.not_equal(chosen[1:], chosen[:-1], out=different[1:])
-            chosen = chosen[different]
+            chosen = self._different(np.concatenate((chosen, self._below(size - len(chosen)))))
         return chosen
+
+    def _different(self, drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Each value once: the place that was written last under a value is the one that keeps it."""
+        places = np.arange(len(drawn))
+        self._last_place[drawn] = places
+        kept: npt.NDArray[np.int64] = drawn[self._last_place[drawn] == places]
+        return kept
 
     def _below(self, count: int) -> npt.NDArray[np.int64]:
         """Up to ``count`` independent uniform indices; those that would be biased are left out."""

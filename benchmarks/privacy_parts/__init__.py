@@ -1,0 +1,1 @@
+"""Sections of the privacy benchmark: one module each, with ``measure`` and ``table``."""
