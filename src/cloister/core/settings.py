@@ -47,6 +47,7 @@ class Settings(BaseSettings):
             each in a file.
         held_checkpoints: a folder in which others publish the checkpoints that they hold of the logs here, as
             ``*.note`` files; it is to be filled from off this machine.
+        witnesses: folders of witnesses, each of which has to cosign the logs' heads in every receipt.
     """
 
     model_config = SettingsConfigDict(
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     pkcs11_pin_file: Path | None = None
     log_database: str | None = None
     held_checkpoints: Path | None = None
+    witnesses: tuple[Path, ...] = ()
 
 
 def load_settings(arguments: Mapping[str, object], *, file: Path | None = None) -> Settings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.core.clock import Clock
+from cloister.evidence.witness.witness import Witness
 from cloister.federation import FederationJob
 from cloister.health import FederatedData
 from cloister.privacy import BudgetLedger
@@ -35,6 +36,7 @@ class Case:
         goal: What the hospitals together ask of the model.
         parties: The hub and the sites with their logs.
         ledgers: Each site's budget ledger.
+        witnesses: Who cosigns the logs' heads in the receipt.
     """
 
     spec: JobSpec
@@ -49,3 +51,4 @@ class Case:
     goal: Goal
     parties: Parties
     ledgers: Mapping[str, BudgetLedger]
+    witnesses: tuple[Witness, ...] = ()

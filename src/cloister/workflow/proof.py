@@ -18,6 +18,7 @@ from cloister.workflow.credentials import credentials_of
 from cloister.workflow.outcome import MODEL_FILE, RECEIPT_FILE, TRUST_FOLDER
 from cloister.workflow.parties import HUB
 from cloister.workflow.watching import Stage
+from cloister.workflow.witnessing import witnessed
 
 READABLE: Final = 0o644
 
@@ -37,7 +38,10 @@ def prove(case: Case, model_file: bytes) -> Verdict:
     """
     case.watch(Stage("composing and checking the receipt"))
     model = ModelFile(name=MODEL_FILE, sha256=sha256_hex(model_file), bytes=len(model_file))
-    extracts = [seat.log.extract(case.job.job_id) for seat in case.parties.seats]
+    extracts = [
+        witnessed(seat.log.extract(case.job.job_id), seat.log, case.witnesses, case.clock())
+        for seat in case.parties.seats
+    ]
     logs = {seat.log.origin: seat.log for seat in case.parties.seats}
     receipt = compose_receipt(
         receipt_id=str(uuid4()),
@@ -58,9 +62,8 @@ def prove(case: Case, model_file: bytes) -> Verdict:
     write_new(case.staging / RECEIPT_FILE, receipt, mode=READABLE)
     write_trust(case.staging / TRUST_FOLDER, _trust_entries(case))
     accept = TestRandomness.REFUSE if case.test_seed is None else TestRandomness.ACCEPT
-    verifier = Verifier(
-        Trust.load(case.staging / TRUST_FOLDER), full_registry(), VerificationPolicy(test_randomness=accept)
-    )
+    policy = VerificationPolicy(test_randomness=accept, witnesses=len(case.witnesses))
+    verifier = Verifier(Trust.load(case.staging / TRUST_FOLDER), full_registry(), policy)
     return verifier.verify(receipt, model_artifact(model_file))
 
 
@@ -75,6 +78,7 @@ def _trust_entries(case: Case) -> list[TrustEntry]:
     ]
     developer = case.agreement.request.ai_developer
     entries.append(TrustEntry(Role.DEVELOPER, developer.id, developer.public_key.encode()))
+    entries += [TrustEntry(Role.WITNESS, one.name, one.public_key.pem.encode()) for one in case.witnesses]
     root = certificate_pem(case.workspace.simulated_vendor(case.clock).root_der)
     entries.append(TrustEntry(Role.TEE_ROOT, "SIMULATED", root))
     return entries

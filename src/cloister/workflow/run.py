@@ -48,6 +48,7 @@ from cloister.workflow.report import render_report
 from cloister.workflow.summary import summarise_outcome
 from cloister.workflow.training import Trained, train
 from cloister.workflow.watching import Stage, Watcher
+from cloister.workflow.witnessing import open_witnesses
 from cloister.workflow.workspace import Workspace
 
 
@@ -125,6 +126,7 @@ def _run(
         data = load_data(spec, data_dir)
         agreement = sign_agreement(spec, workspace, clock=clock)
         parties = opened.enter_context(open_parties(workspace, job, agreement.log_rules, clock=clock))
+        witnesses = open_witnesses(workspace.settings, [seat.log.origin for seat in parties.seats])
         watch(Stage("asking each hospital"))
         admit(agreement, job, data, parties.writers, clock=clock)
         goal = common_goal(agreement.manifests)
@@ -142,7 +144,19 @@ def _run(
             for site in job.clients
         }
         case = Case(
-            spec, job, workspace, watch, test_seed, clock, staging, data, agreement, goal, parties, ledgers
+            spec,
+            job,
+            workspace,
+            watch,
+            test_seed,
+            clock,
+            staging,
+            data,
+            agreement,
+            goal,
+            parties,
+            ledgers,
+            witnesses,
         )
         trained = train(case)
         measured, model_file = _measure_and_release(case, trained)

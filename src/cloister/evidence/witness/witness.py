@@ -43,6 +43,15 @@ class Witness:
         """Under which it cosigns."""
         return self._name
 
+    @property
+    def public_key(self) -> PublicKey:
+        """The key it cosigns with."""
+        return self._signer.public_key
+
+    def follows(self, origin: str) -> bool:
+        """Whether it was told of this log."""
+        return origin in self._logs
+
     def held_size(self, origin: str) -> int:
         """From which size of a log a request has to start; 0 if it has seen nothing of it."""
         held = self._book.newest(origin)
