@@ -107,5 +107,17 @@ def test_a_folder_is_judged_as_a_whole(stream: Stream) -> None:
     assert "stream-complete" in refused(stream.judge(stream.folder))
 
 
+def test_a_folder_names_the_segment_that_does_not_hold(stream: Stream) -> None:
+    stream.file.write_bytes(stream.file.read_bytes().replace(b'{"call":4}', b'{"call":5}'))
+    verdict = stream.judge(stream.folder)
+    (chain,) = [check for check in verdict.failures if check.id == "segment-chain"]
+    assert stream.file.name in chain.detail
+
+
+def test_a_check_that_one_segment_could_not_make_was_not_run_for_the_folder(stream: Stream) -> None:
+    verdict = stream.judge(stream.folder, Demands())
+    assert [(one.id, one.outcome.value) for one in verdict.failures] == [("segment-held", "not_run")]
+
+
 def test_checkpoints_that_are_none_refuse_the_segment(stream: Stream) -> None:
     assert refused(stream.judge(demands=Demands(held=(b"nothing\n",)))) == {"segment-held"}
