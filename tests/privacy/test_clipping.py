@@ -13,7 +13,7 @@ from torch import nn
 from cloister.privacy.clipping import BookKeeper, Shape
 from cloister.privacy.errors import ModelError
 from cloister.privacy.feed_forward import FeedForward
-from cloister.privacy.models import build_model
+from cloister.privacy.models import build_model, model_names
 from cloister.privacy.noise import NORM_ERROR
 from cloister.privacy.units import Units
 
@@ -73,7 +73,7 @@ def named(name: str) -> Callable[[], nn.Module]:
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    **{name: named(name) for name in ("logistic-regression", "mlp", "small-cnn", "gru")},
+    **{name: named(name) for name in model_names()},
     "convolutions": convolutions,
     "circular": lambda: nn.Sequential(
         nn.Unflatten(1, (2, 12)),

@@ -15,9 +15,10 @@ from cloister.privacy.models import (
     model_names,
     register_model,
     state_arrays,
+    suggest_fix,
 )
 
-NAMES = ["logistic-regression", "mlp", "small-cnn", "gru"]
+NAMES = ["logistic-regression", "mlp", "small-cnn", "gru", "cnn-1d", "transformer-encoder"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,6 +43,16 @@ def test_a_cnn_over_images_is_built_from_the_images_shape() -> None:
         build_model("small-cnn", 28 * 28, 10, 0, {"image": [28, 27]})
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("cnn-1d", {"leads": 5}), ("transformer-encoder", {"patch": 5}), ("transformer-encoder", {"heads": 3})],
+)
+def test_parameters_that_do_not_fit_each_other_are_refused(name: str, parameters: dict[str, int]) -> None:
+    with pytest.raises(ModelError) as refusal:
+        build_model(name, 12, 3, 0, parameters)  # type: ignore[arg-type]
+    assert refusal.value.code == "model.parameters_invalid"
+
+
 def test_an_unknown_model_is_refused_with_the_names_that_exist() -> None:
     with pytest.raises(ModelError) as refusal:
         build_model("transformer-of-dreams", 3, 2, 0)
@@ -60,6 +71,8 @@ def test_an_unknown_model_is_refused_with_the_names_that_exist() -> None:
         ("logistic-regression", {"hidden": [3]}, "hidden"),
         ("small-cnn", {"channels": 2.5}, "channels"),
         ("gru", {"hidden": -1}, "hidden"),
+        ("cnn-1d", {"leads": 0}, "leads"),
+        ("transformer-encoder", {"heads": 65}, "heads"),
     ],
 )
 def test_unknown_or_impossible_parameters_are_refused_by_name(
@@ -90,6 +103,36 @@ def test_batch_normalisation_is_refused_and_the_fix_is_named(norm: nn.Module) ->
         check_model(nn.Sequential(nn.Linear(3, 4), norm, nn.Linear(4, 2)), 3)
     assert refusal.value.code == "model.layer_refused"
     assert "GroupNorm" in refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)),
+        nn.Sequential(
+            nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 4, 2), nn.BatchNorm1d(4), nn.Flatten(), nn.Linear(8, 2)
+        ),
+        nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)),
+    ],
+)
+def test_a_fix_is_offered_that_passes_the_check_and_leaves_the_model_alone(broken: nn.Module) -> None:
+    with pytest.raises(ModelError):
+        check_model(broken, 3)
+    assert check_model(suggest_fix(broken), 3) == 2
+    with pytest.raises(ModelError):
+        check_model(broken, 3)
+
+
+def test_a_fixed_activation_no_longer_works_in_place() -> None:
+    fixed = suggest_fix(nn.Sequential(nn.Linear(3, 2), nn.SiLU(inplace=True)))
+    assert fixed[1].inplace is False  # type: ignore[index, union-attr]
+
+
+@pytest.mark.parametrize("option", [{"max_norm": 1.0}, {"scale_grad_by_freq": True}, {"sparse": True}])
+def test_embeddings_whose_gradient_depends_on_the_batch_are_refused(option: dict[str, object]) -> None:
+    with pytest.raises(ModelError) as refusal:
+        check_model(nn.Sequential(nn.Embedding(3, 2, **option)), 3)  # type: ignore[arg-type]
+    assert refusal.value.code == "model.layer_refused"
 
 
 @pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.LSTM(4, 4), nn.Bilinear(2, 2, 2)])

@@ -13,7 +13,13 @@ from tests.system.example_job import FAST, ExampleJob
 
 @pytest.mark.parametrize(
     ("architecture", "parameters"),
-    [("mlp", {"hidden": [16, 8]}), ("small-cnn", {"channels": 4}), ("gru", {"hidden": 4})],
+    [
+        ("mlp", {"hidden": [16, 8]}),
+        ("small-cnn", {"channels": 4}),
+        ("gru", {"hidden": 4}),
+        ("cnn-1d", {"channels": 4}),
+        ("transformer-encoder", {"patch": 5, "width": 8}),
+    ],
 )
 def test_a_job_with_this_architecture_ends_in_an_accepted_receipt(
     architecture: str, parameters: dict[str, JSON], tmp_path: Path

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         model_names,
         register_model,
         state_arrays,
+        suggest_fix,
     )
     from cloister.privacy.randomness import OsRandom, RandomSource
     from cloister.privacy.release import NoisyAccuracy, release_accuracy
@@ -47,7 +48,15 @@ _HOMES = {
     ),
     "errors": ("BudgetExceeded", "LedgerError", "ModelError", "PrivacyError"),
     "ledger": ("BudgetLedger", "Purpose", "Reservation"),
-    "models": ("build_model", "check_model", "load_arrays", "model_names", "register_model", "state_arrays"),
+    "models": (
+        "build_model",
+        "check_model",
+        "load_arrays",
+        "model_names",
+        "register_model",
+        "state_arrays",
+        "suggest_fix",
+    ),
     "randomness": ("OsRandom", "RandomSource"),
     "release": ("NoisyAccuracy", "release_accuracy"),
     "sampling": ("PoissonSampler",),
@@ -90,6 +99,7 @@ __all__ = [
     "release_accuracy",
     "state_arrays",
     "strictest",
+    "suggest_fix",
 ]
 
 

@@ -5,7 +5,7 @@ Rules kept here:
 1. A model is built from a name, its public parameters and a public seed; equal arguments give equal weights,
    and torch's global generator is left as it was.
 2. Only layers on an allow-list are trained privately. Batch normalisation is refused: it mixes records, so
-   that no per-record bound holds.
+   that no per-record bound holds; :func:`suggest_fix` replaces it.
 3. The allow-list can't see what a model's own ``forward`` does, so a probe compares a batch's outputs with
    single-row outputs.
 4. Weights travel as float32 arrays under the model's own names, each weight once.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -46,7 +47,7 @@ _PER_RECORD_LAYERS: Final = frozenset(
         *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.GroupNorm, nn.LayerNorm),
         *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity),
         *(nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
-        *(nn.Flatten, nn.Unflatten),
+        *(nn.Flatten, nn.Unflatten, nn.Embedding, nn.RMSNorm),
     }
 )
 # Named, not imported: they live in Opacus, which only the models that use them should load.
@@ -151,13 +152,50 @@ def check_model(model: nn.Module, input_dim: int) -> int:
     return int(together.shape[1])
 
 
+def suggest_fix(model: nn.Module) -> nn.Module:
+    """Return a copy in which layers that can't be trained privately are replaced where that is known.
+
+    Batch normalisation becomes group normalisation, with groups of two channels or more, so that plain
+    features work too; attention and recurrent layers become Opacus's, as its validator does it; dropout is
+    left out; activations return a new tensor. Nothing is trained or checked: :func:`check_model` has the
+    last word.
+
+    Args:
+        model: Any module; it is left as it is.
+    """
+    from opacus.validators import ModuleValidator
+
+    holder = nn.ModuleDict({"model": deepcopy(model)})
+    for module in list(holder.modules()):
+        if getattr(module, "inplace", False) is True:
+            vars(module)["inplace"] = False
+        for name, child in module.named_children():
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                channels = child.num_features
+                most = max(1, min(32, channels // 2))
+                groups = next(count for count in range(most, 0, -1) if channels % count == 0)
+                setattr(module, name, nn.GroupNorm(groups, channels))
+            elif isinstance(child, nn.Dropout | nn.Dropout1d | nn.Dropout2d):
+                setattr(module, name, nn.Identity())
+    fixed: nn.Module = ModuleValidator.fix(holder["model"])
+    return fixed.train(model.training)
+
+
 def _check_layer(name: str, module: nn.Module) -> None:
     kind = type(module)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         raise ModelError(
             "model.layer_refused",
             f"{name}: {kind.__name__} mixes the records of a batch.",
-            "Use torch.nn.GroupNorm(min(32, channels), channels) in its place.",
+            "Use torch.nn.GroupNorm in its place, two channels or more to a group; suggest_fix(model) does.",
+        )
+    if isinstance(module, nn.Embedding) and (
+        module.max_norm is not None or module.scale_grad_by_freq or module.sparse
+    ):
+        raise ModelError(
+            "model.layer_refused",
+            f"{name}: an embedding with max_norm, scale_grad_by_freq or sparse mixes the records of a batch.",
+            "Leave these options out.",
         )
     if kind in _PER_RECORD_LAYERS or f"{kind.__module__}.{kind.__qualname__}" in _PER_RECORD_LAYERS_BY_NAME:
         return
@@ -169,7 +207,8 @@ def _check_layer(name: str, module: nn.Module) -> None:
         raise ModelError(
             "model.layer_unsupported",
             f"{name}: {kind.__name__} is not on the list of layers known to treat records separately.",
-            "Build the model from Linear, Conv, GroupNorm, LayerNorm, pooling and element-wise layers.",
+            "Build the model from Linear, Conv, Embedding, GroupNorm, LayerNorm, pooling and element-wise"
+            " layers; suggest_fix(model) may know a replacement.",
         )
 
 
@@ -224,6 +263,18 @@ class _GruParameters(_Parameters):
     hidden: _Width = 16
 
 
+class _Cnn1dParameters(_Parameters):
+    channels: _Width = 16
+    leads: _Width = 1
+
+
+class _TransformerParameters(_Parameters):
+    patch: _Width = 1
+    width: _Width = 16
+    heads: Annotated[int, Field(strict=True, ge=1, le=64)] = 2
+    layers: Annotated[int, Field(strict=True, ge=1, le=8)] = 1
+
+
 def _logistic_regression(input_dim: int, classes: int, parameters: Mapping[str, JSON]) -> nn.Module:
     _Parameters.model_validate(dict(parameters))
     return nn.Sequential(nn.Linear(input_dim, classes))
@@ -276,7 +327,42 @@ def _gru(input_dim: int, classes: int, parameters: Mapping[str, JSON]) -> nn.Mod
     return SequenceClassifier(_GruParameters.model_validate(dict(parameters)).hidden, classes)
 
 
+def _cnn_1d(input_dim: int, classes: int, parameters: Mapping[str, JSON]) -> nn.Module:
+    chosen = _Cnn1dParameters.model_validate(dict(parameters))
+    if input_dim % chosen.leads:
+        raise ModelError("model.parameters_invalid", "The number of leads doesn't divide that of features.")
+    width = chosen.channels
+    return nn.Sequential(
+        nn.Unflatten(1, (chosen.leads, input_dim // chosen.leads)),
+        nn.Conv1d(chosen.leads, width, 7, stride=2, padding=3),
+        nn.GroupNorm(1, width),
+        nn.ReLU(),
+        nn.Conv1d(width, 2 * width, 5, stride=2, padding=2),
+        nn.GroupNorm(1, 2 * width),
+        nn.ReLU(),
+        nn.Conv1d(2 * width, 2 * width, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(8),
+        nn.Flatten(),
+        nn.Linear(16 * width, classes),
+    )
+
+
+def _transformer_encoder(input_dim: int, classes: int, parameters: Mapping[str, JSON]) -> nn.Module:
+    from cloister.privacy.attention import TransformerClassifier
+
+    chosen = _TransformerParameters.model_validate(dict(parameters))
+    if input_dim % chosen.patch or chosen.width % 2 or chosen.width % chosen.heads:
+        raise ModelError(
+            "model.parameters_invalid",
+            "A transformer needs a patch that divides the features and an even width that its heads divide.",
+        )
+    return TransformerClassifier(input_dim, chosen.patch, chosen.width, chosen.heads, chosen.layers, classes)
+
+
 register_model("logistic-regression", _logistic_regression)
 register_model("mlp", _mlp)
 register_model("small-cnn", _small_cnn)
 register_model("gru", _gru)
+register_model("cnn-1d", _cnn_1d)
+register_model("transformer-encoder", _transformer_encoder)
