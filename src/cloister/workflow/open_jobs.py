@@ -1,19 +1,30 @@
 """Jobs whose parties have begun to state something and haven't all closed their chains.
 
 A process that is killed closes nothing. Therefore each job leaves a mark in the workspace before its first
-statement and takes it away after the last; who opens the workspace next and finds a mark closes the chains
-that were left open, as failed. Then every chain in a log has an end that tells what became of the job.
+statement and takes it away after the last; who opens the workspace next and finds a mark states the
+incident and closes the chains that were left open, as failed. Then every chain in a log has an end that
+tells what became of the job.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
-from cloister.core.clock import Clock
+from cloister.core.clock import Clock, format_time
 from cloister.core.files import storage_error, write_atomic
-from cloister.evidence import EvidenceError, StatementWriter
+from cloister.core.hashes import sha256_hex
+from cloister.evidence import EvidenceError, StatementWriter, Subject
+from cloister.evidence.predicates import Incident
 from cloister.workflow.party import Party
+
+_INTERRUPTED: Final = {
+    "incident_class": "run-interrupted",
+    "severity": "medium",
+    "detail": "The run ended before this party had closed its chain.",
+    "response": "Whoever opened the workspace next closed the chain as failed.",
+}
 
 
 class OpenJobs:
@@ -71,8 +82,11 @@ def _close(party: Party, job_id: str, clock: Clock) -> None:
     with party.open_log() as log:
         if not log.extract(job_id).entries:
             return
+        writer = StatementWriter(log, party.signer, party.name, job_id, clock)
+        subject = Subject(f"job {job_id}", sha256_hex(job_id.encode("ascii")))
         try:
-            StatementWriter(log, party.signer, party.name, job_id, clock).close("failed")
+            writer.write(Incident, [subject], **_INTERRUPTED, detected_at=format_time(clock()))
+            writer.close("failed")
         except EvidenceError as error:
             if error.code != "evidence.job_closed":
                 raise
