@@ -122,11 +122,8 @@ class GroupCommit:
             self._led = True
         if waits:
             self._wait(ticket)
-            if ticket.settled:
-                return ticket.result()
-            # Those just answered often come back at once: letting them makes groups half as large again.
-            time.sleep(0)
-        self._lead(ticket)
+        if not ticket.settled:
+            self._lead(ticket)
         return ticket.result()
 
     def _wait(self, ticket: Ticket) -> None:
@@ -144,6 +141,8 @@ class GroupCommit:
             raise
 
     def _lead(self, own: Ticket) -> None:
+        # Those just answered often come back at once: yielding to them makes the groups larger.
+        time.sleep(0)
         with self._mutex:
             others = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP - 1))]
         try:
