@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,12 @@ from cloister.core.canonical import canonicalize, parse_canonical
 from cloister.core.errors import InputError
 from cloister.evidence.transcript import (
     ORDERS,
+    POISSON,
+    Approximate,
     Event,
     Gaussian,
+    Pure,
+    RepeatAndSelect,
     SampledGaussian,
     coalesce,
     epsilon,
@@ -33,6 +38,23 @@ events = st.one_of(
         st.integers(min_value=1, max_value=10**6),
     ),
     st.builds(Gaussian, noises, st.integers(min_value=1, max_value=10**6)),
+    st.builds(Pure, st.floats(min_value=1e-6, max_value=100), st.integers(min_value=1, max_value=1000)),
+    st.builds(
+        Approximate,
+        st.floats(min_value=1e-6, max_value=100),
+        st.floats(min_value=1e-30, max_value=1e-9),
+        st.integers(min_value=1, max_value=100),
+    ),
+    st.builds(
+        RepeatAndSelect,
+        st.floats(min_value=1e-6, max_value=1.0),
+        noises,
+        st.integers(min_value=1, max_value=10**6),
+        noises,
+        st.floats(min_value=1, max_value=1e4),
+        st.one_of(st.floats(min_value=0, max_value=100), st.just(POISSON)),
+        st.integers(min_value=1, max_value=100),
+    ),
 )
 
 
@@ -42,6 +64,14 @@ def test_an_event_survives_canonical_json(event: Event) -> None:
 
 
 GOOD = {"type": "sampled_gaussian", "sampling_probability": 0.25, "noise_multiplier": 1.5, "steps": 3}
+TUNED = {
+    **GOOD,
+    "type": "repeat_and_select",
+    "score_noise_multiplier": 8.0,
+    "mean": 10,
+    "shape": "poisson",
+    "count": 1,
+}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +101,20 @@ GOOD = {"type": "sampled_gaussian", "sampling_probability": 0.25, "noise_multipl
         {**GOOD, "sampling_probability": 0},
         {**GOOD, "sampling_probability": 1.01},
         {"type": "gaussian", "noise_multiplier": 1.0, "steps": 1},
+        {"type": "pure", "epsilon": 0, "count": 1},
+        {"type": "pure", "epsilon": 101, "count": 1},
+        {"type": "pure", "epsilon": math.inf, "count": 1},
+        {"type": "pure", "epsilon": "poisson", "count": 1},
+        {"type": "approximate", "epsilon": 1.0, "count": 1},
+        {"type": "approximate", "epsilon": 1.0, "delta": 0, "count": 1},
+        {"type": "approximate", "epsilon": 1.0, "delta": 1, "count": 1},
+        {**TUNED, "shape": "geometric"},
+        {**TUNED, "shape": math.inf},
+        {**TUNED, "shape": -0.5},
+        {**TUNED, "mean": 0.5},
+        {**TUNED, "mean": "poisson"},
+        {**TUNED, "steps": 2.5},
+        {**TUNED, "score_noise_multiplier": 0},
     ],
 )
 def test_anything_that_is_not_exactly_an_event_is_refused(value: object) -> None:
@@ -116,6 +160,51 @@ def test_whole_orders_cost_little_against_all_orders() -> None:
         assert reference - 1e-9 <= epsilon([SampledGaussian(q, noise, steps)], 1e-4) <= reference * 1.02
 
 
+def test_a_good_event_of_each_kind_is_read() -> None:
+    assert event_from_json(TUNED) == RepeatAndSelect(0.25, 1.5, 3, 8.0, 10.0, POISSON, 1)  # type: ignore[arg-type]
+    assert event_from_json({**TUNED, "shape": 1}) == RepeatAndSelect(0.25, 1.5, 3, 8.0, 10.0, 1.0, 1)  # type: ignore[dict-item]
+    assert event_from_json({"type": "pure", "epsilon": 1, "count": 2}) == Pure(1.0, 2)
+
+
+@pytest.mark.parametrize("recompute", [epsilon, epsilon_pld])
+def test_a_pure_mechanism_costs_about_its_epsilon_and_never_more(
+    recompute: Callable[[Sequence[Event], float], float],
+) -> None:
+    for value in (0.1, 1.0, 4.0):
+        assert 0.9 * value < recompute([Pure(value, 1)], 1e-5) < value + 0.02
+        # Many small ones compose better than by adding them up.
+        assert recompute([Pure(value / 50, 100)], 1e-5) < 2 * value
+
+
+@pytest.mark.parametrize("recompute", [epsilon, epsilon_pld])
+def test_an_approximate_mechanism_takes_its_delta_off_the_total(
+    recompute: Callable[[Sequence[Event], float], float],
+) -> None:
+    done: list[Event] = [Gaussian(5.0, 3)]
+    both = recompute([*done, Approximate(0.5, 4e-6, 1)], 1e-5)
+    assert both == pytest.approx(recompute([*done, Pure(0.5, 1)], 6e-6), abs=1e-9)
+    assert recompute([*done, Approximate(0.5, 5e-6, 2)], 1e-5) == math.inf
+
+
+def test_a_pure_mechanism_is_never_cheaper_than_the_laplace_mechanism_of_its_epsilon() -> None:
+    import dp_accounting
+    from dp_accounting import rdp
+
+    for value in (0.05, 0.5, 2.0):
+        laplace = rdp.RdpAccountant(orders=list(ORDERS))
+        laplace.compose(dp_accounting.LaplaceDpEvent(1 / value), 20)
+        assert epsilon([Pure(value, 20)], 1e-5) >= laplace.get_epsilon(1e-5) - 1e-9
+
+
+@pytest.mark.parametrize("shape", [0.0, 1.0, 0.5, POISSON])
+def test_a_tuning_costs_more_than_one_trial_and_less_than_all(shape: float) -> None:
+    trial: list[Event] = [SampledGaussian(0.1, 6.0, 100), Gaussian(20.0, 1)]
+    tuned: list[Event] = [RepeatAndSelect(0.1, 6.0, 100, 20.0, 10.0, shape, 1)]
+    one, ten = epsilon(trial, 1e-5), epsilon(trial * 10, 1e-5)
+    assert one < epsilon(tuned, 1e-5) < ten
+    assert epsilon(tuned, 1e-5) <= epsilon_pld(tuned, 1e-5) * 1.001 < 1.5 * epsilon(tuned, 1e-5)
+
+
 def test_epsilon_by_privacy_loss_distributions_is_tighter_but_near() -> None:
     plan = [SampledGaussian(0.1, 1.5, 100), Gaussian(20.0, 3)]
     assert 0.7 * epsilon(plan, 1e-5) < epsilon_pld(plan, 1e-5) < epsilon(plan, 1e-5)
@@ -151,6 +240,10 @@ def test_more_steps_never_cost_less(event: Event, more: int) -> None:
 @pytest.mark.parametrize("delta", [1e-300, 0.999])
 def test_no_event_that_can_be_read_breaks_the_recomputation(q: float, noise: float, delta: float) -> None:
     assert epsilon([SampledGaussian(q, noise, 10**9), Gaussian(noise, 10**9)], delta) >= 0
+    pure: list[Event] = [Pure(noise_to_epsilon, 10**9) for noise_to_epsilon in (1e-6, 100.0)]
+    for shape in (0.0, 1e-9, 1.0, 100.0, POISSON):
+        for mean in (1.0, 1 + 1e-12, 1e4):
+            assert epsilon([*pure, RepeatAndSelect(q, noise, 10**9, noise, mean, shape, 10**9)], delta) >= 0
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, math.nan, math.inf])

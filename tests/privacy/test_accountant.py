@@ -11,7 +11,17 @@ from dp_accounting import rdp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister.evidence.transcript import ORDERS, Event, Gaussian, SampledGaussian, epsilon
+from cloister.evidence.transcript import (
+    ORDERS,
+    POISSON,
+    Approximate,
+    Event,
+    Gaussian,
+    Pure,
+    RepeatAndSelect,
+    SampledGaussian,
+    epsilon,
+)
 from cloister.privacy.accountant import (
     AGREEMENT,
     calibrate_noise,
@@ -26,6 +36,46 @@ probabilities = st.floats(min_value=1e-5, max_value=1.0)
 noises = st.floats(min_value=0.3, max_value=200)
 sampled = st.builds(SampledGaussian, probabilities, noises, st.integers(min_value=1, max_value=5000))
 plain = st.builds(Gaussian, noises, st.integers(min_value=1, max_value=50))
+pure = st.builds(Pure, st.floats(min_value=1e-4, max_value=20), st.integers(min_value=1, max_value=50))
+approximate = st.builds(
+    Approximate,
+    st.floats(min_value=1e-3, max_value=5),
+    st.floats(min_value=1e-12, max_value=1e-9),
+    st.integers(min_value=1, max_value=5),
+)
+tuned = st.builds(
+    RepeatAndSelect,
+    probabilities,
+    noises,
+    st.integers(min_value=1, max_value=5000),
+    noises,
+    st.floats(min_value=1, max_value=200),
+    st.one_of(st.sampled_from([0.0, 1.0, POISSON]), st.floats(min_value=0.01, max_value=20)),
+    st.integers(min_value=1, max_value=3),
+)
+
+
+@given(tuned)
+def test_the_renyi_vector_of_a_tuning_equals_dp_accountings(event: RepeatAndSelect) -> None:
+    accountant = rdp.RdpAccountant(orders=list(ORDERS))
+    training = dp_accounting.PoissonSampledDpEvent(
+        event.sampling_probability, dp_accounting.GaussianDpEvent(event.noise_multiplier)
+    )
+    score = dp_accounting.GaussianDpEvent(event.score_noise_multiplier)
+    trial = dp_accounting.ComposedDpEvent([dp_accounting.SelfComposedDpEvent(training, event.steps), score])
+    accountant.compose(
+        dp_accounting.dp_event.RepeatAndSelectDpEvent(trial, event.mean, event.shape), event.count
+    )
+    np.testing.assert_allclose(rdp_vector(event), accountant.rdp, rtol=1e-6, atol=1e-6)
+
+
+@given(pure)
+def test_the_renyi_vector_of_a_pure_mechanism_equals_randomised_response(event: Pure) -> None:
+    accountant = rdp.RdpAccountant(list(ORDERS), dp_accounting.NeighboringRelation.REPLACE_ONE)
+    noise = 2 / (1 + np.exp(event.epsilon))
+    accountant.compose(dp_accounting.RandomizedResponseDpEvent(noise, 2), event.count)
+    np.testing.assert_allclose(rdp_vector(event), accountant.rdp, rtol=1e-6, atol=1e-6)
+    assert (rdp_vector(event) <= event.count * event.epsilon + 1e-9).all()
 
 
 @given(sampled)
@@ -36,7 +86,10 @@ def test_the_renyi_vector_equals_dp_accountings(event: SampledGaussian) -> None:
     np.testing.assert_allclose(rdp_vector(event), reference._rdp, rtol=1e-6, atol=1e-6)
 
 
-@given(st.lists(st.one_of(sampled, plain), max_size=4), st.sampled_from([1e-3, 1e-5, 1e-8]))
+@given(
+    st.lists(st.one_of(sampled, plain, pure, approximate, tuned), max_size=4),
+    st.sampled_from([1e-3, 1e-5, 1e-8]),
+)
 def test_epsilon_equals_the_verifiers_recomputation(events: list[Event], delta: float) -> None:
     ours, theirs = epsilon_of(events, delta), epsilon(events, delta)
     assert ours == pytest.approx(theirs, abs=AGREEMENT if theirs < 10 else 1e-6 * theirs)

@@ -3,32 +3,69 @@
 Rules kept here:
 
 1. A transcript holds events (mechanism, parameters, number of steps), never an epsilon: epsilon is
-   recomputed.
-2. The codec is strict: unknown types, missing or extra fields, wrong types and impossible values are refused.
-3. Epsilon is composed in Renyi differential privacy on the fixed integer ``ORDERS``. At integer orders the
+   recomputed. Events and their strict codec are those of :mod:`cloister.evidence.privacy_events`.
+2. Epsilon is composed in Renyi differential privacy on the fixed integer ``ORDERS``. At integer orders the
    sampled Gaussian's divergence is a finite sum, so no order can fail to converge and two machines agree.
-4. The figures hold for one record added or removed (``RELATION``), with Poisson sampling.
+3. The figures hold for one record added or removed (``RELATION``), with Poisson sampling.
+4. A pure mechanism is composed as randomised response, the worst of its epsilon. An approximate one is its
+   pure part, and its delta is taken off the delta that the rest is composed at.
 5. Only dp-accounting computes here. It is imported on first use, so reading a transcript needs nothing heavy.
 
 Sources: Mironov, Talwar, Zhang 2019 (arXiv:1908.10530) for the sampled Gaussian; Canonne, Kamath, Steinke
-2020 (arXiv:2004.00010, Proposition 12) for the step from Renyi divergence to (epsilon, delta).
+2020 (arXiv:2004.00010, Proposition 12) for the step from Renyi divergence to (epsilon, delta); Kairouz, Oh,
+Viswanath 2015 (arXiv:1311.0776, Theorem 2.1) for pure and approximate mechanisms; Papernot and Steinke 2022
+(arXiv:2110.03620, Theorems 2 and 6) for the best of a random number of trials.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cloister.core.errors import InputError
+from cloister.evidence.privacy_events import (
+    POISSON,
+    Approximate,
+    Event,
+    Gaussian,
+    Pure,
+    RepeatAndSelect,
+    SampledGaussian,
+    coalesce,
+    event_from_json,
+    event_to_json,
+    repeated,
+    times,
+)
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
-    from cloister.core.canonical import JSON
+__all__ = [
+    "ORDERS",
+    "PLD_GRID",
+    "POISSON",
+    "RELATION",
+    "UNIT",
+    "Approximate",
+    "Event",
+    "Gaussian",
+    "Pure",
+    "RepeatAndSelect",
+    "SampledGaussian",
+    "coalesce",
+    "delta_left",
+    "epsilon",
+    "epsilon_pld",
+    "event_from_json",
+    "event_to_json",
+    "repeated",
+    "times",
+]
 
 ORDERS: Final[tuple[int, ...]] = (*range(2, 65), 72, 80, 96, 128, 192, 256, 384, 512)
 """Renyi orders every epsilon in a receipt is taken over.
@@ -43,148 +80,6 @@ PLD_GRID: Final = 1e-3
 UNIT: Final = "record"
 RELATION: Final = "add_or_remove_one"
 
-_LARGEST_STEPS = 10**9
-# Less noise protects nobody and would only overflow the accountant; more drowns any result.
-_NOISE_RANGE = (1e-3, 1e6)
-_PROBABILITY_RANGE = (1e-9, 1.0)
-
-
-def _require_between(value: float, name: str, bounds: tuple[float, float]) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError("input.schema", f"A privacy event's {name} must be a number.")
-    if not bounds[0] <= value <= bounds[1]:
-        raise InputError(
-            "input.schema", f"A privacy event's {name} must lie between {bounds[0]:g} and {bounds[1]:g}."
-        )
-
-
-def _require_steps(value: int, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError("input.schema", f"A privacy event's {name} must be a whole number.")
-    if not 1 <= value <= _LARGEST_STEPS:
-        raise InputError("input.schema", f"A privacy event's {name} must lie between 1 and {_LARGEST_STEPS}.")
-
-
-@dataclass(frozen=True, slots=True)
-class SampledGaussian:
-    """Steps of a Gaussian mechanism, each on a fresh Poisson sample of the records.
-
-    Args:
-        sampling_probability: Chance of one record to be in one step's batch, from 1e-9 to 1.
-        noise_multiplier: Noise standard deviation divided by the L2 sensitivity (the clip norm), 1e-3 to 1e6.
-        steps: How many times the mechanism ran.
-
-    Raises:
-        InputError: ``input.schema`` when a value is impossible.
-    """
-
-    sampling_probability: float
-    noise_multiplier: float
-    steps: int
-
-    def __post_init__(self) -> None:
-        _require_between(self.sampling_probability, "sampling probability", _PROBABILITY_RANGE)
-        _require_between(self.noise_multiplier, "noise multiplier", _NOISE_RANGE)
-        _require_steps(self.steps, "steps")
-        object.__setattr__(self, "sampling_probability", float(self.sampling_probability))
-        object.__setattr__(self, "noise_multiplier", float(self.noise_multiplier))
-
-
-@dataclass(frozen=True, slots=True)
-class Gaussian:
-    """Gaussian mechanisms on the whole dataset, without sampling.
-
-    Args:
-        noise_multiplier: Noise standard deviation divided by the L2 sensitivity, 1e-3 to 1e6.
-        count: How many such releases were made.
-
-    Raises:
-        InputError: ``input.schema`` when a value is impossible.
-    """
-
-    noise_multiplier: float
-    count: int
-
-    def __post_init__(self) -> None:
-        _require_between(self.noise_multiplier, "noise multiplier", _NOISE_RANGE)
-        _require_steps(self.count, "count")
-        object.__setattr__(self, "noise_multiplier", float(self.noise_multiplier))
-
-
-Event = SampledGaussian | Gaussian
-
-_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "sampled_gaussian": ("sampling_probability", "noise_multiplier", "steps"),
-    "gaussian": ("noise_multiplier", "count"),
-}
-
-
-def event_to_json(event: Event) -> dict[str, JSON]:
-    """Return the event as a JSON object that :func:`event_from_json` reads back to an equal event."""
-    if isinstance(event, SampledGaussian):
-        return {
-            "type": "sampled_gaussian",
-            "sampling_probability": event.sampling_probability,
-            "noise_multiplier": event.noise_multiplier,
-            "steps": event.steps,
-        }
-    return {"type": "gaussian", "noise_multiplier": event.noise_multiplier, "count": event.count}
-
-
-def event_from_json(value: JSON) -> Event:
-    """Read one event.
-
-    Args:
-        value: A JSON object as :func:`event_to_json` writes it. Whole numbers are accepted where a real
-            number is meant, because canonical JSON writes 1.0 as 1.
-
-    Raises:
-        InputError: ``input.schema`` when type, fields or values are not exactly those of an event.
-    """
-    if not isinstance(value, dict):
-        raise InputError("input.schema", "A privacy event must be a JSON object.")
-    kind = value.get("type")
-    if not isinstance(kind, str) or kind not in _FIELDS:
-        raise InputError("input.schema", "A privacy event has an unknown type.")
-    if set(value) != {"type", *_FIELDS[kind]}:
-        raise InputError("input.schema", f"A {kind} event must have exactly its own fields.")
-    if kind == "sampled_gaussian":
-        return SampledGaussian(
-            _number(value["sampling_probability"]), _number(value["noise_multiplier"]), _whole(value["steps"])
-        )
-    return Gaussian(_number(value["noise_multiplier"]), _whole(value["count"]))
-
-
-def _number(value: JSON) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError("input.schema", "A privacy event holds something that is not a number.")
-    return float(value)
-
-
-def _whole(value: JSON) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError("input.schema", "A privacy event holds a count that is not a whole number.")
-    return value
-
-
-def coalesce(events: Iterable[Event]) -> tuple[Event, ...]:
-    """Merge equal mechanisms by adding their steps; the result is sorted, so that order does not matter.
-
-    Composing 50 equal rounds one by one costs 50 times as much as composing them once merged.
-    """
-    sampled: dict[tuple[float, float], int] = {}
-    plain: dict[float, int] = {}
-    for event in events:
-        if isinstance(event, SampledGaussian):
-            key = (event.sampling_probability, event.noise_multiplier)
-            sampled[key] = sampled.get(key, 0) + event.steps
-        else:
-            plain[event.noise_multiplier] = plain.get(event.noise_multiplier, 0) + event.count
-    return (
-        *(Gaussian(noise, count) for noise, count in sorted(plain.items())),
-        *(SampledGaussian(q, noise, steps) for (q, noise), steps in sorted(sampled.items())),
-    )
-
 
 @contextmanager
 def _quiet_absl() -> Iterator[None]:
@@ -198,18 +93,46 @@ def _quiet_absl() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _composed(events: Iterable[Event]) -> DpEvent:
+def _gaussian_events(events: Iterable[Event]) -> DpEvent:
+    """The part of the events that dp-accounting composes for one record added or removed."""
     import dp_accounting
 
     parts: list[DpEvent] = []
-    for event in coalesce(events):
-        gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
-        if isinstance(event, SampledGaussian):
+    for event in events:
+        if isinstance(event, Gaussian):
+            gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
+            parts.append(dp_accounting.SelfComposedDpEvent(gaussian, event.count))
+        elif isinstance(event, SampledGaussian):
+            gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
             sampled = dp_accounting.PoissonSampledDpEvent(event.sampling_probability, gaussian)
             parts.append(dp_accounting.SelfComposedDpEvent(sampled, event.steps))
-        else:
-            parts.append(dp_accounting.SelfComposedDpEvent(gaussian, event.count))
+        elif isinstance(event, RepeatAndSelect):
+            trials = dp_accounting.dp_event.RepeatAndSelectDpEvent(
+                _gaussian_events(event.trial), event.mean, event.shape
+            )
+            parts.append(dp_accounting.SelfComposedDpEvent(trials, event.count))
     return dp_accounting.ComposedDpEvent(parts)
+
+
+def _randomised_responses(events: Iterable[Event]) -> DpEvent:
+    """Randomised response of two answers for every pure and approximate mechanism.
+
+    One answer is e**epsilon times as likely under one dataset as under its neighbour and the other the other
+    way round: dp-accounting's replace-one relation, for this event only.
+    """
+    import dp_accounting
+
+    parts: list[DpEvent] = []
+    for event in events:
+        if isinstance(event, Pure | Approximate):
+            response = dp_accounting.RandomizedResponseDpEvent(2 / (1 + math.exp(event.epsilon)), 2)
+            parts.append(dp_accounting.SelfComposedDpEvent(response, event.count))
+    return dp_accounting.ComposedDpEvent(parts)
+
+
+def delta_left(events: Iterable[Event], delta: float) -> float:
+    """Return what approximate mechanisms leave of a delta; not above 0 where they use it up."""
+    return delta - math.fsum(event.count * event.delta for event in events if isinstance(event, Approximate))
 
 
 def _require_delta(delta: float) -> None:
@@ -236,16 +159,27 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
     _require_delta(delta)
     if not events:
         return 0.0
-    from dp_accounting import rdp
+    merged = coalesce(events)
+    left = delta_left(merged, delta)
+    if not left > 0:
+        return math.inf
+    from dp_accounting import NeighboringRelation, rdp
 
     with _quiet_absl():
         accountant = rdp.RdpAccountant(orders=list(ORDERS))
-        accountant.compose(_composed(events))
-        return float(accountant.get_epsilon(delta))
+        accountant.compose(_gaussian_events(merged))
+        responses = rdp.RdpAccountant(list(ORDERS), NeighboringRelation.REPLACE_ONE)
+        responses.compose(_randomised_responses(merged))
+        # Hardly anything told apart may round to a little less than nothing.
+        divergences = accountant.rdp + responses.rdp.clip(min=0.0)
+        return float(rdp.compute_epsilon(list(ORDERS), divergences, left)[0])
 
 
 def epsilon_pld(events: Sequence[Event], delta: float) -> float:
     """Recompute epsilon by privacy loss distributions: tighter, but valid only for a plan fixed in advance.
+
+    The best of a random number of trials has a Renyi bound only. It is taken as the (epsilon, delta) that
+    this bound gives at a tenth of delta, and composed as such.
 
     Args:
         events: Everything that was done to the dataset.
@@ -261,9 +195,43 @@ def epsilon_pld(events: Sequence[Event], delta: float) -> float:
     _require_delta(delta)
     if not events:
         return 0.0
-    from dp_accounting import pld
+    merged = coalesce(events)
+    selections = [event for event in merged if isinstance(event, RepeatAndSelect)]
+    others = [event for event in merged if not isinstance(event, RepeatAndSelect)]
+    if selections:
+        bound = epsilon(selections, delta / 10)
+        if not bound <= 100:
+            return math.inf
+        others.append(Approximate(max(bound, 1e-6), delta / 10, 1))
+    left = delta_left(others, delta)
+    if not left > 0:
+        return math.inf
+    from dp_accounting.pld import privacy_loss_distribution
 
     with _quiet_absl():
-        accountant = pld.PLDAccountant(value_discretization_interval=PLD_GRID)
-        accountant.compose(_composed(events))
-        return float(accountant.get_epsilon(delta))
+        total = privacy_loss_distribution.identity(PLD_GRID)
+        for event in others:
+            total = total.compose(_privacy_losses(event))
+        return float(total.get_epsilon_for_delta(left))
+
+
+def _privacy_losses(event: Event) -> PrivacyLossDistribution:
+    from dp_accounting.pld import common, privacy_loss_distribution
+
+    if isinstance(event, Pure | Approximate):
+        one = privacy_loss_distribution.from_privacy_parameters(
+            common.DifferentialPrivacyParameters(event.epsilon, 0.0), PLD_GRID
+        )
+        return one.self_compose(event.count)
+    if isinstance(event, Gaussian):
+        return privacy_loss_distribution.from_gaussian_mechanism(
+            event.noise_multiplier / math.sqrt(event.count), value_discretization_interval=PLD_GRID
+        )
+    if isinstance(event, SampledGaussian):
+        step = privacy_loss_distribution.from_gaussian_mechanism(
+            event.noise_multiplier,
+            value_discretization_interval=PLD_GRID,
+            sampling_prob=event.sampling_probability,
+        )
+        return step.self_compose(event.steps)
+    raise InputError("input.schema", "This privacy event has no privacy loss distribution.")

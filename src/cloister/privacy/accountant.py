@@ -6,10 +6,12 @@ Rules kept here:
    with dp-accounting itself (:mod:`cloister.evidence.transcript`), never copied from here.
 2. Composition adds Renyi divergences, so admission by it is a valid filter for jobs chosen adaptively
    (Feldman and Zrnic 2021). Central-limit (GDP) accounting is not offered: it understates epsilon.
-3. Calibration rounds the noise up, so that the plan it is made for always fits.
+3. A pure mechanism is composed as randomised response; an approximate one's delta is taken off the total.
+4. Calibration rounds the noise up, so that the plan it is made for always fits.
 
 Sources: Mironov, Talwar, Zhang 2019 (arXiv:1908.10530, equation 5 of section 3.3: integer orders);
-Canonne, Kamath, Steinke 2020 (arXiv:2004.00010, Proposition 12).
+Canonne, Kamath, Steinke 2020 (arXiv:2004.00010, Proposition 12); Kairouz, Oh, Viswanath 2015
+(arXiv:1311.0776, Theorem 2.1); Papernot and Steinke 2022 (arXiv:2110.03620, Theorems 2 and 6).
 """
 
 from __future__ import annotations
@@ -22,7 +24,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cloister.evidence.transcript import ORDERS, Event, SampledGaussian, coalesce
+from cloister.evidence.transcript import (
+    ORDERS,
+    POISSON,
+    Approximate,
+    Event,
+    Gaussian,
+    Pure,
+    RepeatAndSelect,
+    SampledGaussian,
+    coalesce,
+    delta_left,
+)
 from cloister.privacy.errors import PrivacyError
 
 Vector = npt.NDArray[np.float64]
@@ -68,18 +81,89 @@ def _step_vector(sampling_probability: float, noise_multiplier: float) -> Vector
     return vector
 
 
+@lru_cache(maxsize=1024)
+def _response_vector(epsilon: float) -> Vector:
+    """Randomised response of two answers: the worst of all epsilon-private mechanisms."""
+    both = np.logaddexp(_ALPHA * epsilon, (1 - _ALPHA) * epsilon) - np.logaddexp(epsilon, 0.0)
+    vector: Vector = np.maximum(both / (_ALPHA - 1), 0.0)
+    vector.flags.writeable = False
+    return vector
+
+
+def log_halting(shape: float, mean: float) -> float:
+    """Return the log of the halting probability of a truncated negative binomial law with this mean.
+
+    Args:
+        shape: 0 (logarithmic), 1 (geometric) or any other value above 0.
+        mean: At least 1; the mean falls as the probability grows, from infinity at 0 to 1 at 1.
+
+    Returns:
+        The log of a probability in (0, 1], found to a few last bits and rounded down.
+    """
+    if shape == 1 or mean == 1:
+        return -math.log(mean)
+    low, high = -math.log(mean) * 4 - 100, 0.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in {low, high}:
+            break
+        low, high = (low, middle) if _trials_mean(shape, middle) < mean else (middle, high)
+    return low
+
+
+def _trials_mean(shape: float, log_gamma: float) -> float:
+    """Papernot and Steinke 2022, Definition 1."""
+    odds = math.expm1(-log_gamma)  # 1 / gamma - 1
+    if odds == 0:
+        return 1.0
+    if shape == 0:
+        return odds / -log_gamma
+    return shape * odds / -math.expm1(shape * log_gamma)
+
+
+@lru_cache(maxsize=256)
+def _selection_vector(event: RepeatAndSelect) -> Vector:
+    trial = rdp_vector(event.trial[0]) + rdp_vector(event.trial[1])
+    if event.shape == POISSON:
+        epsilon = np.log1p(1 / (_ALPHA - 1))
+        vector = trial + event.mean * _delta_from_rdp(trial, epsilon) + math.log(event.mean) / (_ALPHA - 1)
+    else:
+        gamma = log_halting(event.shape, event.mean)
+        constant = (1 + event.shape) * float(np.min((1 - 1 / _ALPHA) * trial - gamma / _ALPHA))
+        vector = trial + math.log(event.mean) / (_ALPHA - 1) + constant
+        # A divergence never falls with its order.
+        vector = np.minimum.accumulate(vector[::-1])[::-1]
+    vector = np.array(vector)
+    vector.flags.writeable = False
+    return vector
+
+
+def _delta_from_rdp(vector: Vector, epsilon: Vector) -> Vector:
+    """Canonne, Kamath, Steinke 2020, Proposition 12, at several epsilons; and the total variation."""
+    total_variation = float(np.min(0.5 * np.log(np.maximum(-np.expm1(-vector), 1e-320))))
+    by_order = (_ALPHA - 1) * (vector - epsilon[:, None] + np.log1p(-1 / _ALPHA)) - np.log(_ALPHA)
+    best: Vector = np.exp(np.minimum(np.min(by_order, axis=1), min(total_variation, 0.0)))
+    return best
+
+
 def rdp_vector(event: Event) -> Vector:
     """Return the Renyi divergence of the whole event at each of ``ORDERS``.
 
     Args:
-        event: A mechanism with its number of steps.
+        event: A mechanism with its number of steps. Of an approximate one, the pure part.
 
     Returns:
         float64 of shape [len(ORDERS)], finite and non-negative.
     """
-    if isinstance(event, SampledGaussian):
-        return event.steps * _step_vector(event.sampling_probability, event.noise_multiplier)
-    return event.count * _step_vector(1.0, event.noise_multiplier)
+    match event:
+        case SampledGaussian():
+            return event.steps * _step_vector(event.sampling_probability, event.noise_multiplier)
+        case Gaussian():
+            return event.count * _step_vector(1.0, event.noise_multiplier)
+        case Pure() | Approximate():
+            return event.count * _response_vector(event.epsilon)
+        case RepeatAndSelect():
+            return event.count * _selection_vector(event)
 
 
 def composed(events: Sequence[Event]) -> Vector:
@@ -98,8 +182,10 @@ def epsilon_from_rdp(vector: Vector, delta: float) -> float:
         delta: In (0, 1).
 
     Returns:
-        The smallest epsilon over all orders, at least 0.
+        The smallest epsilon over all orders, at least 0; infinite where no delta is left.
     """
+    if not delta > 0:
+        return math.inf
     candidates = vector + np.log1p(-1 / _ALPHA) - np.log(delta * _ALPHA) / (_ALPHA - 1)
     # Where the total variation bound sqrt(1 - exp(-KL)) is below delta already, epsilon is 0.
     candidates = np.where(delta**2 + np.expm1(-vector) > 0, 0.0, candidates)
@@ -108,7 +194,7 @@ def epsilon_from_rdp(vector: Vector, delta: float) -> float:
 
 def epsilon_of(events: Sequence[Event], delta: float) -> float:
     """Return the composed epsilon of the events; 0.0 for none."""
-    return epsilon_from_rdp(composed(events), delta) if events else 0.0
+    return epsilon_from_rdp(composed(events), delta_left(events, delta)) if events else 0.0
 
 
 def epsilon_after(events: Sequence[Event], following: Event, delta: float) -> float:
@@ -175,10 +261,11 @@ def max_steps(
         A count of 0 or more, capped at 10**9.
     """
     before = composed(spent)
+    left = delta_left(spent, delta)
     step = _step_vector(float(sampling_probability), float(noise_multiplier))
 
     def fits(count: int) -> bool:
-        return epsilon_from_rdp(before + count * step, delta) + AGREEMENT <= limit_epsilon
+        return epsilon_from_rdp(before + count * step, left) + AGREEMENT <= limit_epsilon
 
     if not fits(1):
         return 0

@@ -19,11 +19,11 @@ from cloister.evidence.transcript import (
     RELATION,
     UNIT,
     Event,
-    Gaussian,
-    SampledGaussian,
     coalesce,
     event_from_json,
     event_to_json,
+    repeated,
+    times,
 )
 from cloister.privacy.errors import LedgerError
 
@@ -190,14 +190,12 @@ def _read_settled(value: dict[str, JSON]) -> Settled:
 
 def size(event: Event) -> int:
     """Return how many times the event's mechanism ran."""
-    return event.steps if isinstance(event, SampledGaussian) else event.count
+    return times(event)
 
 
-def resize(event: Event, times: int) -> Event:
+def resize(event: Event, number: int) -> Event:
     """Return the event's mechanism, run another number of times."""
-    if isinstance(event, SampledGaussian):
-        return SampledGaussian(event.sampling_probability, event.noise_multiplier, times)
-    return Gaussian(event.noise_multiplier, times)
+    return repeated(event, number)
 
 
 @dataclass(slots=True)
@@ -271,11 +269,11 @@ class LedgerState:
     def events(self, belongs: Callable[[str], bool] | None = None) -> tuple[Event, ...]:
         """Return what counts as done, equal mechanisms merged; ``belongs`` picks the jobs (None: all)."""
         return coalesce(
-            resize(mechanism, times)
+            resize(mechanism, number)
             for job, tally in self._tally.items()
             if belongs is None or belongs(job)
-            for mechanism, times in tally.items()
-            if times
+            for mechanism, number in tally.items()
+            if number
         )
 
     def _add(self, reserved: Reserved, times: int) -> None:

@@ -23,7 +23,7 @@ from cloister.evidence.predicates import (
 from cloister.evidence.record import JobRecord, SignedManifest
 from cloister.evidence.summary import spending_sites
 from cloister.evidence.terms import SINGLE_CLASS_FLAG
-from cloister.evidence.transcript import Gaussian, SampledGaussian, event_from_json
+from cloister.evidence.transcript import SampledGaussian, event_from_json, times
 from cloister.evidence.weights import TensorForm
 
 WEIGHTED_BY_RECORDS = "FED_AVG"
@@ -101,8 +101,7 @@ def _event_problems(record: JobRecord, one: BudgetSpend, noises: set[float]) -> 
     except CloisterError as error:
         yield error.message
         return
-    steps = event.count if isinstance(event, Gaussian) else event.steps
-    if not steps == one.executed_steps <= one.reserved_steps:
+    if not times(event) == one.executed_steps <= one.reserved_steps:
         yield "the steps charged, executed and reserved don't agree"
     if one.purpose != "training":
         return
