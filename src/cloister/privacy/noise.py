@@ -51,10 +51,15 @@ is off by ``257 * 2**-24`` at most and halves under the root; the rest is float6
 
 _CELL_BITS: Final = 8  # cells per standard deviation, as a power of two
 _CELLS: Final = 4096  # one column of the alias table each: 16 standard deviations on either side
-_LOW: Final = np.uint64(2**52 - 1)  # 12 bits choose the column, 52 are compared
+_COLUMN_SHIFT: Final = np.uint64(52)  # 12 bits choose the column, 52 are compared
+_LOW: Final = np.uint64(2**52 - 1)
+_CHANCE: Final = 2**31 - 1
+_NEAR: Final = 5 << _CELL_BITS  # up to 5 standard deviations
+_CERTAIN: Final = math.floor(2**31 * math.exp(-(2 * _NEAR - 1) * 4.0**-_CELL_BITS / 2)) - 1
+"""Below this chance every value in a near cell is kept: the density falls by less within any of them."""
 _LEAST_BITS: Final = 12
 _MOST_BITS: Final = _CELL_BITS + 32
-_BLOCK: Final = 4096
+_BLOCK: Final = 8192
 _UNIT_ROUNDOFF: Final = 2.0**-53
 
 
@@ -179,36 +184,29 @@ class GaussianIntegers:
     def _block(self, count: int, bits: int) -> Integers:
         table = _cells()
         words = self._source.words(2 * count)
-        choice, place = words[:count], words[count:]
-        column = (choice >> np.uint64(52)).astype(np.intp)
-        cell = np.where((choice & _LOW) < table.threshold[column], column, table.alias[column])
-        chance = (place & np.uint64(0x7FFFFFFF)).astype(np.int64)
-        keep = chance < table.certain[cell]
-        doubtful = np.flatnonzero(~keep)
-        if len(doubtful):
-            self._decide(keep, doubtful, cell, place, chance)
-        within = (place >> np.uint64(63 - (bits - _CELL_BITS))).astype(np.int64)
-        within &= (1 << (bits - _CELL_BITS)) - 1
-        values = (cell << (bits - _CELL_BITS)) + within
+        choice, place = words[:count], words[count:].view(np.int64)
+        column = (choice >> _COLUMN_SHIFT).view(np.int64)
+        own = (choice & _LOW) < table.threshold[column]
+        cell = np.where(own, column, table.alias[column])
+        shift = bits - _CELL_BITS
+        values = cell << shift
+        values |= (place >> (63 - shift)) & ((1 << shift) - 1)
         # floor(-x) is -floor(x) - 1 for every x that is not whole: the complement.
-        values ^= -(place >> np.uint64(63)).astype(np.int64)
-        return values if len(doubtful) == 0 else values[keep]
+        values ^= place >> 63
+        chance = place & _CHANCE
+        keep = chance < _CERTAIN
+        keep &= cell < _NEAR
+        doubtful = np.flatnonzero(~keep)
+        keep[doubtful] = self._decide(cell[doubtful], place[doubtful], chance[doubtful])
+        return values[keep]
 
-    def _decide(
-        self,
-        keep: npt.NDArray[np.bool_],
-        doubtful: npt.NDArray[np.intp],
-        cell: Integers,
-        place: npt.NDArray[np.uint64],
-        chance: Integers,
-    ) -> None:
+    def _decide(self, cell: Integers, place: Integers, chance: Integers) -> npt.NDArray[np.bool_]:
         """Von Neumann's rejection: keep with probability density(x) / density(inner edge of the cell)."""
-        edge = cell[doubtful] * 2.0**-_CELL_BITS
-        position = ((place[doubtful] >> np.uint64(31)) & np.uint64(0xFFFFFFFF)).astype(np.float64) + 0.5
+        position = ((place >> 31) & 0xFFFFFFFF) + 0.5
         offset = position * 2.0 ** -(32 + _CELL_BITS)
-        wanted = np.exp(-offset * (edge + offset / 2)) * 2.0**31
-        extended = chance[doubtful] + self._source.words(len(doubtful)) * 2.0**-64
-        keep[doubtful] = extended < wanted
+        wanted = np.exp(-offset * (cell * 2.0**-_CELL_BITS + offset / 2)) * 2.0**31
+        decided: npt.NDArray[np.bool_] = chance + self._source.words(len(chance)) * 2.0**-64 < wanted
+        return decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +216,10 @@ class _Table:
     Args:
         threshold: Below it, a column stands for its own cell.
         alias: The cell it stands for otherwise.
-        certain: Chances below this are kept without computing the density.
     """
 
     threshold: npt.NDArray[np.uint64]
     alias: Integers
-    certain: Integers
 
 
 @lru_cache(maxsize=1)
@@ -243,11 +239,4 @@ def _cells() -> _Table:
         weights[giver] -= column - weights[short]
         if weights[giver] < column:
             poor.append(rich.pop())
-    certain = [
-        math.floor(2**31 * math.exp(-(2 * cell + 1) * width * width / 2)) - 1 for cell in range(_CELLS)
-    ]
-    return _Table(
-        np.array(threshold, dtype=np.uint64),
-        np.array(alias, dtype=np.int64),
-        np.array(certain, dtype=np.int64),
-    )
+    return _Table(np.array(threshold, dtype=np.uint64), np.array(alias, dtype=np.int64))

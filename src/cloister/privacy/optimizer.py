@@ -38,7 +38,7 @@ class GradientDescent:
     def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float, momentum: float) -> None:
         self.param_groups: list[dict[str, list[nn.Parameter]]] = [{"params": list(parameters)}]
         self.defaults: dict[str, float] = {"lr": learning_rate, "momentum": momentum}
-        self.state: defaultdict[nn.Parameter, torch.Tensor] = defaultdict()
+        self.state: defaultdict[torch.Tensor, torch.Tensor] = defaultdict()
         self._learning_rate = learning_rate
         self._momentum = momentum
 
@@ -47,17 +47,18 @@ class GradientDescent:
         """Move every parameter that has a gradient against it."""
         if closure is not None:
             closure()
-        for parameter in self.param_groups[0]["params"]:
-            if parameter.grad is None:
-                continue
-            direction = parameter.grad
-            if self._momentum:
-                velocity = self.state.get(parameter)
-                direction = (
-                    direction.clone() if velocity is None else velocity.mul_(self._momentum).add_(direction)
-                )
-                self.state[parameter] = direction
-            parameter.add_(direction, alpha=-self._learning_rate)
+        trained: list[torch.Tensor] = [one for one in self.param_groups[0]["params"] if one.grad is not None]
+        directions = [one.grad for one in trained if one.grad is not None]
+        if self._momentum:
+            directions = [self._velocity(one, grad) for one, grad in zip(trained, directions, strict=True)]
+        if trained:
+            torch._foreach_add_(trained, directions, alpha=-self._learning_rate)
+
+    def _velocity(self, parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        before = self.state.get(parameter)
+        velocity = gradient.clone() if before is None else before.mul_(self._momentum).add_(gradient)
+        self.state[parameter] = velocity
+        return velocity
 
     def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - torch's own signature
         """Forget the gradients."""
