@@ -26,6 +26,7 @@ demo: install ## run the main job and verify its receipt (DATA=dir: heart-diseas
 	@tools/demo $(JOB) $(if $(DATA),--data "$(DATA)")
 
 test: install ## all tests but the nightly ones
+	@tools/test-hsm
 	@$(PYTEST)
 
 test-pythons: ## core and evidence on Python 3.12 and 3.13, where installed
@@ -46,6 +47,7 @@ imports: install ## rooms import downwards only
 	@$(BIN)/lint-imports --no-logo | tail -n 4
 
 coverage: install ## all tests, with the coverage gate
+	@tools/test-hsm
 	@mkdir -p build
 	@$(PYTEST) --cov --cov-report=term --junitxml=build/tests.xml
 
@@ -55,6 +57,7 @@ bench: install ## the main job against the same job in NVFlare's simulator
 	@$(BIN)/python benchmarks/main_job.py
 
 nightly: install ## the slow tests, spread over MINUTES=60 (SEED=n repeats a run)
+	@tools/test-hsm
 	@$(BIN)/python tools/nightly.py --minutes $(MINUTES) --workers $(WORKERS) $(if $(SEED),--seed $(SEED))
 
 sbom: install ## CycloneDX bill of materials of .venv, in build/
