@@ -19,6 +19,7 @@ class PrivacyError(CloisterError):
         "privacy.unreachable_target": "No amount of noise reaches the target epsilon.",
         "privacy.data_invalid": "The training data have the wrong shape or type, or hold non-finite values.",
         "privacy.randomness_invalid": "A source of randomness was asked for something it can't give.",
+        "privacy.audit_impossible": "An audit's parameters, or the trainer, don't allow a verdict.",
     }
 
 
