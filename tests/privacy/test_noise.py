@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cloister.privacy.errors import PrivacyError
-from cloister.privacy.noise import GRID_SLACK, NORM_ERROR, GaussianIntegers, _cells, choose_grid
+from cloister.privacy.noise import (
+    _CERTAIN,
+    _NEAR,
+    GRID_SLACK,
+    NORM_ERROR,
+    GaussianIntegers,
+    _cells,
+    choose_grid,
+)
 from cloister.privacy.randomness import OsRandom
 from cloister.privacy.testing import SeededTestRandom
 
@@ -54,6 +62,41 @@ def test_the_table_of_cells_holds_exactly_its_weights() -> None:
     peaks = [math.exp(-((cell / 256) ** 2) / 2) for cell in range(columns)]
     total = math.fsum(peaks)
     assert math.fsum(abs(m / 2**64 - p / total) for m, p in zip(mass, peaks, strict=True)) / 2 < 2.0**-50
+
+
+@pytest.mark.parametrize("cell", [0, 3, 1279, 1280, 2500])
+@pytest.mark.parametrize("position", [0, 2**31, 2**32 - 1])
+def test_a_position_is_kept_with_the_chance_its_density_asks_for(cell: int, position: int) -> None:
+    edge, offset = cell / 256, (position + 0.5) / 2**40
+    density = math.exp((edge**2 - (edge + offset) ** 2) / 2) * 2**31
+    noise = GaussianIntegers(OsRandom("noise"))
+
+    def kept(chance: int) -> bool:
+        return bool(
+            noise._decide(np.array([cell]), np.array([(position << 31) | chance]), np.array([chance]))[0]
+        )
+
+    assert kept(math.floor(density) - 1)
+    assert not kept(math.floor(density) + 1)
+
+
+def test_a_position_that_is_not_kept_is_left_out() -> None:
+    class FarEnds:
+        """The far end of the first cell, four times, with the largest and then the smallest chance."""
+
+        generator = "chosen"
+
+        def words(self, count: int) -> np.ndarray:
+            places = [(2**32 - 1) << 31 | (2**31 - 1)] * 2 + [(2**32 - 1) << 31] * 2
+            return np.array([0] * 4 + places if count == 8 else [0] * count, dtype=np.uint64)
+
+    assert GaussianIntegers(FarEnds())._block(4, 20).tolist() == [2**12 - 1] * 2
+
+
+def test_chances_that_are_kept_unseen_are_below_every_near_density() -> None:
+    cells = np.arange(_NEAR)
+    lowest = np.exp(((cells / 256) ** 2 - ((cells + 1) / 256) ** 2) / 2) * 2**31
+    assert lowest.min() > _CERTAIN > 0.97 * 2**31
 
 
 def test_noise_is_drawn_once() -> None:

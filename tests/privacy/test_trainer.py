@@ -217,6 +217,22 @@ def test_a_subjects_records_are_clipped_once_however_memory_splits_them(
     np.testing.assert_allclose(moved, expected, atol=0.004)
 
 
+@pytest.mark.parametrize("owners", [None, np.zeros(569, np.int64), np.arange(569) // 2])
+def test_memory_never_holds_more_records_than_the_plan_says(
+    owners: np.ndarray | None, tumours: TrainingData
+) -> None:
+    if owners is not None:
+        owners[-1] = 999
+    data = TrainingData(tumours.features, tumours.labels, owners)
+    model = build_model("mlp", 30, 2, seed=0)
+    seen: list[int] = []
+    handle = model.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    trainer(replace(PLAN, sampling_probability=1.0, physical_batch=50, steps=1)).fit(model, data)
+    handle.remove()
+    assert max(seen) == 50
+    assert sum(seen) >= 569
+
+
 def test_the_plan_states_the_grid_and_its_slack(tumours: TrainingData) -> None:
     with BookKeeper(build_model("mlp", 30, 2, 0), 1.0) as keeper:
         grid = PLAN.grid(keeper.shape(30, grouped=False), tumours.units)
