@@ -31,7 +31,16 @@ if TYPE_CHECKING:
         suggest_fix,
     )
     from cloister.privacy.randomness import OsRandom, RandomSource
-    from cloister.privacy.release import NoisyAccuracy, release_accuracy
+    from cloister.privacy.release import (
+        Account,
+        NoisyValue,
+        Release,
+        release_accuracy,
+        release_count,
+        release_histogram,
+        release_mean,
+        release_sum,
+    )
     from cloister.privacy.sampling import PoissonSampler
     from cloister.privacy.trainer import DPTrainer, FitResult, TrainingData, TrainingPlan
 
@@ -58,7 +67,16 @@ _HOMES = {
         "suggest_fix",
     ),
     "randomness": ("OsRandom", "RandomSource"),
-    "release": ("NoisyAccuracy", "release_accuracy"),
+    "release": (
+        "Account",
+        "NoisyValue",
+        "Release",
+        "release_accuracy",
+        "release_count",
+        "release_histogram",
+        "release_mean",
+        "release_sum",
+    ),
     "sampling": ("PoissonSampler",),
     "trainer": ("DPTrainer", "FitResult", "TrainingData", "TrainingPlan"),
 }
@@ -66,6 +84,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "HARD_STOP_EPSILON",
+    "Account",
     "BudgetExceeded",
     "BudgetLedger",
     "DPTrainer",
@@ -73,7 +92,7 @@ __all__ = [
     "LedgerError",
     "Limit",
     "ModelError",
-    "NoisyAccuracy",
+    "NoisyValue",
     "OsRandom",
     "PoissonSampler",
     "PrivacyBudget",
@@ -81,6 +100,7 @@ __all__ = [
     "PrivacyUnit",
     "Purpose",
     "RandomSource",
+    "Release",
     "Reservation",
     "Scope",
     "TrainingData",
@@ -97,6 +117,10 @@ __all__ = [
     "rdp_vector",
     "register_model",
     "release_accuracy",
+    "release_count",
+    "release_histogram",
+    "release_mean",
+    "release_sum",
     "state_arrays",
     "strictest",
     "suggest_fix",

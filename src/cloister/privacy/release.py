@@ -1,150 +1,379 @@
-"""Figures about private records that may leave a site: noisy counts, each one paid for in the ledger.
+"""Figures about private records that may leave a site: counts, histograms, sums, means and accuracies.
 
 Rules kept here:
 
-1. A count leaves only with Gaussian noise, and only after its spend was reserved and accepted.
-2. Losses are not released at all: they have no bound. An accuracy is a noisy count over the public record
-   count.
-3. The interval that comes with an accuracy includes the noise.
+1. A figure leaves only with noise, and only after its spend was reserved in the dataset's ledger. What is
+   asked for wrongly is refused before anything is reserved; what fails afterwards stays spent.
+2. Every value has declared bounds. A value outside of them is refused, or clamped where the schema says so;
+   bounds are never taken from the records. A loss has no bound, so there is no release of losses.
+3. Value and noise are whole steps of one grid (:mod:`cloister.privacy.noise`), so that no floating-point gap
+   tells neighbours apart; the rounding is part of the sensitivity, hence of the noise.
+4. The 95 % interval that comes with a figure includes the noise. Clamping to what is possible is
+   post-processing.
+5. Each entry of the values is one protected unit. Where a subject has several records,
+   :func:`per_subject` makes one value of them first.
+6. The number of units that a mean is divided by is public: a figure that everybody may know, declared.
 
-Source: Dwork and Roth 2014, section 3.5.3 (Gaussian mechanism): adding or removing one record changes a
-count by at most 1, so its L2 sensitivity is 1.
+Sources: Dwork and Roth 2014, section 3.5.3 (Gaussian mechanism) and Proposition 2.1 (post-processing).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from statistics import NormalDist
+from types import MappingProxyType
+from typing import Final, Literal, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256
 from cloister.evidence.transcript import Event, Gaussian
 from cloister.privacy.budget import Limit
 from cloister.privacy.errors import PrivacyError
-from cloister.privacy.ledger import BudgetLedger, Purpose
-from cloister.privacy.randomness import RandomSource
+from cloister.privacy.ledger import Purpose, Reservation
+from cloister.privacy.noise import IntegerNoise, choose_grid
 
-_NORMAL_95: Final = 1.959963984540054
+Values = npt.NDArray[np.float64]
+Result = TypeVar("Result")
+
+MOST_UNITS: Final = 2**24
+"""Largest number of units that one figure is taken over: sums of more could pass what the grid holds."""
+
+CONFIDENCE: Final = 0.95
+
+
+class SpendLedger(Protocol):
+    """What a release needs of a budget ledger."""
+
+    def reserve(
+        self,
+        event: Event,
+        *,
+        dataset_sha256: Sha256,
+        job_id: str,
+        round_number: int,
+        purpose: Purpose,
+        limits: Sequence[Limit],
+    ) -> Reservation:
+        """Hold a spend as spent, durably, or refuse it."""
+        ...
+
+    def settle(self, reservation: Reservation, executed: int) -> Event | None:
+        """Replace what was reserved by what was done."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class NoisyAccuracy:
-    """An accuracy on private records, released with noise.
+class Account:
+    """Who pays for releases.
 
     Args:
-        value: Noisy count over record count, clamped to [0, 1].
-        low: Lower end of a 95 % interval for the accuracy in the population: sampling and noise.
+        ledger: The dataset's ledger.
+        dataset_sha256: Commitment to the records as they are now.
+        job_id: The job that asks.
+        round_number: Its round.
+        limits: Ceilings of manifest and job; the ledger adds the hard stop.
+        purpose: What the spends are for.
+    """
+
+    ledger: SpendLedger
+    dataset_sha256: Sha256
+    job_id: str
+    round_number: int
+    limits: Sequence[Limit]
+    purpose: Purpose = Purpose.EVALUATION
+
+    def pay(self, event: Event, work: Callable[[], Result]) -> Result:
+        """Reserve the event, do the work once, and settle it as done.
+
+        Raises:
+            BudgetExceeded: A limit would be passed; the work isn't done.
+        """
+        reservation = self.ledger.reserve(
+            event,
+            dataset_sha256=self.dataset_sha256,
+            job_id=self.job_id,
+            round_number=self.round_number,
+            purpose=self.purpose,
+            limits=self.limits,
+        )
+        result = work()
+        self.ledger.settle(reservation, 1)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class NoisyValue:
+    """One figure with its 95 % interval, which includes the noise.
+
+    Args:
+        value: The figure, clamped to what is possible.
+        low: Lower end of the interval.
         high: Upper end.
-        event: What it cost.
-        noise_generator: Name of the generator that made the noise.
     """
 
     value: float
     low: float
     high: float
-    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Figures that were released together and paid for once.
+
+    Args:
+        kind: What was released.
+        figures: By name.
+        about: ``records``: the intervals are for these records. ``population``: for where they come from.
+        event: What it cost.
+        noise_generator: Name of the generator that made the noise.
+    """
+
+    kind: Literal["count", "histogram", "sum", "mean", "accuracy"]
+    figures: Mapping[str, NoisyValue]
+    about: Literal["records", "population"]
+    event: Gaussian
     noise_generator: str
 
+    @property
+    def only(self) -> NoisyValue:
+        """The figure of a release that has one."""
+        (figure,) = self.figures.values()
+        return figure
 
-def release_count(
-    count: int,
-    *,
-    noise_multiplier: float,
-    source: RandomSource,
-    ledger: BudgetLedger,
-    dataset_sha256: Sha256,
-    job_id: str,
-    round_number: int,
-    limits: Sequence[Limit],
-) -> float:
-    """Release how many records have a property, with noise, charged to the ledger.
+
+def release_count(count: int, *, noise_multiplier: float, noise: IntegerNoise, account: Account) -> Release:
+    """Release how many units have a property.
 
     Args:
         count: The exact count, private.
         noise_multiplier: Standard deviation of the noise.
-        source: Where the noise comes from.
-        ledger: The dataset's ledger.
-        dataset_sha256: Commitment to the records that are counted.
-        job_id: The job that asks.
-        round_number: Its round.
-        limits: Ceilings of manifest and job.
-
-    Returns:
-        The count plus noise; it may be negative or not whole.
+        noise: Where the noise comes from.
+        account: Who pays.
 
     Raises:
         BudgetExceeded: The spend would pass a limit; nothing is released.
-        PrivacyError: ``privacy.data_invalid`` for a negative count.
+        PrivacyError: ``privacy.data_invalid`` for a negative or too large count.
     """
-    if count < 0:
-        raise PrivacyError("privacy.data_invalid", "A count can't be negative.")
-    reservation = ledger.reserve(
-        Gaussian(noise_multiplier, 1),
-        dataset_sha256=dataset_sha256,
-        job_id=job_id,
-        round_number=round_number,
-        purpose=Purpose.EVALUATION,
-        limits=limits,
+    return release_histogram(
+        {"count": count}, noise_multiplier=noise_multiplier, noise=noise, account=account, kind="count"
     )
-    noisy = count + noise_multiplier * float(source.normal(1)[0])
-    ledger.settle(reservation, 1)
-    return noisy
+
+
+def release_histogram(
+    counts: Mapping[str, int],
+    *,
+    noise_multiplier: float,
+    noise: IntegerNoise,
+    account: Account,
+    kind: Literal["count", "histogram"] = "histogram",
+) -> Release:
+    """Release how many units fall into each of several bins; a unit falls into one bin at most.
+
+    Args:
+        counts: The exact count of every declared bin, private; bins are declared, also the empty ones.
+        noise_multiplier: Standard deviation of the noise on each count.
+        noise: Where the noise comes from.
+        account: Who pays.
+        kind: How the release calls itself.
+
+    Returns:
+        Counts whose intervals hold all together with 95 %.
+
+    Raises:
+        BudgetExceeded: The spend would pass a limit; nothing is released.
+        PrivacyError: ``privacy.data_invalid`` for no bin, or an impossible count.
+    """
+    if not counts or min(counts.values()) < 0 or sum(counts.values()) > MOST_UNITS:
+        raise PrivacyError(
+            "privacy.data_invalid", f"Counts must lie between 0 and {MOST_UNITS}, all together."
+        )
+    exact = np.array(list(counts.values()), dtype=np.float64)
+    noisy, spread, event = _charged(exact, 1.0, noise_multiplier, noise, account)
+    half = _normal_quantile(len(counts)) * spread
+    figures = {
+        name: NoisyValue(max(0.0, value), max(0.0, value - half), max(0.0, value + half))
+        for name, value in zip(counts, noisy.tolist(), strict=True)
+    }
+    return Release(kind, MappingProxyType(figures), "records", event, noise.generator)
+
+
+def release_sum(
+    values: Values,
+    bounds: tuple[float, float],
+    *,
+    noise_multiplier: float,
+    noise: IntegerNoise,
+    account: Account,
+    clamp: bool = False,
+) -> Release:
+    """Release a sum of bounded values, one of each unit.
+
+    Args:
+        values: float64 of shape [units], private.
+        bounds: Declared lowest and highest value.
+        noise_multiplier: Standard deviation of the noise, divided by the largest possible value's size.
+        noise: Where the noise comes from.
+        account: Who pays.
+        clamp: Whether the schema says that values outside the bounds are clamped; else they are refused.
+
+    Raises:
+        BudgetExceeded: The spend would pass a limit; nothing is released.
+        PrivacyError: ``privacy.data_invalid`` for values that are not finite or out of bounds.
+    """
+    within = _bounded(values, bounds, clamp)
+    largest = max(abs(bounds[0]), abs(bounds[1]))
+    exact = np.array([math.fsum(within.tolist())])
+    noisy, spread, event = _charged(exact, largest, noise_multiplier, noise, account)
+    half = _normal_quantile(1) * spread
+    value = float(noisy[0])
+    figures = MappingProxyType({"sum": NoisyValue(value, value - half, value + half)})
+    return Release("sum", figures, "records", event, noise.generator)
+
+
+def release_mean(
+    values: Values,
+    bounds: tuple[float, float],
+    units: int,
+    *,
+    noise_multiplier: float,
+    noise: IntegerNoise,
+    account: Account,
+    clamp: bool = False,
+    kind: Literal["mean", "accuracy"] = "mean",
+) -> Release:
+    """Release a mean of bounded values, one of each unit.
+
+    What is released is the sum of distances from the middle of the bounds, divided by a public number: a unit
+    moves that sum by half the range at most, which is less than it moves the plain sum.
+
+    Args:
+        values: float64 of shape [units], private.
+        bounds: Declared lowest and highest value.
+        units: The public number to divide by.
+        noise_multiplier: Standard deviation of the noise, divided by half the range.
+        noise: Where the noise comes from.
+        account: Who pays.
+        clamp: Whether the schema says that values outside the bounds are clamped; else they are refused.
+        kind: How the release calls itself.
+
+    Returns:
+        The mean. Its interval is for the population that the units are a sample of: sampling and noise, with
+        the largest variance that the bounds allow.
+
+    Raises:
+        BudgetExceeded: The spend would pass a limit; nothing is released.
+        PrivacyError: ``privacy.data_invalid`` for values that are not finite or out of bounds, or no units.
+    """
+    if not 1 <= units <= MOST_UNITS:
+        raise PrivacyError("privacy.data_invalid", f"A mean is taken over one to {MOST_UNITS} units.")
+    within = _bounded(values, bounds, clamp)
+    middle, half_range = (bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / 2
+    exact = np.array([math.fsum((within - middle).clip(-half_range, half_range).tolist())])
+    noisy, spread, event = _charged(exact, half_range, noise_multiplier, noise, account)
+    value = float(noisy[0]) / units + middle
+    half = _normal_quantile(1) * math.hypot(half_range / math.sqrt(units), spread / units)
+
+    def possible(figure: float) -> float:
+        return min(bounds[1], max(bounds[0], figure))
+
+    figure = NoisyValue(possible(value), possible(value - half), possible(value + half))
+    return Release(kind, MappingProxyType({kind: figure}), "population", event, noise.generator)
 
 
 def release_accuracy(
-    correct: int,
-    records: int,
+    correct: npt.NDArray[np.bool_] | Values,
+    units: int,
     *,
     noise_multiplier: float,
-    source: RandomSource,
-    ledger: BudgetLedger,
-    dataset_sha256: Sha256,
-    job_id: str,
-    round_number: int,
-    limits: Sequence[Limit],
-) -> NoisyAccuracy:
-    """Release the accuracy on private records, charged to the ledger.
+    noise: IntegerNoise,
+    account: Account,
+) -> Release:
+    """Release the accuracy on private records.
 
     Args:
-        correct: Records classified rightly, private.
-        records: Number of records, public.
-        noise_multiplier: Standard deviation of the noise on the count.
-        source: Where the noise comes from.
-        ledger: The dataset's ledger.
-        dataset_sha256: Commitment to the records that are counted.
-        job_id: The job that asks.
-        round_number: Its round.
-        limits: Ceilings of manifest and job.
-
-    Returns:
-        The noisy accuracy with its interval.
+        correct: Of shape [units], private: whether each was classified rightly; of a subject with several
+            records, the share of them (:func:`per_subject`).
+        units: Their public number.
+        noise_multiplier: Standard deviation of the noise divided by one half, as in :func:`release_mean`.
+        noise: Where the noise comes from.
+        account: Who pays.
 
     Raises:
         BudgetExceeded: The spend would pass a limit; nothing is released.
-        PrivacyError: ``privacy.data_invalid`` when the counts are impossible.
+        PrivacyError: ``privacy.data_invalid`` for shares outside [0, 1], or no units.
     """
-    if records < 1 or not 0 <= correct <= records:
-        raise PrivacyError(
-            "privacy.data_invalid", "Correct records must lie between 0 and the number of records."
-        )
-    noisy = release_count(
-        correct,
+    return release_mean(
+        correct.astype(np.float64),
+        (0.0, 1.0),
+        units,
         noise_multiplier=noise_multiplier,
-        source=source,
-        ledger=ledger,
-        dataset_sha256=dataset_sha256,
-        job_id=job_id,
-        round_number=round_number,
-        limits=limits,
+        noise=noise,
+        account=account,
+        kind="accuracy",
     )
-    value = min(1.0, max(0.0, noisy / records))
-    # The released value is all that is known, so the variance is taken at its own worst neighbour.
-    spread = math.sqrt(0.25 / records + (noise_multiplier / records) ** 2)
-    return NoisyAccuracy(
-        value=value,
-        low=max(0.0, noisy / records - _NORMAL_95 * spread),
-        high=min(1.0, noisy / records + _NORMAL_95 * spread),
-        event=Gaussian(noise_multiplier, 1),
-        noise_generator=source.generator,
-    )
+
+
+def per_subject(values: Values, subjects: npt.NDArray[np.int64]) -> Values:
+    """Make one value of each subject's records: their mean, which keeps the bounds.
+
+    Args:
+        values: float64 of shape [records].
+        subjects: int64 of shape [records], whose record each is.
+
+    Returns:
+        float64 of shape [subjects], in ascending order of subject.
+
+    Raises:
+        PrivacyError: ``privacy.data_invalid`` when the shapes don't agree.
+    """
+    if values.ndim != 1 or values.shape != subjects.shape:
+        raise PrivacyError("privacy.data_invalid", "Each value needs its subject.")
+    _, place, records = np.unique(subjects, return_inverse=True, return_counts=True)
+    return (np.bincount(place, weights=values) / records).astype(np.float64)
+
+
+def _bounded(values: Values, bounds: tuple[float, float], clamp: bool) -> Values:  # noqa: FBT001
+    low, high = bounds
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise PrivacyError("privacy.data_invalid", "Bounds must be two finite numbers, the lower one first.")
+    if values.ndim != 1 or len(values) > MOST_UNITS or not np.isfinite(values).all():
+        raise PrivacyError(
+            "privacy.data_invalid", f"Values must be finite, one of each unit, {MOST_UNITS} at most."
+        )
+    within = values.astype(np.float64).clip(low, high)
+    if not clamp and (within != values).any():
+        raise PrivacyError(
+            "privacy.data_invalid",
+            "A value lies outside its declared bounds.",
+            "Declare wider bounds, or say in the schema that values are clamped.",
+        )
+    return within
+
+
+def _charged(
+    exact: Values, sensitivity: float, noise_multiplier: float, noise: IntegerNoise, account: Account
+) -> tuple[Values, float, Gaussian]:
+    """Pay, then add noise on the grid; returns the noisy values and the noise's standard deviation."""
+    try:
+        event = Gaussian(noise_multiplier, 1)
+    except InputError as error:
+        raise PrivacyError("privacy.plan_invalid", error.message) from None
+    grid = choose_grid(sensitivity, noise_multiplier, parameters=len(exact), units=MOST_UNITS, summands=1)
+
+    def noisy() -> Values:
+        steps = np.rint(exact / grid.step).astype(np.int64) + noise.draw(len(exact), grid.bits)
+        return (steps * grid.step).astype(np.float64)
+
+    # Rounding and the floor of the noise are two steps at most beside the noise.
+    return account.pay(event, noisy), grid.deviation + 2 * grid.step, event
+
+
+def _normal_quantile(figures: int) -> float:
+    """Two-sided quantile that several independent normals keep within together (Sidak 1967)."""
+    each: float = CONFIDENCE ** (1 / figures)
+    return NormalDist().inv_cdf((1 + each) / 2)
