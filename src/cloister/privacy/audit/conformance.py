@@ -47,7 +47,7 @@ class Power:
             )
 
 
-QUICK: Final = Power(noise_draws=180_000, inclusions=60_000)
+QUICK: Final = Power(noise_draws=180_000, inclusions=120_000)
 FULL: Final = Power(noise_draws=4_000_000, inclusions=2_000_000)
 
 
