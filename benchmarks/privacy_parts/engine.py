@@ -157,7 +157,7 @@ def plain(name: str, data: TrainingData, batch: int) -> Runner:
 PIPELINES = {"ours": ours, "Opacus": opacus, "plain torch": plain}
 
 
-def measure(rounds: int = 9, seconds: float = 0.25) -> dict[str, float]:
+def measure(rounds: int = 7, seconds: float = 0.6) -> dict[str, float]:
     """Return speeds relative to Opacus and plain torch, and peak memory relative to plain torch.
 
     Args:

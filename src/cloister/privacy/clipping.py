@@ -267,10 +267,11 @@ def clipped(
             rule_of(layer)(layer, [_kept(one, keep) for one in a], [_kept(one, keep) for one in g], units)
             for layer, a, g in layers
         ]
-    sums = {parameter: total for share in shares for parameter, total in share.weighted(factors)}
+    sums = {id(parameter): total for share in shares for parameter, total in share.weighted(factors)}
+    found = [sums.get(id(parameter)) for parameter in parameters]
     return [
-        sums[parameter] if parameter in sums else torch.zeros_like(parameter, dtype=torch.float64)
-        for parameter in parameters
+        torch.zeros_like(parameter, dtype=torch.float64) if total is None else total
+        for parameter, total in zip(parameters, found, strict=True)
     ]
 
 

@@ -27,6 +27,9 @@ class FeedForward:
 
     def __init__(self, layers: list[nn.Module]) -> None:
         self._layers = layers
+        # Looking a weight up in a module costs as much as a small product.
+        self._weights = [(one.weight, one.bias) if isinstance(one, nn.Linear) else None for one in layers]
+        self._trained = [any(weight.requires_grad for weight in one.parameters()) for one in layers]
 
     @classmethod
     def of(cls, model: nn.Module) -> Self | None:
@@ -49,18 +52,18 @@ class FeedForward:
             labels: int64 [records].
         """
         values = [features]
-        for layer in self._layers:
-            values.append(_forward(layer, values[-1]))
+        for layer, own in zip(self._layers, self._weights, strict=True):
+            values.append(_activated(layer, values[-1]) if own is None else _linear(values[-1], *own))
         grad = torch.log_softmax(values[-1], dim=1).exp_()
         grad.scatter_add_(1, labels.unsqueeze(1), grad.new_full((len(labels), 1), -1.0))
         found: list[tuple[nn.Module, Sequence[torch.Tensor], Sequence[torch.Tensor]]] = []
         for index in range(len(self._layers) - 1, -1, -1):
-            layer = self._layers[index]
-            if isinstance(layer, nn.Linear):
-                if any(parameter.requires_grad for parameter in layer.parameters()):
+            layer, own = self._layers[index], self._weights[index]
+            if own is not None:
+                if self._trained[index]:
                     found.append((layer, [values[index]], [grad]))
                 if index:
-                    grad = grad @ layer.weight
+                    grad = grad @ own[0]
             else:
                 grad = _backward(layer, values[index + 1], grad)
         return found
@@ -74,9 +77,10 @@ def _flattened(model: nn.Module) -> Iterator[nn.Module]:
         yield model
 
 
-def _forward(layer: nn.Module, value: torch.Tensor) -> torch.Tensor:
-    if isinstance(layer, nn.Linear):
-        return nn.functional.linear(value, layer.weight, layer.bias)
+_linear = nn.functional.linear
+
+
+def _activated(layer: nn.Module, value: torch.Tensor) -> torch.Tensor:
     if isinstance(layer, nn.ReLU):
         return torch.relu(value)
     if isinstance(layer, nn.Tanh):

@@ -61,8 +61,8 @@ class LinearShare:
     def __init__(
         self, layer: nn.Linear, inputs: Sequence[torch.Tensor], grads: Sequence[torch.Tensor], units: Units
     ) -> None:
-        self._layer, self._units = layer, units
-        self._trains = (layer.weight.requires_grad, layer.bias is not None and layer.bias.requires_grad)
+        self._weight, self._bias, self._units = layer.weight, layer.bias, units
+        self._trains = (self._weight.requires_grad, self._bias is not None and self._bias.requires_grad)
         self._flat = units.of_record is None and len(inputs) == 1 and inputs[0].dim() == 2
         if self._flat:
             self._a, self._g = inputs[0].double(), grads[0].double()
@@ -90,9 +90,9 @@ class LinearShare:
         g = self._g.mul_(per_record.view(-1, *[1] * (self._g.dim() - 1))).flatten(0, -2)
         result: Weighted = []
         if weight:
-            result.append((self._layer.weight, g.T @ self._a.flatten(0, -2)))
+            result.append((self._weight, g.T @ self._a.flatten(0, -2)))
         if bias:
-            result.append((self._layer.bias, g.sum(0)))
+            result.append((self._bias, g.sum(0)))
         return result
 
 
