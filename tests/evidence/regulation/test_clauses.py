@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date
 from importlib import resources
 
 import pytest
@@ -49,6 +50,21 @@ def test_every_clause_says_why_and_where_it_ends(regulation: RegulationId) -> No
         assert len(one.reason) > 30
 
 
+def test_the_mapping_says_who_reviewed_it_against_what_and_that_no_counsel_did() -> None:
+    review = load_clauses().review
+    assert date.fromisoformat(review.on) >= date(2026, 11, 21)
+    assert review.by == "the project's engineers, against the published texts; not by counsel"
+    for regulation in RegulationId:
+        assert load_regulation(regulation).sources
+
+
+def test_a_mapping_that_does_not_say_who_reviewed_it_is_refused() -> None:
+    document = changed()
+    del document["review"]["by"]
+    document["regulations"]["gdpr"]["sources"] = []
+    assert findings(document) == ("review.by", "regulations.gdpr.sources")
+
+
 def test_nothing_is_called_compliant() -> None:
     assert b"complian" not in DATA.lower()
     assert b"complies" not in DATA.lower()
@@ -71,6 +87,17 @@ def test_consent_of_a_body_never_stands_for_a_persons() -> None:
     for regulation in mapping.regulations.values():
         for clause in regulation.clauses:
             assert "consent-by-body" not in clause.evidence
+
+
+@pytest.mark.parametrize("number", ["s. 11(1)(a)", "164.312(a)(2)(i)", "164.514(d)(4)", "Art. 30(1)(g)"])
+def test_what_a_statement_is_only_material_for_it_does_not_evidence(number: str) -> None:
+    (clause,) = [
+        one
+        for regulation in load_clauses().regulations.values()
+        for one in regulation.clauses
+        if one.clause == number
+    ]
+    assert clause.evidence == ()
 
 
 def test_every_kind_is_of_a_statement_that_this_program_reads() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -142,9 +143,16 @@ def test_a_bodys_consent_or_a_withdrawal_is_no_evidence_of_consent(house: House)
     assessment = report(house, RegulationId.DPDP)
     given = clause(assessment, "s. 6(1)")
     assert given.standing is Standing.NO_EVIDENCE
-    assert [len(one.citations) for one in given.attention] == [1]
+    assert [len(one.citations) for one in given.attention] == [1, 1]
     assert clause(assessment, "s. 6(4)").standing is Standing.EVIDENCE
     assert clause(assessment, "s. 6(6)").standing is Standing.NOT_BY_SOFTWARE
+
+
+def test_a_bodys_withdrawal_is_no_evidence_that_a_person_can_withdraw(house: House) -> None:
+    consent(house, given_by="body", action="withdrawn")
+    found = clause(report(house, RegulationId.DPDP), "s. 6(4)")
+    assert found.standing is Standing.NO_EVIDENCE
+    assert [len(one.citations) for one in found.attention] == [1]
 
 
 @pytest.mark.parametrize("outcome", ["failed", "not_run"])
@@ -160,14 +168,14 @@ def test_a_destruction_in_doubt_is_no_evidence_of_erasure(house: House, outcome:
 def test_a_simulated_destruction_is_no_evidence_and_marks_the_report(house: House) -> None:
     destroy(house, "passed", simulated=True)
     assessment = report(house, RegulationId.DPDP)
-    assert clause(assessment, "s. 8(7)").standing is Standing.NO_EVIDENCE
+    assert clause(assessment, "s. 8(7)(a)").standing is Standing.NO_EVIDENCE
     assert assessment.simulated
     assert "SIMULATED" in render_report(assessment)
 
 
 def test_a_destruction_that_was_checked_is_evidence(house: House) -> None:
     destroy(house, "passed")
-    assert clause(report(house, RegulationId.DPDP), "s. 8(7)").standing is Standing.EVIDENCE
+    assert clause(report(house, RegulationId.DPDP), "s. 8(7)(a)").standing is Standing.EVIDENCE
 
 
 def test_simulated_or_refused_attestation_is_no_evidence_of_authentication(house: House) -> None:
@@ -278,6 +286,20 @@ def test_the_page_is_whole_self_contained_and_never_says_compliant(
     assert page.tags.count("article") == len(assessment.clauses)
     assert ("lang", "en") in page.attributes
     assert page.tags.count("h1") == 1
+
+
+@pytest.mark.parametrize("regulation", RegulationId)
+def test_page_and_json_say_who_reviewed_the_mapping_and_against_what(
+    house: House, regulation: RegulationId
+) -> None:
+    assessment = report(house, regulation)
+    shown = unescape(render_report(assessment))
+    said = assessment.as_json()["mapping_review"]
+    assert isinstance(said, dict)
+    assert said.keys() == {"on", "by", "sources", "limits"}
+    assert "not by counsel" in str(said["by"])
+    for text in (said["on"], said["by"], said["limits"], *assessment.regulation.sources):
+        assert str(text) in shown
 
 
 def test_what_people_wrote_is_shown_as_text(house: House) -> None:

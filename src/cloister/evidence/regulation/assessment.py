@@ -26,7 +26,14 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import log_stream
 from cloister.evidence.predicates import SEEDED_TEST, AttestationVerdict, BudgetSpend, Destruction
 from cloister.evidence.predicates.base import TYPE_PREFIX
-from cloister.evidence.regulation.clauses import Clause, EvidenceKind, Regulation, RegulationId, load_clauses
+from cloister.evidence.regulation.clauses import (
+    Clause,
+    EvidenceKind,
+    Regulation,
+    RegulationId,
+    Review,
+    load_clauses,
+)
 
 REPORT_SCHEMA: Final = "urn:cloister:regulatory-report:v1"
 
@@ -149,7 +156,7 @@ class Assessment:
     Attributes:
         regulation_id: which regulation, by its short name.
         regulation: the regulation as mapped.
-        reviewed: when the mapping was reviewed last.
+        review: when and by whom the mapping was reviewed last, and what that left out.
         export_sha256: SHA-256 of the export that the report rests on.
         export: the export's body.
         checks: id and detail of each check that the export passed.
@@ -162,7 +169,7 @@ class Assessment:
 
     regulation_id: RegulationId
     regulation: Regulation
-    reviewed: str
+    review: Review
     export_sha256: Sha256
     export: ExportBody
     checks: tuple[tuple[str, str], ...]
@@ -184,7 +191,12 @@ class Assessment:
             "title": self.regulation.title,
             "source": self.regulation.source,
             "scope": self.regulation.scope,
-            "mapping_reviewed": self.reviewed,
+            "mapping_review": {
+                "on": self.review.on,
+                "by": self.review.by,
+                "sources": list(self.regulation.sources),
+                "limits": self.review.limits,
+            },
             "export": {
                 "sha256": self.export_sha256,
                 "export_id": self.export.export_id,
@@ -232,7 +244,7 @@ def assess(verdict: BundleVerdict, regulation_id: RegulationId) -> Assessment:
     return Assessment(
         regulation_id=regulation_id,
         regulation=regulation,
-        reviewed=mapping.reviewed,
+        review=mapping.review,
         export_sha256=sha256_hex(encode_bundle(record.bundle)),
         export=record.bundle.body,
         checks=tuple((one.id, one.detail) for one in verdict.checks),

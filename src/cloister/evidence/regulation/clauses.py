@@ -1,4 +1,4 @@
-"""The mapping from statements to a regulation's clauses: one reviewed data file, read strictly.
+"""The mapping from statements to a regulation's clauses: one data file, read strictly.
 
 ``clauses.json`` has two parts: kinds of evidence (which statements, under which conditions, show what and
 don't show what), and the clauses of each regulation with the kinds that bear on them.
@@ -8,6 +8,7 @@ Rules kept here:
 1. A kind names a predicate type that this program knows, and conditions on fields that this predicate has.
 2. Each clause says why its evidence bears on it and where that ends, or why software can't evidence it.
 3. What isn't used, or is named and not defined, is refused: the file has nothing that nobody reads.
+4. The file says when and by whom it was reviewed, against which texts, and who didn't review it.
 """
 
 from __future__ import annotations
@@ -102,20 +103,36 @@ class Regulation(_Closed):
         title: its name.
         source: where it stands.
         scope: which clauses were mapped, and which questions are for lawyers.
+        sources: which texts the mapping was reviewed against, and which are not in it.
         clauses: the clauses, in the order of the law.
     """
 
     title: Text
     source: Text
     scope: Text
+    sources: tuple[Text, ...] = Field(min_length=1)
     clauses: tuple[Clause, ...] = Field(min_length=1)
+
+
+class Review(_Closed):
+    """The last review of the mapping; each regulation names the texts it was held against.
+
+    Attributes:
+        on: the day.
+        by: who reviewed, and who didn't.
+        limits: what the review didn't look at.
+    """
+
+    on: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    by: Text
+    limits: Text
 
 
 class ClauseFile(_Closed):
     """The whole data file."""
 
     schema_: Literal["urn:cloister:regulation-clauses:v1"] = Field(alias="schema")
-    reviewed: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    review: Review
     note: Text
     kinds: dict[KindId, EvidenceKind]
     regulations: dict[RegulationId, Regulation]
