@@ -14,11 +14,17 @@ class PrivacyError(CloisterError):
     exit_code: ClassVar[int] = 2
     CODES: ClassVar[Mapping[str, str]] = {
         "privacy.budget_invalid": "An epsilon, delta or limit is out of range.",
-        "privacy.delta_too_large": "Delta is not below one over the number of records.",
+        "privacy.delta_too_large": "Delta is not below one over the number of protected units.",
+        "privacy.group_too_small": "A dataset holds fewer records or subjects than its minimum group size.",
         "privacy.plan_invalid": "A training plan holds an impossible value.",
         "privacy.unreachable_target": "No amount of noise reaches the target epsilon.",
         "privacy.data_invalid": "The training data have the wrong shape or type, or hold non-finite values.",
+        "privacy.not_minimised": "A convex model was not fitted exactly enough for its noise to protect.",
+        "privacy.tuning_invalid": "A tuning holds an impossible value, or was run other than planned.",
+        "privacy.release_refused": "Something was to leave that is neither private by noise nor public.",
         "privacy.randomness_invalid": "A source of randomness was asked for something it can't give.",
+        "privacy.accountant_refused": "There is no such accountant, or it understates epsilon.",
+        "privacy.mock_refused": "Training without noise was asked for where it isn't allowed.",
         "privacy.audit_impossible": "An audit's parameters, or the trainer, don't allow a verdict.",
     }
 
@@ -47,6 +53,8 @@ class LedgerError(PrivacyError):
         "ledger.corrupt": "The budget ledger was damaged or edited.",
         "ledger.rolled_back": "The site's own log states spends that the budget ledger doesn't hold.",
         "ledger.other_dataset": "The budget ledger belongs to another dataset.",
+        "ledger.other_terms": "The budget ledger was made for another mode, unit or delta than is asked for.",
+        "ledger.clock_backwards": "The clock stands before the newest entry of the budget ledger.",
         "ledger.newer_version": "The budget ledger was written by a newer version.",
         "ledger.unavailable": "The budget ledger can't be read or written now.",
         "ledger.reservation_unknown": "The reservation is not in this ledger.",
