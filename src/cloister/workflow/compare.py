@@ -21,7 +21,7 @@ from cloister.workflow.metrics import Undefined, accuracy, auroc
 from cloister.workflow.scoring import scores
 
 NOT_PRIVATE = "not part of the private run"
-_PUBLIC_SOURCES = frozenset({"breast-cancer-wisconsin", "uci-heart-disease"})
+PUBLIC_SOURCES = frozenset({"breast-cancer-wisconsin", "uci-heart-disease"})
 _STEPS = 400
 _LEARNING_RATE = 0.5
 
@@ -58,7 +58,7 @@ def compare(spec: JobSpec, data_dir: Path | None) -> Comparison:
     Raises:
         InputError: The job's data isn't a public demonstration set.
     """
-    if spec.file.data.source not in _PUBLIC_SOURCES:
+    if spec.file.data.source not in PUBLIC_SOURCES:
         raise InputError(
             "input.schema",
             f"the source {spec.file.data.source} isn't a public demonstration set",

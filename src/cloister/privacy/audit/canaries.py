@@ -21,7 +21,7 @@ appendix D.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -37,6 +37,7 @@ _SHARES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of the canaries that are guessed; fixed before any data."""
 
 _FAR: Final = 1000.0
+_SMALL_STEP: Final = 1e-7
 _MEDIAN_OF_NORMAL: Final = 0.6744897501960817
 
 
@@ -104,7 +105,8 @@ def audit_with_canaries(
 
     Args:
         factory: Makes the trainer.
-        plan: The plan that is claimed about, without momentum. Its learning rate is used as it is.
+        plan: The plan that is claimed about. The auditor sets learning rate and momentum: privacy holds for
+            all of them, and small steps keep the canaries' gradients long.
         claimed: Epsilon of the whole plan.
         delta: Delta of the claim.
         canaries: From 100.
@@ -127,6 +129,7 @@ def audit_with_canaries(
         raise PrivacyError("privacy.audit_impossible", "Canaries go with records, not with subjects.")
     inside = np.random.default_rng(seed).integers(0, 2, canaries).astype(np.bool_)
     data = _planted(canaries, records, inside)
+    plan = replace(plan, momentum=0.0, learning_rate=_SMALL_STEP * plan.sampling_probability * data.units)
     model = build_model("logistic-regression", data.features.shape[1], 2, 0)
     with torch.no_grad():
         for parameter in model.parameters():
