@@ -163,6 +163,29 @@ def test_output_noise_has_the_stated_scale(problem: LogisticProblem) -> None:
     assert stats.kstest(pure, stats.gamma(problem.features, scale=scale).cdf).pvalue > 1e-6
 
 
+@pytest.mark.parametrize(
+    "mechanism", [ObjectivePure(2.0), ObjectiveGaussian(2.0, 1e-6)], ids=["pure", "gaussian"]
+)
+def test_objective_noise_recovered_from_the_release_has_the_stated_scale(
+    mechanism: ObjectivePure | ObjectiveGaussian, problem: LogisticProblem
+) -> None:
+    heavy, source = replace(problem, regularisation=569.0), OsRandom("perturbation")
+    signs = 2 * heavy.labels - 1
+    shifts = []
+    for _ in range(300):
+        weights = fit_perturbed(heavy, mechanism, source=source, account=FREE).weights
+        pull = (heavy.rows * signs[:, None]).T @ (1 / (1 + np.exp(heavy.rows @ weights * signs)))
+        shifts.append(pull - heavy.regularisation * weights)
+    left = 2.0 * (1 - 1 / 64) - np.log1p(1 / 4 / 569)
+    if isinstance(mechanism, ObjectivePure):
+        law = stats.gamma(heavy.features, scale=1 / left)
+        assert stats.kstest(np.linalg.norm(shifts, axis=1), law.cdf).pvalue > 1e-6
+    else:
+        drawn = np.array(shifts).ravel()
+        low, high = stats.chi2.ppf([1e-6, 1 - 1e-6], drawn.size)
+        assert low < float(((drawn / gaussian_shift(left, 1e-6)) ** 2).sum()) < high
+
+
 @pytest.mark.parametrize("mechanism", [OutputPure(1.0), ObjectivePure(1.0)], ids=["output", "objective"])
 def test_no_interval_of_outputs_is_told_apart_by_more_than_epsilon(mechanism: Perturbation) -> None:
     """One feature, where every event can be counted; the record with the largest pull is there or isn't."""

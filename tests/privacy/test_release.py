@@ -61,7 +61,7 @@ class Unlimited:
         return Reservation("one", event, "job", 0, Purpose.EVALUATION)
 
     def settle(self, reservation: Reservation, executed: int) -> Event:
-        assert executed == 1
+        assert executed >= 1
         self.open -= 1
         return reservation.event
 

@@ -31,9 +31,9 @@ import numpy.typing as npt
 
 from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256
-from cloister.evidence.transcript import Event, Gaussian
+from cloister.evidence.transcript import Event, Gaussian, times
 from cloister.privacy.budget import Limit
-from cloister.privacy.errors import PrivacyError
+from cloister.privacy.errors import BudgetExceeded, PrivacyError
 from cloister.privacy.ledger import Purpose, Reservation
 from cloister.privacy.noise import IntegerNoise, choose_grid
 
@@ -88,12 +88,34 @@ class Account:
     purpose: Purpose = Purpose.EVALUATION
 
     def pay(self, event: Event, work: Callable[[], Result]) -> Result:
-        """Reserve the event, do the work once, and settle it as done.
+        """Reserve an event, do the work, and settle the event as done in full.
 
         Raises:
             BudgetExceeded: A limit would be passed; the work isn't done.
         """
-        reservation = self.ledger.reserve(
+        return self.pay_all((event,), work)
+
+    def pay_all(self, events: Sequence[Event], work: Callable[[], Result]) -> Result:
+        """Reserve several events, do the work, and settle them as done in full.
+
+        Raises:
+            BudgetExceeded: A limit would be passed; the work isn't done, and what was reserved is given back.
+        """
+        reservations: list[Reservation] = []
+        try:
+            for event in events:
+                reservations.append(self._reserve(event))
+        except BudgetExceeded:
+            for reservation in reservations:
+                self.ledger.settle(reservation, 0)
+            raise
+        result = work()
+        for reservation in reservations:
+            self.ledger.settle(reservation, times(reservation.event))
+        return result
+
+    def _reserve(self, event: Event) -> Reservation:
+        return self.ledger.reserve(
             event,
             dataset_sha256=self.dataset_sha256,
             job_id=self.job_id,
@@ -101,9 +123,6 @@ class Account:
             purpose=self.purpose,
             limits=self.limits,
         )
-        result = work()
-        self.ledger.settle(reservation, 1)
-        return result
 
 
 @dataclass(frozen=True, slots=True)
