@@ -16,7 +16,16 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from cloister.core.database import check_integrity, database_name, open_database, snapshot, transaction
+from cloister.core.database import (
+    Writer,
+    check_integrity,
+    database_name,
+    insert_rows,
+    open_database,
+    run,
+    snapshot,
+    transaction,
+)
 from cloister.core.errors import StorageError
 
 
@@ -156,6 +165,59 @@ def test_a_broken_constraint_is_left_to_the_room_that_wrote_it(engine: Engine) -
     with pytest.raises(IntegrityError):
         add(engine, 1)
     assert items(engine) == [1]
+
+
+def write(writer: Writer, *numbers: int) -> None:
+    with writer.transaction() as connection:
+        insert_rows(connection, "item", ("id", "content"), [(one, b"content") for one in numbers])
+
+
+def fail_after_a_row(writer: Writer) -> None:
+    with writer.transaction() as connection:
+        run(connection, "INSERT INTO item (id) VALUES (?)", (3,))
+        raise ZeroDivisionError
+
+
+def test_a_writer_keeps_what_it_committed_and_nothing_else(engine: Engine, tmp_path: Path) -> None:
+    writer = Writer(engine)
+    write(writer, 1, 2)
+    with pytest.raises(ZeroDivisionError):
+        fail_after_a_row(writer)
+    with pytest.raises(IntegrityError):
+        write(writer, 4, 1)
+    assert items(engine) == [1, 2]
+    with writer.transaction() as connection:
+        assert connection.exec_driver_sql("SELECT max(id) FROM item").scalar_one() == 2
+        run(connection, "INSERT INTO item (id) VALUES (?)", (5,))
+    write(writer, 6)
+    other = open_database(tmp_path / "file.db")
+    assert items(other) == [1, 2, 5, 6]
+    other.dispose()
+    writer.close()
+    write(writer, 7)
+    writer.close()
+    assert items(engine) == [1, 2, 5, 6, 7]
+
+
+def test_a_writer_holds_the_lock_only_while_it_writes(engine: Engine, tmp_path: Path) -> None:
+    writer, other = Writer(engine), open_database(tmp_path / "file.db", busy_timeout=0.1)
+    write(writer, 1)
+    add(other, 2)
+    with pytest.raises(StorageError) as caught, writer.transaction():
+        add(other, 3)
+    assert caught.value.code == "storage.in_use"
+    add(other, 4)
+    assert items(engine) == [1, 2, 4]
+    other.dispose()
+    writer.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 63, 64, 73, 200])
+def test_rows_are_added_whatever_their_number(engine: Engine, count: int) -> None:
+    writer = Writer(engine)
+    write(writer, *range(count))
+    assert items(engine) == [*range(count)]
+    writer.close()
 
 
 def test_a_full_disk_keeps_what_was_there(engine: Engine) -> None:

@@ -20,6 +20,8 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import sqlalchemy
@@ -33,7 +35,12 @@ from cloister.core.files import storage_error, sync_directory
 BUSY_TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 10
 
-_WRITES = "cloister_writes"
+# Execution options: how an engine's transactions begin, and what the one at hand is for.
+_READING = "cloister_reading"
+_WRITING = "cloister_writing"
+_BEGUN = "cloister_begun"
+_PURPOSE = "cloister_purpose"
+_ROWS_A_STATEMENT = (64, 8)
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _HELD = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _DENIED = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN})
@@ -100,6 +107,7 @@ def _sqlite_engine(path: Path, busy_timeout: float) -> Engine:
     engine = sqlalchemy.create_engine(
         sqlalchemy.URL.create("sqlite", database=str(path)),
         connect_args={"timeout": busy_timeout},
+        execution_options={_READING: "BEGIN", _WRITING: "BEGIN IMMEDIATE"},
     )
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
@@ -117,11 +125,16 @@ def _postgresql_engine(place: str, schema: str, busy_timeout: float) -> Engine:
         raise _no_url() from None
     if url.drivername not in _POSTGRESQL:
         raise _no_url()
+    key = int.from_bytes(hashlib.sha256(f"cloister/{schema}".encode()).digest()[:8], "big", signed=True)
     settings = f"-csearch_path={schema} -clock_timeout={int(busy_timeout * 1000)} -csynchronous_commit=on"
     try:
         engine = sqlalchemy.create_engine(
             url.set(drivername="postgresql+psycopg"),
             connect_args={"options": settings, "connect_timeout": CONNECT_TIMEOUT_SECONDS},
+            execution_options={
+                _READING: "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
+                _WRITING: f"SELECT pg_advisory_xact_lock({key})",
+            },
         )
     except ModuleNotFoundError:
         raise StorageError(
@@ -129,16 +142,7 @@ def _postgresql_engine(place: str, schema: str, busy_timeout: float) -> Engine:
             "PostgreSQL needs the package psycopg, which is not installed.",
             "Run: pip install 'cloister[postgres]'",
         ) from None
-    key = int.from_bytes(hashlib.sha256(f"cloister/{schema}".encode()).digest()[:8], "big", signed=True)
-    lock = f"SELECT pg_advisory_xact_lock({key})"
-
-    def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql(
-            lock if writes else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        )
-
-    event.listen(engine, "begin", begin)
+    event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -169,8 +173,10 @@ def _configure(connection: sqlite3.Connection, _: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    purpose = options.get(_PURPOSE, _READING)
+    if purpose != _BEGUN:
+        connection.exec_driver_sql(options[purpose])
 
 
 @contextmanager
@@ -182,7 +188,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         sqlalchemy.exc.IntegrityError: a constraint refused a row; nothing was kept.
     """
     with _typed_errors(engine), engine.connect() as plain:
-        connection = plain.execution_options(**{_WRITES: True})
+        connection = plain.execution_options(**{_PURPOSE: _WRITING})
         with connection.begin():
             yield connection
 
@@ -199,33 +205,119 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
         reading.rollback()
 
 
-def run_many(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
-    """Run one statement for many rows within the caller's transaction, straight on the driver.
+class Writer:
+    """Writing transactions on one connection, begun and ended straight on the driver.
 
-    For what is run thousands of times a second: SQLAlchemy's part of a statement takes longer than SQLite's.
+    For who writes thousands of times a second: SQLAlchemy's part of a small transaction takes longer than
+    SQLite's. It is used by one thread at a time.
 
     Args:
-        connection: of a `transaction`.
+        engine: of `open_database`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._kept: Connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """As :func:`transaction`, and as safe.
+
+        Raises:
+            StorageError: nothing of the block was kept.
+            sqlalchemy.exc.IntegrityError: a constraint refused a row; nothing was kept.
+        """
+        with _typed_errors(self._engine):
+            connection, self._kept = self._kept, None
+            if connection is None:
+                connection = self._engine.connect().execution_options(**{_PURPOSE: _BEGUN})
+            try:
+                run(connection, self._engine.get_execution_options()[_WRITING])
+                yield connection
+                _commit(connection)
+            except BaseException:
+                # Who is given the connection next gets it rolled back, or another if it is broken.
+                connection.close()
+                raise
+            self._kept = connection
+
+    def close(self) -> None:
+        """Let go of the connection; the next transaction takes another."""
+        connection, self._kept = self._kept, None
+        if connection is not None:
+            connection.close()
+
+
+def run(connection: Connection, statement: str, values: Sequence[object] = ()) -> int:
+    """Run a statement within the caller's transaction, straight on the driver.
+
+    Args:
+        connection: of a writing transaction.
         statement: in the driver's own spelling of parameters, ``?`` or ``%s``.
-        rows: the parameters, one tuple a row.
+        values: the parameters.
 
     Returns:
         How many rows were changed.
 
     Raises:
         sqlalchemy.exc.IntegrityError: a constraint refused a row.
-        sqlalchemy.exc.DBAPIError: another failure; `transaction` turns it into a `StorageError`.
+        sqlalchemy.exc.DBAPIError: another failure; the transaction turns it into a `StorageError`.
     """
-    dialect = connection.dialect
-    cursor = connection.connection.cursor()
+    driver, errors = connection.connection, connection.dialect.loaded_dbapi.Error
     try:
-        cursor.executemany(statement, rows)
-        changed: int = cursor.rowcount
-    except dialect.loaded_dbapi.Error as error:
-        raise DBAPIError.instance(None, None, error, dialect.loaded_dbapi.Error, dialect=dialect) from error
-    finally:
-        cursor.close()
+        cursor = driver.cursor()
+        try:
+            cursor.execute(statement, tuple(values))
+            changed: int = cursor.rowcount
+        finally:
+            cursor.close()
+    except errors as error:
+        raise DBAPIError.instance(None, None, error, errors, dialect=connection.dialect) from error
     return changed
+
+
+def insert_rows(
+    connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]]
+) -> None:
+    """Add many rows with few statements, straight on the driver.
+
+    Each statement lets other threads run and has to win the interpreter back, which takes longer than a row.
+
+    Args:
+        connection: of a writing transaction.
+        table: its name, the program's own.
+        columns: their names, the program's own.
+        rows: a value a column each.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: a constraint refused a row.
+        sqlalchemy.exc.DBAPIError: another failure; the transaction turns it into a `StorageError`.
+    """
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    start = 0
+    for count in (*_ROWS_A_STATEMENT, 1):
+        statement = _insert_statement(table, tuple(columns), mark, count)
+        while len(rows) - start >= count:
+            run(connection, statement, [*chain.from_iterable(rows[start : start + count])])
+            start += count
+
+
+@cache
+def _insert_statement(table: str, columns: tuple[str, ...], mark: str, count: int) -> str:
+    row = f"({', '.join([mark] * len(columns))})"
+    # The names come from the program, never from outside.
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * count)}"  # noqa: S608
+
+
+def _commit(connection: Connection) -> None:
+    if connection.in_transaction():
+        connection.commit()
+        return
+    errors = connection.dialect.loaded_dbapi.Error
+    try:
+        connection.connection.commit()
+    except errors as error:
+        raise DBAPIError.instance(None, None, error, errors, dialect=connection.dialect) from error
 
 
 def check_integrity(engine: Engine) -> None:

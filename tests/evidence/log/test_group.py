@@ -134,3 +134,19 @@ def test_a_waiter_that_is_interrupted_when_it_was_given_the_lead_passes_it_on() 
     assert isinstance(ended["b"], KeyboardInterrupt)
     backend.group.submit(ticket("later"))
     assert backend.groups[-1] == ["later"]
+
+
+def test_the_answered_wake_each_other_also_past_one_who_is_interrupted() -> None:
+    backend = Backend()
+    struck = Interrupted("c", lambda: len(backend.groups) == 2)
+    ended = run(backend, {"a": ticket("a"), "b": ticket("b"), "c": struck, "d": ticket("d")})
+    assert backend.groups == [["a"], ["b", "c", "d"]]
+    assert isinstance(ended["c"], KeyboardInterrupt)
+    assert [ended[name] for name in "abd"] == [None, None, None]
+
+
+def test_a_ticket_whose_bell_has_rung_is_waited_for_no_more() -> None:
+    one = ticket("a")
+    one.ring()
+    one.wait()
+    one.wait()

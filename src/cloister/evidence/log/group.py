@@ -11,15 +11,17 @@ Rules kept here:
    (an interrupt, a key that is gone) is the leader's alone: the others' tickets are tried again, marked as
    uncertain, so that the commit looks whether they are in already.
 3. A waiter that is interrupted withdraws its ticket if no leader has taken it, and passes the lead on.
+4. The answered wake each other, one after the other: woken all at once they would fight for the interpreter.
+   Whoever is woken wakes the next before anything else, interrupted or not.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from cloister.core.errors import CloisterError
@@ -56,14 +58,17 @@ class Ticket:
     Attributes:
         entries: what to log.
         uncertain: an earlier commit that held it was cut off; it may be in the log already.
+        following: whom its waiter wakes next.
     """
 
-    __slots__ = ("_bell", "_outcome", "entries", "uncertain")
+    __slots__ = ("_bell", "_outcome", "_rung", "entries", "following", "uncertain")
 
     def __init__(self, entries: Sequence[PendingEntry]) -> None:
         self.entries = entries
         self.uncertain = False
+        self.following: Ticket | None = None
         self._outcome: tuple[LogEntry, ...] | CloisterError | None = None
+        self._rung = False
         self._bell = threading.Lock()
         self._bell.acquire()
 
@@ -86,11 +91,13 @@ class Ticket:
 
     def ring(self) -> None:
         """Wake whoever waits for it."""
+        self._rung = True
         self._bell.release()
 
     def wait(self) -> None:
-        """Sleep until somebody rings."""
-        self._bell.acquire()
+        """Sleep until somebody rings; where somebody has, a second time returns at once."""
+        if not self._rung:
+            self._bell.acquire()
 
 
 class GroupCommit:
@@ -139,19 +146,22 @@ class GroupCommit:
             if not ticket.settled:
                 self._pass_on()
             raise
+        finally:
+            if ticket.following is not None:
+                ticket.following.ring()
 
     def _lead(self, own: Ticket) -> None:
-        # Those just answered often come back at once: yielding to them makes the groups larger.
-        time.sleep(0)
         with self._mutex:
             others = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP - 1))]
         try:
             self._commit((own, *others))
         finally:
             again = [one for one in others if not one.settled]
-            for one in others:
-                if one.settled:
-                    one.ring()
+            answered = [one for one in others if one.settled]
+            for one, following in pairwise(answered):
+                one.following = following
+            if answered:
+                answered[0].ring()
             for one in again:
                 one.uncertain = True
             with self._mutex:

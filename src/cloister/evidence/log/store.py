@@ -38,7 +38,7 @@ from sqlalchemy import (
     select,
 )
 
-from cloister.core.database import database_name, open_database, run_many, snapshot, transaction
+from cloister.core.database import Writer, database_name, insert_rows, open_database, run, snapshot
 from cloister.evidence.envelope import Envelope, decode_envelope
 from cloister.evidence.errors import LogError
 
@@ -73,9 +73,7 @@ _HEAD = Table(
     Column("checkpoint", String, nullable=False),
 )
 
-# What every append runs is plain SQL, the rest is built once: SQLAlchemy's part takes longer than SQLite's.
-_ADD_ENTRIES: Final = "INSERT INTO evidence_entries (idx, stream, position, envelope) VALUES (?, ?, ?, ?)"
-_ADD_NODES: Final = "INSERT INTO evidence_nodes (id, hash) VALUES (?, ?)"
+# What every append runs goes straight to the driver: SQLAlchemy's part takes longer than SQLite's.
 _READ_HEAD: Final = "SELECT format, checkpoint FROM evidence_head"
 _WRITE_HEAD: Final = "UPDATE evidence_head SET checkpoint = ? WHERE id = 1 AND checkpoint = ?"
 _READ_NODES = select(_NODES.c.id, _NODES.c.hash).where(_NODES.c.id.in_(bindparam("ids", expanding=True)))
@@ -141,11 +139,9 @@ class Store:
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
+        self._writer = Writer(engine)
         self.name = name
-        mark = "?" if engine.dialect.name == "sqlite" else "%s"
-        self._add_entries = _ADD_ENTRIES.replace("?", mark)
-        self._add_nodes = _ADD_NODES.replace("?", mark)
-        self._write_head = _WRITE_HEAD.replace("?", mark)
+        self._write_head = _WRITE_HEAD if engine.dialect.name == "sqlite" else _WRITE_HEAD.replace("?", "%s")
 
     @classmethod
     def create(cls, place: Path | str, origin: str, note: str) -> Store:
@@ -195,8 +191,8 @@ class Store:
         return cls(open_database(place, schema=_schema(origin)), database_name(place))
 
     def transaction(self) -> AbstractContextManager[Connection]:
-        """A writing transaction, one at a time: see :func:`cloister.core.database.transaction`."""
-        return transaction(self._engine)
+        """A writing transaction, one at a time: see :class:`cloister.core.database.Writer`."""
+        return self._writer.transaction()
 
     def snapshot(self) -> AbstractContextManager[Connection]:
         """A reading transaction that sees one state."""
@@ -204,6 +200,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of the database."""
+        self._writer.close()
         self._engine.dispose()
 
     def add(
@@ -225,10 +222,10 @@ class Store:
             False if another head is there; then nothing was added.
         """
         old, new = heads
-        if run_many(connection, self._write_head, ((new, old),)) != 1:
+        if run(connection, self._write_head, (new, old)) != 1:
             return False
-        run_many(connection, self._add_entries, rows)
-        run_many(connection, self._add_nodes, nodes)
+        insert_rows(connection, _ENTRIES.name, _ENTRIES.columns.keys(), rows)
+        insert_rows(connection, _NODES.name, _NODES.columns.keys(), nodes)
         return True
 
 
