@@ -148,7 +148,8 @@ def refuse_both(der: bytes) -> None:
 def test_a_passphrase_keeps_the_private_key_unreadable_without_it(tmp_path: Path) -> None:
     made = FileKeyStore(tmp_path, passphrase=lambda: b"correct").generate("site")
     written = (tmp_path / "site.pem").read_bytes()
-    assert written.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert written.startswith(b"scrypt 131072 8 1 ")
+    assert b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in written
     assert FileKeyStore(tmp_path, passphrase=lambda: b"correct").load("site").public_key == made.public_key
     for store in (FileKeyStore(tmp_path, passphrase=lambda: b"wrong"), FileKeyStore(tmp_path)):
         with pytest.raises(KeyStoreError) as refused:

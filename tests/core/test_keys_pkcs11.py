@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloister.core.errors import KeyStoreError, SignatureInvalid
 from cloister.core.keys import (
@@ -53,6 +55,21 @@ def test_a_key_made_in_the_token_signs_and_is_found_again(token: Token, algorith
 
 def test_p256_is_what_a_token_makes_unasked(token: Token) -> None:
     assert token.store("default").generate("key").public_key.algorithm == ECDSA_P256
+
+
+def test_a_key_that_was_brought_into_the_token_is_not_used(token: Token, tmp_path: Path) -> None:
+    clear = tmp_path / "clear.pem"
+    private = ec.generate_private_key(ec.SECP256R1())
+    clear.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    brought = ["--import", str(clear), "--token", token.label, "--pin", "1234", "--id", "0badc0de"]
+    subprocess.run(
+        ["softhsm2-util", *brought, "--label", "import:key"], check=True, capture_output=True, timeout=30
+    )
+    assert code_of(lambda: token.store("import").load("key")) == "key.exportable"
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import random
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -105,6 +106,30 @@ def test_an_answer_about_another_receipt_is_not_attached_and_not_accepted(
     document = cast(dict[str, JSON], parse(receipt))
     moved = canonicalize({**document, "timestamps": [b64encode(answer)]})
     assert failing(judged_under(job, moved, authority.root)) == {"timestamp"}
+
+
+def test_an_answer_in_which_the_stamped_hash_was_replaced_is_refused(
+    job: SyntheticJob, receipt: bytes, authority: Authority
+) -> None:
+    other = job.receipt(receipt_id="bbbbbbbb-bbbb-4ccc-8ddd-eeeeeeeeeeee", clock=lambda: datetime.now(UTC))
+    answer = authority.answer(request_timestamp(other))
+    wanted, stamped_hash = (hashlib.sha256(signature_of_bytes(one)).digest() for one in (receipt, other))
+    assert answer.count(stamped_hash) == 1
+    forged = attach_timestamp(receipt, answer.replace(stamped_hash, wanted))
+    assert failing(judged_under(job, forged, authority.root)) == {"timestamp"}
+
+
+def signature_of_bytes(receipt: bytes) -> bytes:
+    document = cast(dict[str, dict[str, str]], parse(receipt))
+    return b64decode(document["signature"]["sig"])
+
+
+def test_a_library_that_believed_unsigned_tokens_counts_as_not_run(
+    job: SyntheticJob, stamped: bytes, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloister.evidence.timestamp.version", lambda _: "1.0.2")
+    found = next(one for one in judged_under(job, stamped, authority.root).checks if one.id == "timestamp")
+    assert found.outcome is Outcome.NOT_RUN
 
 
 def test_the_same_timestamp_is_not_attached_twice(stamped: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cloister.core.errors import StorageError
 from cloister.core.keys import Signer
 from cloister.evidence.errors import EvidenceError
+from cloister.evidence.pki.issuing import issue_root
 from cloister.evidence.predicates import Role
 from cloister.evidence.trust import Trust, TrustEntry, write_trust
 
@@ -18,10 +20,28 @@ def entry(role: Role, party: str, signer: Signer) -> TrustEntry:
     return TrustEntry(role, party, signer.public_key.pem.encode())
 
 
+def root_of(signer: Signer) -> bytes:
+    return issue_root(signer, "a vendor", at=datetime(2026, 1, 1, tzinfo=UTC)).pem.encode()
+
+
+def test_a_root_of_a_vendor_is_one_certificate_whose_key_serves_nothing_else(
+    signer: Signer, other_signer: Signer
+) -> None:
+    root = root_of(signer)
+    for pem in (b"garbage", root + root_of(other_signer), b""):
+        with pytest.raises(EvidenceError) as caught:
+            Trust([TrustEntry(Role.TSA, "clock", pem)])
+        assert caught.value.code == "evidence.trust_malformed"
+    for other in (entry(Role.HUB, "hub", signer), TrustEntry(Role.TEE_ROOT, "vendor", root)):
+        with pytest.raises(EvidenceError) as caught:
+            Trust([TrustEntry(Role.TSA, "clock", root), other])
+        assert caught.value.code == "evidence.trust_conflict"
+
+
 def test_what_was_written_is_what_is_pinned(tmp_path: Path, new_signer: Callable[[str], Signer]) -> None:
     roles = (Role.HUB, Role.SITE, Role.DEVELOPER, Role.HOSPITAL)
     signers = {role: new_signer(role.value) for role in roles}
-    root = TrustEntry(Role.TEE_ROOT, "vendor", b"-----BEGIN CERTIFICATE-----")
+    root = TrustEntry(Role.TEE_ROOT, "vendor", root_of(new_signer("vendor")))
     write_trust(tmp_path / "trust", [*(entry(role, "north", signers[role]) for role in roles), root])
     trust = Trust.load(tmp_path / "trust")
     for role in roles:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, cast
 
 from cloister.core.canonical import JSON, b64encode, canonicalize, parse_canonical
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from rfc3161_client import TimeStampResponse
 
 GRANTED: Final = 0
+OLDEST_LIBRARY: Final = (1, 0, 9)
 _HASHES: Final = {
     "2.16.840.1.101.3.4.2.1": "sha256",
     "2.16.840.1.101.3.4.2.2": "sha384",
@@ -116,12 +118,26 @@ def decode_response(response: bytes) -> TimeStampResponse:
     """
     from rfc3161_client import decode_timestamp_response
 
+    require_sound_library()
     if len(response) > MAX_TIMESTAMP_BYTES:
         raise _invalid("The timestamp is too large.")
     try:
         return decode_timestamp_response(response)
     except (ValueError, RuntimeError):
-        raise _invalid("The timestamp is not an RFC 3161 response.") from None
+        raise _invalid(
+            "The timestamp is not an RFC 3161 response in DER; some authorities don't sort the certificates in it."
+        ) from None
+
+
+def require_sound_library() -> None:
+    """Refuse a version of rfc3161-client that believed tokens whose signature didn't hold (CVE-2025-52556).
+
+    Raises:
+        ImportError: it is missing or older than the one this program was tested with.
+    """
+    found = version("rfc3161-client")
+    if tuple(int(part) for part in found.split(".")[:3] if part.isdecimal()) < OLDEST_LIBRARY:
+        raise ImportError(f"rfc3161-client {found} is too old")
 
 
 def _read(receipt: bytes) -> Receipt:

@@ -25,6 +25,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from copy import copy
@@ -33,6 +34,10 @@ from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloister.core.errors import CloisterError, InputError
 from cloister.core.files import read_bounded, write_new
@@ -110,6 +115,7 @@ class Trust:
         for entry in entries:
             place = _place(entry.role, entry.party)
             if entry.role in ROOT_ROLES:
+                self._own(_root_key_id(entry.pem, place), place)
                 self._roots[entry.role, entry.party] = entry.pem
                 continue
             key = _key(entry.pem, place)
@@ -122,7 +128,7 @@ class Trust:
             if authority.role in ROOT_ROLES:
                 raise TrustError("evidence.trust_malformed", f"No authority vouches for a {place}.")
             root = load_root(authority.pem)
-            self._own(root.key, _AUTHORITY)
+            self._own(root.key.key_id, _AUTHORITY)
             self._authorities[authority.role, authority.name] = root
 
     @classmethod
@@ -185,9 +191,9 @@ class Trust:
             if count >= MAX_CHAINS:
                 raise TrustError("evidence.trust_malformed", f"There are more than {MAX_CHAINS} chains.")
             chain = read_chain(pem)
-            extended._own(chain.key, _place(chain.role, chain.party))
+            extended._own(chain.key.key_id, _place(chain.role, chain.party))
             for authority in chain.certificates[1:]:
-                extended._own(authority.key, _AUTHORITY)
+                extended._own(authority.key.key_id, _AUTHORITY)
             known = found.setdefault((chain.role, chain.party), [])
             if chain not in known:
                 known.append(chain)
@@ -287,8 +293,8 @@ class Trust:
             self._established[chain] = known
         return known
 
-    def _own(self, key: PublicKey, place: str) -> None:
-        owner = self._owners.setdefault(key.key_id, place)
+    def _own(self, key_id: str, place: str) -> None:
+        owner = self._owners.setdefault(key_id, place)
         if owner != place:
             raise _conflict(place, owner)
 
@@ -374,3 +380,13 @@ def _key(pem: bytes, place: str) -> PublicKey:
         return PublicKey.from_pem(pem)
     except CloisterError as error:
         raise TrustError("evidence.trust_malformed", f"{place}.pem is not a public key used here.") from error
+
+
+def _root_key_id(pem: bytes, place: str) -> str:
+    """The key id of a vendor's root, whatever its algorithm; the file holds that one certificate."""
+    try:
+        (certificate,) = x509.load_pem_x509_certificates(pem)
+        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm):
+        raise TrustError("evidence.trust_malformed", f"{place}.pem is not one certificate.") from None
+    return "sha256:" + hashlib.sha256(spki).hexdigest()

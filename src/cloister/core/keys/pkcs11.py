@@ -2,7 +2,8 @@
 
 Rules this module keeps:
 
-* Private keys are made inside the token, sensitive and not extractable; one that could leave it is not used.
+* Private keys are made inside the token, sensitive and not extractable; one that could leave it, or was brought
+  into it, is not used.
 * ECDSA P-256 is the default, since every token has it; Ed25519 and P-384 where the token can.
 * The PIN comes from a function when the token is opened, and is kept nowhere.
 * A token is opened once in a process: its login holds for the whole process (PKCS#11 v2.40 section 5.4). A
@@ -144,10 +145,10 @@ class Pkcs11KeyStore:
             )
             if len(private) != 1 or len(public) != 1:
                 raise _unusable(f"it holds more than one key, or half of one, named {name}")
-            if private[0][Attribute.EXTRACTABLE] or not private[0][Attribute.SENSITIVE]:
+            if not _never_left(private[0]):
                 raise KeyStoreError(
                     "key.exportable",
-                    f"The key {name} could be copied out of the token {self._place}.",
+                    f"The key {name} could be, or once was, outside of the token {self._place}.",
                     "Make a new one here; keys are made inside the token and stay there.",
                 )
             signer = _TokenSigner(self._token, private[0], _public_key(public[0]))
@@ -247,6 +248,19 @@ def _log_in(library: str, token: str, secret: bytes, *, forked: bool) -> Session
         raise _unusable(f"the module has no token labelled {token}") from None
     except (pkcs11.PKCS11Error, RuntimeError) as error:
         raise _unusable(f"opening it answered {type(error).__name__}") from None
+
+
+def _never_left(private: PrivateKey) -> bool:
+    """Whether the token made the key itself and never could give it away (PKCS#11 v2.40 section 4.9)."""
+    from pkcs11 import Attribute
+
+    vouched = (
+        Attribute.LOCAL,
+        Attribute.SENSITIVE,
+        Attribute.ALWAYS_SENSITIVE,
+        Attribute.NEVER_EXTRACTABLE,
+    )
+    return not private[Attribute.EXTRACTABLE] and all(private[one] for one in vouched)
 
 
 def _public_key(public: TokenPublicKey) -> PublicKey:
