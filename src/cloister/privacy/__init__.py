@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         check_delta,
         strictest,
     )
+    from cloister.privacy.convex import LogisticProblem, scaled_rows
     from cloister.privacy.errors import BudgetExceeded, LedgerError, ModelError, PrivacyError
+    from cloister.privacy.leaving import PublicFigure, TrainedWeights, may_leave
     from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
     from cloister.privacy.models import (
         build_model,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         state_arrays,
         suggest_fix,
     )
+    from cloister.privacy.perturbation import fit_perturbed
     from cloister.privacy.randomness import OsRandom, RandomSource
     from cloister.privacy.release import (
         Account,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     )
     from cloister.privacy.sampling import PoissonSampler
     from cloister.privacy.trainer import DPTrainer, FitResult, TrainingData, TrainingPlan
+    from cloister.privacy.tuning import plan_selection, run_all, run_public, run_selection
 
 _HOMES = {
     "accountant": ("calibrate_noise", "epsilon_after", "epsilon_of", "max_steps", "rdp_vector"),
@@ -55,7 +59,9 @@ _HOMES = {
         "check_delta",
         "strictest",
     ),
+    "convex": ("LogisticProblem", "scaled_rows"),
     "errors": ("BudgetExceeded", "LedgerError", "ModelError", "PrivacyError"),
+    "leaving": ("PublicFigure", "TrainedWeights", "may_leave"),
     "ledger": ("BudgetLedger", "Purpose", "Reservation"),
     "models": (
         "build_model",
@@ -66,6 +72,7 @@ _HOMES = {
         "state_arrays",
         "suggest_fix",
     ),
+    "perturbation": ("fit_perturbed",),
     "randomness": ("OsRandom", "RandomSource"),
     "release": (
         "Account",
@@ -79,6 +86,7 @@ _HOMES = {
     ),
     "sampling": ("PoissonSampler",),
     "trainer": ("DPTrainer", "FitResult", "TrainingData", "TrainingPlan"),
+    "tuning": ("plan_selection", "run_all", "run_public", "run_selection"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -91,6 +99,7 @@ __all__ = [
     "FitResult",
     "LedgerError",
     "Limit",
+    "LogisticProblem",
     "ModelError",
     "NoisyValue",
     "OsRandom",
@@ -98,11 +107,13 @@ __all__ = [
     "PrivacyBudget",
     "PrivacyError",
     "PrivacyUnit",
+    "PublicFigure",
     "Purpose",
     "RandomSource",
     "Release",
     "Reservation",
     "Scope",
+    "TrainedWeights",
     "TrainingData",
     "TrainingPlan",
     "build_model",
@@ -111,9 +122,12 @@ __all__ = [
     "check_model",
     "epsilon_after",
     "epsilon_of",
+    "fit_perturbed",
     "load_arrays",
     "max_steps",
+    "may_leave",
     "model_names",
+    "plan_selection",
     "rdp_vector",
     "register_model",
     "release_accuracy",
@@ -121,6 +135,10 @@ __all__ = [
     "release_histogram",
     "release_mean",
     "release_sum",
+    "run_all",
+    "run_public",
+    "run_selection",
+    "scaled_rows",
     "state_arrays",
     "strictest",
     "suggest_fix",
