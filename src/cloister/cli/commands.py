@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cloister.cli import audit, log, pki, witness
+from cloister.cli import audit, log, pki, privacy, witness
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]
@@ -59,6 +59,7 @@ def attach(app: typer.Typer) -> None:
     audit.attach(app)
     log.attach(app)
     pki.attach(app)
+    privacy.attach(app)
     witness.attach(app)
     app.callback()(_version)
 

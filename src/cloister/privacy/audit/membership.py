@@ -9,8 +9,9 @@ Two attacks, a weak and a stronger one:
 An attack that fails proves nothing: a better one may not. One that succeeds far beyond what epsilon allows
 proves a fault.
 
-Sources: Yeom et al. 2018 (loss threshold); Carlini et al. 2022 (arXiv:2112.03570, LiRA, online, with one
-variance for all records where models are few, and true positives at a low rate of false ones).
+Sources: Yeom et al. 2018 (loss threshold); Carlini et al. 2022 (arXiv:2112.03570: LiRA, online, with one
+variance for all records where models are few; true positives at a low rate of false ones); Mann and Whitney
+1947 (spread of the area).
 """
 
 from __future__ import annotations
@@ -40,19 +41,25 @@ class Roc:
 
     Args:
         area: Area under the curve; 0.5 is guessing.
+        spread: Standard deviation of the area of an attack that guesses, for independent scores.
         at_low_rate: Share of members found where one percent of the others are taken for members.
         false_rates: Ascending, for a plot.
         true_rates: The share of members found at each.
     """
 
     area: float
+    spread: float
     at_low_rate: float
     false_rates: Floats = field(repr=False)
     true_rates: Floats = field(repr=False)
 
     def as_json(self) -> dict[str, float]:
         """The figures without the curve."""
-        return {"auc": self.area, "tpr_at_1_percent_fpr": self.at_low_rate}
+        return {
+            "auc": self.area,
+            "auc_spread_by_chance": self.spread,
+            "tpr_at_1_percent_fpr": self.at_low_rate,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,8 @@ def roc(scores: Floats, members: npt.NDArray[np.bool_]) -> Roc:
     false_rates = np.append(0.0, np.cumsum(~members[order])[ends] / outside)
     area = float(np.trapezoid(true_rates, false_rates))
     low = float(true_rates[false_rates <= LOW_RATE].max())
-    return Roc(area, low, false_rates, true_rates)
+    spread = math.sqrt((inside + outside + 1) / (12 * inside * outside))
+    return Roc(area, spread, low, false_rates, true_rates)
 
 
 def most_true(false_rate: float, epsilon: float, delta: float) -> float:
@@ -195,19 +203,21 @@ def _ranked(scores: Floats) -> Floats:
 
 
 def _likelihood_ratio(level: Floats, halves: npt.NDArray[np.bool_], target: int) -> Floats:
+    """Twice the log likelihood ratio, each side with its predictive variance.
+
+    Without the latter a record that is in the target, hence in one model fewer of the others, would have its
+    mean known less well and score lower for that alone.
+    """
     others = np.arange(len(level)) != target
     seen, inside = level[others], halves[others]
-    means = []
     squares = np.zeros(seen.shape)
+    distance = []
     for members in (inside, ~inside):
-        count = members.sum(axis=0)
-        mean = np.where(members, seen, 0.0).sum(axis=0) / np.maximum(count, 1)
+        count = np.maximum(members.sum(axis=0), 1)
+        mean = np.where(members, seen, 0.0).sum(axis=0) / count
         squares += np.where(members, np.square(seen - mean), 0.0)
-        means.append(mean)
-    variance = squares.mean() + 1e-12
-    ratio: Floats = (np.square(level[target] - means[1]) - np.square(level[target] - means[0])) / (
-        2 * variance
-    )
+        distance.append(np.square(level[target] - mean) / (1 + 1 / count))
+    ratio: Floats = (distance[1] - distance[0]) / (squares.mean() + 1e-12)
     return ratio
 
 

@@ -1,0 +1,150 @@
+"""``cloister privacy``: put a claim of privacy to the test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
+
+
+def attach(app: typer.Typer) -> None:
+    """Attach the commands to the application."""
+    group = typer.Typer(no_args_is_help=True, help="Put a claim of privacy to the test.")
+    group.callback()(_group)
+    group.command(
+        "audit",
+        help="Test the trainer, bound epsilon from below with canaries, attack models and updates, and write "
+        "a report with plots. It may contradict a claim; it can't prove one.",
+        epilog="Examples:  cloister privacy audit examples/tumour/job.yaml   ·   "
+        "cloister privacy audit model.safetensors --job examples/tumour/job.yaml",
+    )(_audit)
+    app.add_typer(group, name="privacy")
+
+
+def _group() -> None:
+    """Keeps the one command a subcommand."""
+
+
+def _audit(
+    target: Annotated[
+        Path, typer.Argument(metavar="MODEL|JOB", help="A job file, or a model file together with --job.")
+    ],
+    job: Annotated[
+        Path | None, typer.Option("--job", help="The job file a model belongs to, where TARGET is a model.")
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option("--site", help="Whose plan and records; by default the first site's.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            show_default="CLOISTER_DATA_DIR, or cloister.toml",
+            help="Folder with the data files, if the job needs any.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")] = Path(
+        "privacy-audit"
+    ),
+    confidential: Annotated[
+        bool,
+        typer.Option(
+            "--confidential", help="Attack records that are not public, too; the report must stay with them."
+        ),
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Look at twenty times as much; finds errors of half a percent.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.cli.failure import EXIT_REFUTED
+    from cloister.core.errors import InputError
+    from cloister.core.files import write_atomic
+    from cloister.core.settings import load_settings
+    from cloister.privacy.audit.report import render
+    from cloister.workflow.jobfile import load_job
+    from cloister.workflow.privacy_audit import AuditRequest, Records, audit_job, full_power
+
+    model = target if target.suffix == ".safetensors" else None
+    if model is not None and job is None:
+        raise InputError(
+            "input.schema", "a model alone doesn't say how it was trained", "Name its job file with --job."
+        )
+    data_dir = load_settings({"data_dir": data}).data_dir
+    request = AuditRequest(
+        spec=load_job(target if job is None else job, data_dir=data_dir),
+        data_dir=data_dir,
+        model=model,
+        site=site,
+        records=Records.CONFIDENTIAL if confidential else Records.IF_PUBLIC,
+    )
+    if full:
+        from dataclasses import replace
+
+        request = replace(request, power=full_power())
+    report = audit_job(request)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "report.html", render(report).encode())
+    write_atomic(out / "report.json", report.encode())
+    if as_json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        _show(report, out)
+    return 0 if report.passed else EXIT_REFUTED
+
+
+def _show(report: object, out: Path) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cloister.cli.console import console
+    from cloister.cli.text import printable
+    from cloister.privacy.audit.report import AuditReport
+
+    assert isinstance(report, AuditReport)
+    claim, suite, canaries = report.claim, report.conformance, report.canaries
+    table = Table(
+        title=f"privacy audit of {claim.name}, site {claim.site}: epsilon {claim.epsilon:.3f}, "
+        f"delta {claim.delta:g}, per {claim.unit}",
+        title_justify="left",
+        box=None,
+        show_header=False,
+    )
+    passed = sum(check.passed for check in suite.checks)
+    table.add_row("conformance", f"{passed} of {len(suite.checks)} checks passed", " ".join(suite.failed))
+    table.add_row(
+        "canaries",
+        f"epsilon is at least {canaries.bound:.2f} ({canaries.confidence:.0%} confidence)",
+        "REFUTES THE CLAIM" if canaries.refutes else "below the claim",
+    )
+    for one in report.memberships:
+        table.add_row(
+            "membership", one.name, f"AUC {one.lira.area:.3f} (guessing: 0.5 ± {one.lira.spread:.3f})"
+        )
+    if report.model is not None:
+        table.add_row(
+            "membership",
+            "this model",
+            f"AUC {report.model.area:.3f} (guessing: 0.5 ± {report.model.spread:.3f})",
+        )
+    for pictures in report.pictures:
+        for found in pictures.results:
+            table.add_row(
+                "inversion",
+                found.name,
+                f"similarity {found.similarity.mean():.2f} (chance {found.chance:.2f})",
+            )
+    screen = console()
+    screen.print(table)
+    for what, why in report.not_done.items():
+        screen.print(escape(printable(f"not done: {what}: {why}")), style="dim")
+    screen.print(escape(printable(f"written to {out / 'report.html'} and {out / 'report.json'}")))
+    screen.print(
+        "Nothing contradicts the claim; that does not prove it." if report.passed else "CONTRADICTED"
+    )
