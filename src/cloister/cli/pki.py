@@ -9,7 +9,7 @@ import json
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -35,6 +35,10 @@ Workspace = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Option("--name", help="What people call the authority.")]
+
+
+_LONGEST_SERIAL: Final = 40
+"""Hex digits of a serial number (RFC 5280 section 4.1.2.2: 20 octets)."""
 
 
 class Algorithm(str, Enum):  # noqa: UP042 - a choice of the command line
@@ -126,7 +130,7 @@ def _root(
     folder: Folder,
     name: Name,
     algorithm: NewKey = Algorithm.ED25519,
-    days: Annotated[int, typer.Option(min=1, help="How long it holds.")] = 3652,
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long it holds.")] = 3652,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -144,7 +148,7 @@ def _ca(
     name: Name,
     role: Annotated[list[PartyRole], typer.Option("--role", help="May be given several times.")],
     algorithm: NewKey = Algorithm.ED25519,
-    days: Annotated[int, typer.Option(min=1, help="How long it holds.")] = 730,
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long it holds.")] = 730,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -170,7 +174,7 @@ def _issue(
     party: Annotated[str, typer.Option("--party", help="The party's name.")],
     key: Annotated[Path, typer.Option("--key", help="The party's public key, PEM.")],
     out: Out,
-    days: Annotated[int, typer.Option(min=1, help="How long it holds.")] = 30,
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long it holds.")] = 30,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -206,7 +210,7 @@ def _revoke(
 def _crl(
     folder: Folder,
     out: Out,
-    days: Annotated[int, typer.Option(min=1, help="How long verifiers may use it.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long verifiers may use it.")] = 7,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -315,7 +319,7 @@ def _serial(text: str) -> int:
     from cloister.evidence.pki import load_pem_certificates
 
     path = Path(text)
-    if path.is_file():
+    if len(text) > _LONGEST_SERIAL or path.is_file():
         return load_pem_certificates(read_bounded(path, 64 * 1024))[0].x509.serial_number
     try:
         return int(text, 16)

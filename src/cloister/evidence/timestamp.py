@@ -125,7 +125,7 @@ def decode_response(response: bytes) -> TimeStampResponse:
         return decode_timestamp_response(response)
     except (ValueError, RuntimeError):
         raise _invalid(
-            "The timestamp is not an RFC 3161 response in DER; some authorities don't sort the certificates in it."
+            "The timestamp is not an RFC 3161 response in DER (some authorities leave certificates unsorted)."
         ) from None
 
 

@@ -251,6 +251,11 @@ class Trust:
         return tuple(sorted(name for kind, name in self._authorities if kind is role))
 
     @property
+    def revocation_lists(self) -> int:
+        """How many revocation lists are held; with none, a revoked certificate isn't known as such."""
+        return len(self._revocations)
+
+    @property
     def tee_roots(self) -> Mapping[str, bytes]:
         """Root certificates of attestation vendors by name, PEM."""
         return self.roots(Role.TEE_ROOT)

@@ -3,10 +3,10 @@
 Rules this module keeps:
 
 * PKCS#8 PEM, mode 0600 in a folder 0700; no key is overwritten, and one that others could read is refused.
-* With a passphrase keys are written and read encrypted only: a clear key in such a store is refused, and so is
-  an encrypted one in a store without a passphrase. Nothing falls back.
-* A guess at a passphrase costs what scrypt costs (RFC 7914: 128 MiB and some tenths of a second), since PKCS#8's
-  own derivation has too few rounds for people's passphrases. The salt stands in a line before the PEM.
+* With a passphrase keys are written and read encrypted only: a clear key in such a store is refused, and so
+  is an encrypted one in a store without a passphrase. Nothing falls back.
+* A guess at a passphrase costs what scrypt costs (RFC 7914: 128 MiB and some tenths of a second), since the
+  derivation in PKCS#8 has too few rounds for people's passphrases. The salt stands in a line before the PEM.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Rules this module keeps:
 
-* Private keys are made inside the token, sensitive and not extractable; one that could leave it, or was brought
-  into it, is not used.
+* Private keys are made inside the token, sensitive and not extractable; one that could leave it, or was
+  brought into it, is not used.
 * ECDSA P-256 is the default, since every token has it; Ed25519 and P-384 where the token can.
 * The PIN comes from a function when the token is opened, and is kept nowhere.
 * A token is opened once in a process: its login holds for the whole process (PKCS#11 v2.40 section 5.4). A

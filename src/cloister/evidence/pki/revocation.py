@@ -51,6 +51,7 @@ class RevocationList:
     this_update: datetime
     next_update: datetime
     x509: x509.CertificateRevocationList = field(repr=False, compare=False)
+    _moments: dict[int, datetime | None] = field(default_factory=dict, repr=False, compare=False)
 
     def verify(self, authority: Certificate) -> None:
         """The authority's key signed this list, and may.
@@ -70,6 +71,12 @@ class RevocationList:
 
     def refused_from(self, certificate: Certificate) -> datetime | None:
         """From when on a certificate of this authority is refused; None if it is not on the list."""
+        serial = certificate.x509.serial_number
+        if serial not in self._moments:  # the library reads the whole list each time it is asked
+            self._moments[serial] = self._looked_up(certificate)
+        return self._moments[serial]
+
+    def _looked_up(self, certificate: Certificate) -> datetime | None:
         entry = self.x509.get_revoked_certificate_by_serial_number(certificate.x509.serial_number)
         if entry is None:
             return None
@@ -117,6 +124,9 @@ class RevocationLists:
 
     def __init__(self, lists: Iterable[RevocationList] = ()) -> None:
         self._lists = tuple(lists)
+
+    def __len__(self) -> int:
+        return len(self._lists)
 
     def of(self, authority: Certificate) -> tuple[RevocationList, ...]:
         """The lists of one authority, each with its signature checked.

@@ -76,7 +76,8 @@ def check_trust(context: ReceiptContext) -> Check:
         *(log_origin(Role.SITE, one) for one in record.job.clients),
     }
     problems += [f"{origin} is no log of this job" for origin in sorted(record.checkpoints.keys() - allowed)]
-    return judged("trust", problems, f"{len(needed)} parties, {len(certified)} of them certified")
+    held = f"; {trust.revocation_lists or 'no'} revocation list(s) held" if certified else ""
+    return judged("trust", problems, f"{len(needed)} parties, {len(certified)} of them certified{held}")
 
 
 def check_checkpoint_signatures(context: ReceiptContext) -> Check:
