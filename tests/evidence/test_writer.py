@@ -12,9 +12,9 @@ import pytest
 from cloister.core.clock import Clock
 from cloister.core.keys import Signer
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.extract import log_origin
+from cloister.evidence.extract import log_origin, log_stream
 from cloister.evidence.log import EvidenceLog
-from cloister.evidence.predicates import JobClosed, Release, Role, Violation
+from cloister.evidence.predicates import HubEnding, JobClosed, Release, Role, Violation
 from cloister.evidence.statement import Subject, open_statement
 from cloister.evidence.writer import StatementWriter
 from tests.evidence.synthetic import JOB_ID, OTHER_JOB_ID, digest
@@ -82,6 +82,33 @@ def test_after_the_closing_nothing_is_written_even_by_a_new_writer(
         assert caught.value.code == "evidence.job_closed"
         with pytest.raises(EvidenceError):
             late.close("completed")
+
+
+def test_a_logs_own_statements_are_never_closed(log: EvidenceLog, signer: Signer, clock: Clock) -> None:
+    """A job by the name of the log's own stream would end the record of who read the log."""
+    own = StatementWriter(log, signer, "north", log_stream(log.origin), clock)
+    own.write(Violation, [SUBJECT], **VIOLATION)
+    with pytest.raises(EvidenceError) as caught:
+        own.close("completed")
+    assert caught.value.code == "evidence.statement_refused"
+    own.write(Violation, [SUBJECT], **VIOLATION)
+    assert log.length(log_stream(log.origin)) == 2
+
+
+def test_a_site_states_how_the_hub_ended_the_job_and_a_hub_does_not(
+    log: EvidenceLog, tmp_path: Path, signer: Signer, clock: Clock
+) -> None:
+    ending = HubEnding(statement_sha256=digest("end"), origin="cloister/hub/hub", size=7, root=digest("root"))
+    written = StatementWriter(log, signer, "north", JOB_ID, clock).close("completed", hub_ending=ending)
+    closed = open_statement(written.envelope).predicate
+    assert isinstance(closed, JobClosed)
+    assert closed.hub_ending == ending
+    with EvidenceLog.create(tmp_path / "h", origin=log_origin(Role.HUB, "hub"), signer=signer) as hub:
+        writer = StatementWriter(hub, signer, "hub", JOB_ID, clock)
+        with pytest.raises(EvidenceError) as caught:
+            writer.close("completed", hub_ending=ending)
+        assert caught.value.code == "evidence.statement_refused"
+        writer.close("completed")
 
 
 def test_times_in_a_chain_never_run_backwards(log: EvidenceLog, signer: Signer) -> None:

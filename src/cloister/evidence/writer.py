@@ -22,9 +22,9 @@ from cloister.core.hashes import Sha256, sha256_hex
 from cloister.core.keys import Signer
 from cloister.evidence.envelope import Envelope
 from cloister.evidence.errors import EvidenceError, LogError
-from cloister.evidence.extract import log_owner
+from cloister.evidence.extract import log_owner, log_stream
 from cloister.evidence.log import EvidenceLog, LogEntry
-from cloister.evidence.predicates import JobClosed, Predicate
+from cloister.evidence.predicates import HubEnding, JobClosed, Predicate, Role
 from cloister.evidence.statement import Statement, Subject, open_statement, require_subjects, sign_statement
 
 
@@ -108,19 +108,40 @@ class StatementWriter:
             self._catch_up()
             return self._write(predicate_class, subjects, fields)
 
-    def close(self, outcome: Literal["completed", "refused", "failed"]) -> WrittenStatement:
+    def close(
+        self, outcome: Literal["completed", "refused", "failed"], *, hub_ending: HubEnding | None = None
+    ) -> WrittenStatement:
         """Make the party's last statement in this job, which counts all of them.
 
         Args:
             outcome: how the job ended for this party.
+            hub_ending: how the hub ended it, as a site has verified it; None where it hasn't, and for a hub.
 
         Returns:
             The statement as written.
+
+        Raises:
+            EvidenceError: ``evidence.statement_refused`` in the stream of the log's own statements, which go
+                on after every job, or if a hub names another's ending; ``evidence.job_closed`` if it is.
+            StorageError: if it can't be logged; then it wasn't made.
         """
+        if self._job_id == log_stream(self._log.origin):
+            raise EvidenceError(
+                "evidence.statement_refused",
+                "The statements of a log itself, which belong to no job, don't end.",
+            )
+        if hub_ending is not None and self._role is Role.HUB:
+            raise EvidenceError(
+                "evidence.statement_refused", "A hub's own closing is how the hub ends a job."
+            )
         with self._lock:
             self._catch_up()
             subject = Subject(f"job {self._job_id}", sha256_hex(self._job_id.encode("ascii")))
-            fields: dict[str, object] = {"statements": self._sequence + 1, "outcome": outcome}
+            fields: dict[str, object] = {
+                "statements": self._sequence + 1,
+                "outcome": outcome,
+                "hub_ending": hub_ending,
+            }
             return self._write(JobClosed, (subject,), fields)
 
     def _catch_up(self) -> None:

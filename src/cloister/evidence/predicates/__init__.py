@@ -23,6 +23,7 @@ from cloister.evidence.predicates.log import CheckpointHeld, HeldCheckpoint
 from cloister.evidence.predicates.outcome import (
     RELEASE_CONSTRAINTS,
     Evaluation,
+    HubEnding,
     JobClosed,
     OutputConstraint,
     Release,
@@ -56,6 +57,7 @@ __all__ = [
     "Export",
     "ExportSelection",
     "HeldCheckpoint",
+    "HubEnding",
     "Incident",
     "JobClosed",
     "JobOpened",

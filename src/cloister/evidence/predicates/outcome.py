@@ -116,17 +116,41 @@ class Violation(Predicate):
     artifact_sha256: Sha256Field | None
 
 
+class HubEnding(Part):
+    """How the hub ended a job, as it showed it to a site, which verified it.
+
+    The statement is in the log of this size and root, and that log continues all that the site has seen of
+    the hub. A hub that ends the job a second time, in whatever log, ends it otherwise than its sites state.
+
+    Attributes:
+        statement_sha256: SHA-256 of the payload of the hub's closing statement.
+        origin: the hub's log.
+        size: how many entries it had when it was shown.
+        root: its Merkle root then, in hex.
+    """
+
+    statement_sha256: Sha256Field
+    origin: NameField
+    size: CountField = Field(gt=0)
+    root: Sha256Field
+
+
 @known
 class JobClosed(Predicate):
     """A party's last statement in a job: after it nothing may follow, and nothing before it may be missing.
 
+    The hub closes first; each site then states how, and closes.
+
     Attributes:
         statements: how many statements the party made in this job, this one included.
         outcome: how it ended for this party.
+        hub_ending: the hub's ending, as a site was shown it; None in the hub's own, and where the hub showed
+            none, or none that holds.
     """
 
-    TYPE: ClassVar[str] = TYPE_PREFIX + "job-closed:v1"
+    TYPE: ClassVar[str] = TYPE_PREFIX + "job-closed:v2"
     ROLES: ClassVar[frozenset[Role]] = frozenset({Role.HUB, Role.SITE})
 
     statements: CountField
     outcome: Literal["completed", "refused", "failed"]
+    hub_ending: HubEnding | None
