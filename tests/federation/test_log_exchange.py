@@ -139,7 +139,7 @@ def test_a_hub_that_shows_another_past_gets_nothing_and_both_pasts_are_kept(part
     assert isinstance(last, Violation)
     assert last.rule == "evidence.log_inconsistent"
     assert last.artifact_sha256 is not None
-    ((held, offered),) = parties.site_book("north").conflicts(HUB)
+    ((held, offered),) = parties.site_book("north").unproven(HUB)
     assert (held.size, offered.size) == (seen, log.size)
 
 
@@ -281,7 +281,7 @@ def test_a_site_that_rewrote_its_log_is_out_and_the_job_goes_on(parties: Federat
     ]
     violations = [one.predicate for one in parties.statements("hub") if isinstance(one.predicate, Violation)]
     assert [one.rule for one in violations] == ["federation.bad_log"]
-    assert len(parties.hub_book().conflicts(NORTH)) == 1
+    assert len(parties.hub_book().unproven(NORTH)) == 1
 
 
 def test_a_hub_that_shows_a_split_view_loses_the_sites_that_notice(parties: Federation) -> None:

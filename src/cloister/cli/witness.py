@@ -42,7 +42,8 @@ def attach(app: typer.Typer) -> None:
     )(_cosign)
     group.command(
         "show",
-        help="Show what a witness follows, how much it has seen, and every contradiction it was shown.",
+        help="Show what a witness follows, how much it has seen, every contradiction it was shown, and heads "
+        "that came without a proof, which prove nothing yet.",
         epilog="Example:  cloister witness show east/",
     )(_show)
     app.add_typer(group, name="witness")
@@ -136,11 +137,12 @@ def _show(folder: Folder, as_json: Json = False, debug: Debug = False) -> int:
             held.size if (held := book.newest(log)) else 0,
             [key.key_id for key in keys],
             len(book.conflicts(log)),
+            len(book.unproven(log)),
         )
         for log, keys in followed(folder).items()
     ]
     if as_json:
-        names = ("log", "size", "keys", "contradictions")
+        names = ("log", "size", "keys", "contradictions", "unproven")
         print(
             json.dumps({"name": name, "logs": [dict(zip(names, one, strict=True)) for one in logs]}, indent=2)
         )
@@ -150,10 +152,10 @@ def _show(folder: Folder, as_json: Json = False, debug: Debug = False) -> int:
     from cloister.cli.console import console
 
     table = Table(title=f"Witness {name}", title_justify="left", box=None, pad_edge=False, header_style="dim")
-    for column in ("log", "entries seen", "keys", "contradictions"):
+    for column in ("log", "entries seen", "keys", "contradictions", "unproven"):
         table.add_column(column, justify="left" if column == "log" else "right")
-    for log, size, keys, contradictions in logs:
-        table.add_row(log, str(size), str(len(keys)), str(contradictions))
+    for log, size, keys, contradictions, unproven in logs:
+        table.add_row(log, str(size), str(len(keys)), str(contradictions), str(unproven))
     console().print(table)
     return 0
 

@@ -70,8 +70,44 @@ def test_another_past_is_never_signed_and_both_are_kept(
     witness.add_checkpoint(TREE.request(0, 9), AT)
     fork = TREE.forked(4)
     assert refusal(witness.add_checkpoint, fork.request(9, size), AT) == "evidence.log_inconsistent"
-    assert book.conflicts(ORIGIN) == ((TREE.head(9), fork.head(size)),)
+    kept = ((TREE.head(9), fork.head(size)),)
+    assert (book.conflicts(ORIGIN), book.unproven(ORIGIN)) == ((kept, ()) if size == 9 else ((), kept))
     assert book.newest(ORIGIN) == TREE.head(9)
+
+
+def test_an_honest_log_is_not_accused_by_whoever_sends_its_heads_without_proof(
+    witness: Witness, book: CheckpointBook
+) -> None:
+    witness.add_checkpoint(TREE.request(0, 2), AT)
+    for size in range(3, 4 + MAX_CONFLICTS):
+        junk = Continuation(2, (bytes(32),), TREE.head(size))
+        assert refusal(witness.add_checkpoint, junk, AT) == "evidence.log_inconsistent"
+    assert book.conflicts(ORIGIN) == ()
+    assert len(book.unproven(ORIGIN)) == MAX_CONFLICTS
+    # However many there are, a real proof of two pasts has its place.
+    fork = TREE.forked(0).head(2)
+    assert refusal(witness.add_checkpoint, Continuation(2, (), fork), AT) == "evidence.log_inconsistent"
+    assert book.conflicts(ORIGIN) == ((TREE.head(2), fork),)
+
+
+def test_a_pair_that_was_not_kept_whole_disturbs_nobody(
+    witness: Witness, book: CheckpointBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    witness.add_checkpoint(TREE.request(0, 9), AT)
+    fork = TREE.forked(4)
+
+    def torn(path: Path, data: bytes, **_: object) -> None:
+        if path.name == "offered.note":
+            raise KeyboardInterrupt
+        path.write_bytes(data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cloister.evidence.witness.book.write_atomic", torn)
+        with pytest.raises(KeyboardInterrupt):
+            witness.add_checkpoint(fork.request(9, 9), AT)
+    assert book.conflicts(ORIGIN) == ()
+    assert refusal(witness.add_checkpoint, fork.request(9, 9), AT) == "evidence.log_inconsistent"
+    assert book.conflicts(ORIGIN) == ((TREE.head(9), fork.head(9)),)
 
 
 def test_a_fork_after_what_is_held_can_go_on_once_but_only_on_one_side(witness: Witness) -> None:
@@ -84,7 +120,9 @@ def test_a_fork_after_what_is_held_can_go_on_once_but_only_on_one_side(witness: 
 def test_the_proofs_of_contradictions_are_bounded(book: CheckpointBook) -> None:
     book.hold(TREE.head(2), (), KEY)
     for at in range(MAX_CONFLICTS + 5):
-        assert refusal(book.hold, TREE.forked(0).head(3 + at), (), KEY) == "evidence.log_inconsistent"
+        other = sign_checkpoint(ORIGIN, 2, bytes([at]) * 32, TREE.signer)
+        for _ in range(2):
+            assert refusal(book.hold, other, (), KEY) == "evidence.log_inconsistent"
     assert len(book.conflicts(ORIGIN)) == MAX_CONFLICTS
 
 

@@ -3,22 +3,27 @@
 ::
 
     <directory>/<log>.note                       the newest checkpoint held of a log
-    <directory>/conflicts/<log>/<size>-<hash>/   a checkpoint that contradicted it, and the one held then
+    <directory>/conflicts/<log>/<size>-<hash>/   two heads over as many entries: the log showed two pasts
+    <directory>/unproven/<log>/<size>-<hash>/    a head that came without a proof, and the one held then
 
 Rules kept here:
 
 1. A checkpoint is held once its signature is good and it continues the one held before, and not otherwise.
 2. What is held is on disk, whole, before anybody is told so; it is never replaced by something older, whoever
    else works with the same book.
-3. A checkpoint that isn't proven to continue the one held is kept beside it, up to a bound: both are signed,
-   and if nothing joins them, together they prove that the log has shown two pasts.
-4. A file that isn't a checkpoint of the log it is named for is an error, never an empty book.
+3. Two signed heads over as many entries with different roots contradict each other by themselves: they are
+   kept, up to a bound, as proof that the log has shown two pasts.
+4. A checkpoint that merely came without a proof that holds proves nothing against anybody: whoever has two
+   heads of an honest log can send it so. It is kept apart, for a person to ask for the proof, never counts as
+   a contradiction, and takes no contradiction's place.
+5. A file that isn't a checkpoint of the log it is named for is an error, never an empty book.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +31,7 @@ from typing import Final
 from urllib.parse import quote
 
 from cloister.core.errors import InputError
-from cloister.core.files import read_bounded, storage_error, write_atomic
+from cloister.core.files import read_bounded, storage_error, sync_directory, write_atomic
 from cloister.core.hashes import sha256_hex
 from cloister.core.keys import PublicKey
 from cloister.evidence.checkpoint import MAX_CHECKPOINT_CHARS, Checkpoint, parse_checkpoint, verify_checkpoint
@@ -36,8 +41,10 @@ from cloister.evidence.witness.rules import require_successor
 NOTE_SUFFIX: Final = ".note"
 MAX_NOTE_BYTES: Final = 4 * MAX_CHECKPOINT_CHARS
 MAX_CONFLICTS: Final = 16
-"""How many contradictions are kept per log; the first ones prove as much as any number."""
+"""How many pairs of a kind are kept per log; the first contradictions prove as much as any number."""
 _CONFLICTS: Final = "conflicts"
+_UNPROVEN: Final = "unproven"
+_PAIRS: Final = "[!.]*-*"
 
 
 class CheckpointBook:
@@ -84,8 +91,8 @@ class CheckpointBook:
 
         Raises:
             EvidenceError: ``evidence.checkpoint_unsigned``; ``evidence.log_rolled_back`` where it is older
-                than the one held; ``evidence.log_inconsistent`` where it contradicts that one, and then both
-                are kept as proof.
+                than the one held; ``evidence.log_inconsistent`` where it contradicts that one, or isn't
+                proven to continue it, and then both are kept, see `conflicts` and `unproven`.
             SignatureInvalid: it isn't what the log signed.
             StorageError: it can't be written.
         """
@@ -96,17 +103,30 @@ class CheckpointBook:
                 require_successor(held, offered, proof)
             except EvidenceError as error:
                 if held is not None and error.code == "evidence.log_inconsistent":
-                    self._keep_conflict(held, offered)
+                    self._keep_both(_UNPROVEN if held.size < offered.size else _CONFLICTS, held, offered)
                 raise
             if held is None or held.size < offered.size:
                 write_atomic(self._directory / f"{file_name(offered.origin)}{NOTE_SUFFIX}", _bytes(offered))
 
     def conflicts(self, origin: str) -> tuple[tuple[Checkpoint, Checkpoint], ...]:
-        """Each pair of a checkpoint held and one that contradicted it."""
-        folder = self._directory / _CONFLICTS / file_name(origin)
-        return tuple(
-            (_note(pair / "held.note"), _note(pair / "offered.note")) for pair in sorted(folder.glob("*-*"))
-        )
+        """Each pair of a checkpoint held and one that contradicts it: as many entries, another root.
+
+        Raises:
+            EvidenceError: ``evidence.checkpoint_malformed``, naming the file.
+            InputError: a file can't be read.
+        """
+        return tuple(pair for pair in self._pairs(_CONFLICTS, origin) if _contradict(*pair))
+
+    def unproven(self, origin: str) -> tuple[tuple[Checkpoint, Checkpoint], ...]:
+        """Each pair of a checkpoint held and a later one that came without a proof that holds.
+
+        It takes the log's owner to tell whether anything joins them.
+
+        Raises:
+            EvidenceError: ``evidence.checkpoint_malformed``, naming the file.
+            InputError: a file can't be read.
+        """
+        return self._pairs(_UNPROVEN, origin)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -122,15 +142,34 @@ class CheckpointBook:
         finally:
             os.close(handle)
 
-    def _keep_conflict(self, held: Checkpoint, offered: Checkpoint) -> None:
-        folder = self._directory / _CONFLICTS / file_name(offered.origin)
-        if len(list(folder.glob("*-*"))) >= MAX_CONFLICTS:
+    def _pairs(self, kind: str, origin: str) -> tuple[tuple[Checkpoint, Checkpoint], ...]:
+        folder = self._directory / kind / file_name(origin)
+        return tuple(
+            (_note(pair / "held.note"), _note(pair / "offered.note")) for pair in sorted(folder.glob(_PAIRS))
+        )
+
+    def _keep_both(self, kind: str, held: Checkpoint, offered: Checkpoint) -> None:
+        """Keep a pair whole or not at all: it is built under a hidden name, which no reader looks at."""
+        if kind == _CONFLICTS and not _contradict(held, offered):
             return
+        folder = self._directory / kind / file_name(offered.origin)
         digest = sha256_hex((held.note() + offered.note()).encode("utf-8"))[:16]
-        pair = folder / f"{offered.size}-{digest}"
-        pair.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(pair / "held.note", _bytes(held))
-        write_atomic(pair / "offered.note", _bytes(offered))
+        pair, draft = folder / f"{offered.size}-{digest}", folder / ".unfinished"
+        if pair.exists() or len(list(folder.glob(_PAIRS))) >= MAX_CONFLICTS:
+            return
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(mode=0o700, parents=True)
+            write_atomic(draft / "held.note", _bytes(held))
+            write_atomic(draft / "offered.note", _bytes(offered))
+            draft.rename(pair)
+            sync_directory(folder)
+        except OSError as error:
+            raise storage_error(error, pair) from None
+
+
+def _contradict(held: Checkpoint, offered: Checkpoint) -> bool:
+    return held.size == offered.size and held.root != offered.root
 
 
 def read_notes(directory: Path) -> tuple[Checkpoint, ...]:

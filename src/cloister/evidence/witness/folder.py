@@ -11,7 +11,8 @@
 Rules kept here:
 
 1. A witness follows the logs it was told of, by their keys; it believes no key that a request brings along.
-2. Nothing here is overwritten: a second witness in one folder is refused.
+2. No witness is overwritten: a second one in a folder is refused. One that could not be made whole has no
+   name, and is made anew.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from cloister.core.errors import KeyStoreError
+from cloister.core.errors import KeyStoreError, StorageError
 from cloister.core.files import read_bounded, storage_error, write_atomic, write_new
 from cloister.core.keys import ED25519, KeyStore, PublicKey
 from cloister.evidence.errors import EvidenceError
@@ -50,17 +51,23 @@ def create_witness(folder: Path, open_store: Callable[[], KeyStore], name: str) 
 
     Raises:
         EvidenceError: ``evidence.witness_refused`` for an improper name.
+        KeyStoreError: the key store can't be used; then there is no witness yet, and one can be made again.
         StorageError: ``storage.exists`` if there is a witness in the folder.
     """
     if not _NAME.fullmatch(name):
         raise EvidenceError(
             "evidence.witness_refused", "A witness's name has letters, digits, dots, dashes and underscores."
         )
+    if (folder / "name").exists():
+        raise StorageError(
+            "storage.exists", f"There is a witness in {folder}.", "Make another in its own folder."
+        )
     _make(folder)
-    write_new(folder / "name", name.encode("ascii"))
     store = open_store()
     signer = store.load(KEY) if KEY in store.names() else store.generate(KEY, ED25519)
-    write_new(folder / PUBLIC_KEY_FILE, signer.public_key.pem.encode("ascii"), mode=0o644)
+    write_atomic(folder / PUBLIC_KEY_FILE, signer.public_key.pem.encode("ascii"), mode=0o644)
+    # The name comes last: where it is, there is a whole witness.
+    write_new(folder / "name", name.encode("ascii"))
     return signer.public_key
 
 

@@ -39,6 +39,12 @@ def require_successor(held: Checkpoint | None, offered: Checkpoint, proof: Seque
         raise _inconsistent(f"A checkpoint of {origin} can't follow one of {held.origin}.")
     if offered.size < held.size:
         raise rolled_back(origin, offered.size, held.size)
+    if offered.size == held.size and offered.root != held.root:
+        raise EvidenceError(
+            "evidence.log_inconsistent",
+            f"{origin} has shown two heads over {held.size} entries, with different roots.",
+            "Keep both checkpoints: the log signed both, and together they prove that it showed two pasts.",
+        )
     try:
         verify_consistency(held.size, offered.size, proof, held.root, offered.root)
     except EvidenceError as error:
@@ -61,5 +67,5 @@ def _inconsistent(message: str) -> EvidenceError:
     return EvidenceError(
         "evidence.log_inconsistent",
         message,
-        "Keep both checkpoints: where both are signed by the log, they prove that it showed two pasts.",
+        "Ask the log's owner for the proof. If there is none, the log has two pasts; who holds it can tell.",
     )

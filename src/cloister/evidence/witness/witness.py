@@ -71,7 +71,7 @@ class Witness:
             EvidenceError: ``evidence.witness_refused`` for a log it doesn't follow;
                 ``evidence.witness_stale`` if the request starts at another size;
                 ``evidence.log_rolled_back`` for an older checkpoint; ``evidence.log_inconsistent`` for
-                another past, and then both checkpoints are kept as proof.
+                another past, or where the proof doesn't hold, and then both checkpoints are kept.
             SignatureInvalid: the checkpoint isn't what the log signed.
             StorageError: it can't be kept; then it isn't signed.
         """
