@@ -103,8 +103,8 @@ def test_the_refusal_lists_everything_that_is_missing(honest_job: SyntheticJob) 
     with pytest.raises(EvidenceError) as caught:
         honest_job.receipt(extracts=extracts)
     details = "\n".join(caught.value.details)
-    for kind in ("manifest-accepted", "request-decided", "data-commitment"):
-        assert f"south: 0 statements of urn:cloister:predicate:{kind}:v1" in details
+    for kind in ("manifest-accepted:v1", "request-decided:v1", "data-commitment:v2"):
+        assert f"south: 0 statements of urn:cloister:predicate:{kind}" in details
     for number in (0, 1):
         assert f"south: 0 training spends in round {number}" in details
         assert f"south: 0 released updates in round {number}" in details

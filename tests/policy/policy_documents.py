@@ -45,6 +45,9 @@ MANIFEST: Document = {
     },
     "privacy_guardrails": {
         "unit": "record",
+        "accounting": "adaptive",
+        "cross_site_subjects": "linked",
+        "epsilon_per_subject": 3,
         "epsilon_budget": 3,
         "delta_budget": 0.0001,
         "epsilon_hard_stop": 5,

@@ -76,6 +76,17 @@ CASES = [
         manifest={"dataset_scope.sample_size": 19},
         facts={"records": 19},
     ),
+    Case(
+        "privacy-unit",
+        "doesn't say whose its records are",
+        manifest={"privacy_guardrails.unit": "subject"},
+    ),
+    Case(
+        "group-size",
+        "fewer subjects than the minimum group size of 20",
+        manifest={"privacy_guardrails.unit": "subject"},
+        facts={"subjects": 19},
+    ),
     Case("epsilon-budget", "above the budget of 3", request={"privacy.epsilon": 3.01}),
     Case("delta-budget", "above the budget of 0.0001", request={"privacy.delta": 0.00011}),
     Case(
@@ -157,6 +168,7 @@ def test_every_rule_has_a_case() -> None:
 def test_a_request_that_breaks_everything_gets_every_reason() -> None:
     agreed = manifest(
         {
+            "privacy_guardrails.unit": "subject",
             "privacy_guardrails.suppression_threshold": 200,
             "privacy_guardrails.delta_budget": 0.5,
             "validity.not_after": "2026-02-01T00:00:00.000000Z",

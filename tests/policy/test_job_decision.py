@@ -102,9 +102,13 @@ def test_a_privacy_loss_that_is_not_a_positive_number_is_refused(number: float) 
     assert broken(replace(terms(), epsilon=number, delta=number)) == ["job-epsilon", "job-delta"]
 
 
+def test_a_job_without_noise_is_never_approved() -> None:
+    assert broken(terms({"privacy.mechanism": "MOCK"})) == ["job-mechanism"]
+
+
 def test_a_job_that_breaks_everything_gets_every_reason() -> None:
     worst = {key: value for _, more in MORE for key, value in more.items() if key != "model.parameters"}
-    asked = replace(terms(worst), datasets={SITE: OTHER_DATASET}, test_set="easy-cases")
+    asked = replace(terms(worst), datasets={SITE: OTHER_DATASET}, test_set="easy-cases", mechanism="MOCK")
     agreed = manifest({"output_constraints.allowed_outputs": ["dp-scalars"]})
     reasons = decide_job(agreed, request({"outputs": ["dp-scalars"]}), asked).reasons
     assert {reason.rule for reason in reasons} == set(JOB_RULES)

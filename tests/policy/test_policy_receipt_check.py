@@ -112,6 +112,7 @@ class Story:
             "dataset_name": "tumour-registry",
             "dataset_sha256": DATASET,
             "records": 190,
+            "subject_count": None,
             "features": 30,
             "single_class": False,
             "normalisation": "declared-public-bounds",

@@ -39,7 +39,7 @@ def test_an_impossible_delta_is_refused(delta: float) -> None:
 
 def test_a_unit_that_is_not_accounted_for_is_refused() -> None:
     with pytest.raises(PrivacyError):
-        PrivacyUnit(kind="hospital")
+        PrivacyUnit(kind="hospital")  # type: ignore[arg-type]
     with pytest.raises(PrivacyError):
         PrivacyUnit(relation="replace_one")
 

@@ -242,7 +242,7 @@ def test_a_changed_byte_of_an_entry_is_found(ledger: BudgetLedger, path: Path) -
 
 def test_a_ledger_of_a_newer_version_is_refused(ledger: BudgetLedger, path: Path) -> None:
     ledger.close()
-    alter(path, "UPDATE entries SET body = CAST(replace(body, '\"version\":1', '\"version\":2') AS BLOB)")
+    alter(path, "UPDATE entries SET body = CAST(replace(body, '\"version\":2', '\"version\":3') AS BLOB)")
     with pytest.raises(LedgerError) as refusal:
         BudgetLedger.open(path, DATASET)
     assert refusal.value.code == "ledger.newer_version"
@@ -259,10 +259,12 @@ def test_an_edit_behind_an_open_ledgers_back_is_found_at_the_next_spend(
     assert refusal.value.code == "ledger.corrupt"
 
 
-def test_a_file_put_in_an_open_ledgers_place_is_refused(ledger: BudgetLedger, path: Path) -> None:
+def test_a_file_put_in_an_open_ledgers_place_is_refused(
+    ledger: BudgetLedger, path: Path, clock: Clock
+) -> None:
     ledger.close()
     earlier = path.read_bytes()
-    with BudgetLedger.open(path, DATASET) as running:
+    with BudgetLedger.open(path, DATASET, clock=clock) as running:
         reserve(running)
         path.unlink()
         path.write_bytes(earlier)

@@ -185,8 +185,10 @@ def test_the_evaluation_is_stated_with_a_reason_for_whatever_is_undefined(
 # What is released
 
 
-def release(weights: Mapping[str, np.ndarray], goal: Goal, hub: StatementWriter) -> tuple[set[str], Release]:
-    looked_at = state_release(encode_model(weights), weights, goal, hub)
+def release(
+    weights: Mapping[str, np.ndarray], goal: Goal, hub: StatementWriter, mechanism: str = "DP_SGD"
+) -> tuple[set[str], Release]:
+    looked_at = state_release(encode_model(weights), weights, goal, hub, mechanism)
     (entry,) = hub._log.extract(JOB.job_id).entries
     stated = open_statement(entry.envelope).predicate
     assert isinstance(stated, Release)
@@ -202,6 +204,7 @@ def test_a_model_within_every_constraint_is_approved(hub: StatementWriter) -> No
         "allowed-outputs",
         "max-model-bytes",
         "finite-weights",
+        "private-training",
     }
 
 
@@ -220,6 +223,12 @@ def test_a_constraint_that_is_not_met_is_stated_and_named(
     assert unmet == {name}
     assert not stated.approved
     assert {one.name for one in stated.constraints if not one.satisfied} == {name}
+
+
+def test_a_model_trained_without_noise_is_not_approved(hub: StatementWriter) -> None:
+    unmet, stated = release(initial_weights(JOB, 30, 2), GOAL, hub, "MOCK")
+    assert unmet == {"private-training"}
+    assert not stated.approved
 
 
 def test_a_model_of_exactly_the_largest_size_is_approved(hub: StatementWriter) -> None:

@@ -19,6 +19,7 @@ from cloister.evidence.checkpoint import Checkpoint, cosign, sign_checkpoint
 from cloister.evidence.predicates import Violation
 from cloister.policy import UnwitnessedLog
 from cloister.workflow.jobfile import load_job
+from cloister.workflow.ledgers import LedgerTerms
 from cloister.workflow.parties import open_parties
 from cloister.workflow.party import Party
 from cloister.workflow.workspace import Workspace, open_workspace
@@ -198,7 +199,7 @@ def test_the_first_job_under_the_strict_rule_runs_and_the_second_needs_a_checkpo
             seat.writer.write(
                 Violation, [Subject("job", sha256_hex(b"job"))], rule="r", detail="d", artifact_sha256=None
             )
-            workspace.ledger(seat.party, "wards", delta=1e-4, log=seat.log).close()
+            workspace.ledger(seat.party, "wards", LedgerTerms(delta=1e-4), log=seat.log).close()
         parties.close("completed")
         heads = [(seat.party, seat.log.checkpoint()) for seat in parties.seats]
     again = JOB.model_copy(update={"job_id": "00000000-0000-4000-8000-000000000002"})

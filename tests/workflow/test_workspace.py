@@ -18,12 +18,14 @@ from cloister.policy import UnwitnessedLog
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded, LedgerError
 from cloister.privacy.ledger import BudgetLedger, Purpose
+from cloister.workflow.ledgers import LedgerTerms
 from cloister.workflow.party import Party
 from cloister.workflow.workspace import Workspace, open_workspace
 
 JOB = "11111111-1111-4111-8111-111111111111"
 OTHER_JOB = "22222222-2222-4222-8222-222222222222"
 DATASET, OTHER_DATASET = "wards", "clinics"
+TERMS = LedgerTerms(delta=1e-4)
 RECORDS = sha256_hex(b"records")
 
 
@@ -110,7 +112,7 @@ def test_what_a_killed_process_left_is_cleared_when_the_next_one_opens(workspace
 def test_what_is_the_owners_is_closed_to_others(workspace: Workspace, clock: Clock) -> None:
     site = workspace.party("site", "north")
     site.open_log().close()
-    workspace.ledger(site, DATASET, delta=1e-4).close()
+    workspace.ledger(site, DATASET, TERMS).close()
     workspace.simulated_vendor(clock)
     for path in workspace.root.rglob("*"):
         if path.name not in {"jobs", "parties"} and path.is_file() and path.name != ".lock":
@@ -206,7 +208,7 @@ def spend(workspace: Workspace, site: Party, clock: Clock, job: str = JOB) -> No
     """Let a site spend budget on its dataset, and state it as it does in a job."""
     site.agree_on_log(UnwitnessedLog.ALLOW)
     event = SampledGaussian(0.5, 8.0, 1)
-    with workspace.ledger(site, DATASET, delta=1e-4) as ledger, site.open_log() as log:
+    with workspace.ledger(site, DATASET, TERMS) as ledger, site.open_log() as log:
         reservation = ledger.reserve(
             event, dataset_sha256=RECORDS, job_id=job, round_number=0, purpose=Purpose.TRAINING, limits=[]
         )
@@ -218,6 +220,7 @@ def spend(workspace: Workspace, site: Party, clock: Clock, job: str = JOB) -> No
             dataset_name=DATASET,
             dataset_sha256=RECORDS,
             records=100,
+            subject_count=None,
             features=4,
             single_class=None,
             normalisation="declared-public-bounds",
@@ -232,6 +235,8 @@ def spend(workspace: Workspace, site: Party, clock: Clock, job: str = JOB) -> No
             delta=1e-4,
             unit="record",
             relation="add_or_remove_one",
+            mode="adaptive",
+            plan_steps=None,
             reserved_steps=1,
             executed_steps=1,
             dataset_sha256=RECORDS,
@@ -247,17 +252,17 @@ def ledger_file(site: Party) -> Path:
 
 def test_a_ledger_lies_beside_the_site_and_outlives_every_job(workspace: Workspace) -> None:
     site = workspace.party("site", "north")
-    workspace.ledger(site, DATASET, delta=1e-4).close()
+    workspace.ledger(site, DATASET, TERMS).close()
     path = workspace.root / "parties" / "site" / "north" / "budget" / f"{DATASET}.sqlite"
     assert path.is_file()
-    with workspace.ledger(site, DATASET, delta=1e-4) as again:
+    with workspace.ledger(site, DATASET, TERMS) as again:
         assert again.dataset == DATASET
 
 
 def test_a_dataset_that_was_never_spent_on_gets_a_new_ledger(workspace: Workspace, clock: Clock) -> None:
     site = workspace.party("site", "north")
     spend(workspace, site, clock)
-    with workspace.ledger(site, OTHER_DATASET, delta=1e-4) as ledger:
+    with workspace.ledger(site, OTHER_DATASET, TERMS) as ledger:
         assert ledger.epsilon() == 0.0
 
 
@@ -265,7 +270,7 @@ def test_a_ledger_that_holds_all_that_was_stated_is_opened(workspace: Workspace,
     site = workspace.party("site", "north")
     for job in (JOB, OTHER_JOB):
         spend(workspace, site, clock, job)
-    with workspace.ledger(site, DATASET, delta=1e-4) as ledger:
+    with workspace.ledger(site, DATASET, TERMS) as ledger:
         assert ledger.events() == (SampledGaussian(0.5, 8.0, 2),)
 
 
@@ -274,9 +279,9 @@ def test_a_ledger_that_is_gone_after_spending_is_not_made_anew(workspace: Worksp
     spend(workspace, site, clock)
     ledger_file(site).unlink()
     with pytest.raises(LedgerError) as refused:
-        workspace.ledger(site, DATASET, delta=1e-4)
+        workspace.ledger(site, DATASET, TERMS)
     assert refused.value.code == "ledger.missing"
-    assert list((site.folder).glob("budget/*")) == []
+    assert list((site.folder).glob("budget/*.sqlite*")) == []
 
 
 def test_an_older_copy_of_a_ledger_is_refused(workspace: Workspace, clock: Clock) -> None:
@@ -286,7 +291,7 @@ def test_an_older_copy_of_a_ledger_is_refused(workspace: Workspace, clock: Clock
     spend(workspace, site, clock, OTHER_JOB)
     ledger_file(site).write_bytes(earlier)
     with pytest.raises(LedgerError) as refused:
-        workspace.ledger(site, DATASET, delta=1e-4)
+        workspace.ledger(site, DATASET, TERMS)
     assert refused.value.code == "ledger.rolled_back"
     assert "lacks 1 spend" in refused.value.message
 
@@ -299,7 +304,7 @@ def test_an_empty_ledger_in_the_place_of_one_that_was_spent_from_is_refused(
     ledger_file(site).unlink()
     BudgetLedger.create(ledger_file(site), DATASET, 1e-4).close()
     with pytest.raises(LedgerError) as refused:
-        workspace.ledger(site, DATASET, delta=1e-4)
+        workspace.ledger(site, DATASET, TERMS)
     assert refused.value.code == "ledger.rolled_back"
 
 
@@ -321,7 +326,7 @@ def test_a_ledger_that_went_another_way_since_a_stated_spend_is_refused(
             limits=[],
         )
     with pytest.raises(LedgerError) as refused:
-        workspace.ledger(site, DATASET, delta=1e-4)
+        workspace.ledger(site, DATASET, TERMS)
     assert refused.value.code == "ledger.rolled_back"
 
 
@@ -358,7 +363,7 @@ def load_table(folder: Path, rows: list[str]) -> FederatedData:
 
 def spend_on(workspace: Workspace, data: FederatedData, job: str) -> None:
     site = workspace.party("site", "north")
-    with workspace.ledger(site, data.schema.name, delta=1e-4) as ledger:
+    with workspace.ledger(site, data.schema.name, TERMS) as ledger:
         ledger.reserve(
             SampledGaussian(0.2, 2.864, 40),
             dataset_sha256=Sha256(data.sites["north"].dataset_sha256),

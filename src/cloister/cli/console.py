@@ -29,3 +29,8 @@ def simulated_banner() -> str:
 def test_randomness_banner() -> str:
     """Return the line that stands over a run whose noise was seeded."""
     return "[bold white on red] TEST RANDOMNESS [/] seeded noise: repeatable, and not private"
+
+
+def mock_banner() -> str:
+    """Return the line that stands over everything that was trained without noise."""
+    return "[bold white on red] MOCK [/] trained without noise: no epsilon here holds, and nothing of it is released"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.cli.failure import EXIT_REFUTED
-from cloister.evidence.predicates import SEEDED_TEST
+from cloister.evidence.predicates import MOCK, SEEDED_TEST
 
 if TYPE_CHECKING:
     from cloister.workflow.outcome import JobOutcome
@@ -69,7 +69,7 @@ def run_command(
 def _summarise(outcome: JobOutcome) -> None:
     from rich.table import Table
 
-    from cloister.cli.console import console, simulated_banner, test_randomness_banner
+    from cloister.cli.console import console, mock_banner, simulated_banner, test_randomness_banner
 
     out = console()
     table = Table(title="Hospitals", title_justify="left", box=None, pad_edge=False, header_style="dim")
@@ -118,8 +118,9 @@ def _summarise(outcome: JobOutcome) -> None:
         out.print("[bold yellow]no better than a constant answer[/]: the model learned nothing of use")
     if outcome.simulated:
         out.print(simulated_banner())
-    if outcome.randomness == SEEDED_TEST:
-        out.print(test_randomness_banner())
+    banners = {MOCK: mock_banner, SEEDED_TEST: test_randomness_banner}
+    if outcome.randomness in banners:
+        out.print(banners[outcome.randomness]())
     failed = [check.id for check in outcome.verdict.checks if check.outcome.value != "passed"]
     flag = " --accept-test-randomness" if outcome.randomness == SEEDED_TEST else ""
     if failed:

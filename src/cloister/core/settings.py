@@ -45,6 +45,8 @@ class Settings(BaseSettings):
         pkcs11_pin_file: the file with the token's PIN.
         log_database: URL of the PostgreSQL database that holds the logs, each in its own schema; none keeps
             each in a file.
+        ledger_database: URL of the PostgreSQL database that holds the budget ledgers, each in its own schema;
+            none keeps each in a file.
         held_checkpoints: a folder in which others publish the checkpoints that they hold of the logs here, as
             ``*.note`` files; it is to be filled from off this machine.
         witnesses: folders of witnesses, each of which has to cosign the logs' heads in every receipt.
@@ -63,6 +65,7 @@ class Settings(BaseSettings):
     pkcs11_token: str | None = None
     pkcs11_pin_file: Path | None = None
     log_database: str | None = None
+    ledger_database: str | None = None
     held_checkpoints: Path | None = None
     witnesses: tuple[Path, ...] = ()
 

@@ -6,7 +6,7 @@ dp-accounting is loaded on first use and may be absent; then nothing can be said
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, cast
@@ -15,7 +15,15 @@ from cloister.core.canonical import JSON
 from cloister.evidence.predicates import BudgetSpend
 from cloister.evidence.record import JobRecord
 from cloister.evidence.terms import HARD_STOP_EPSILON
-from cloister.evidence.transcript import Event, coalesce, epsilon, event_from_json
+from cloister.evidence.transcript import (
+    Event,
+    Mode,
+    coalesce,
+    epsilon_by,
+    event_from_json,
+    other_mode,
+    repeated,
+)
 
 DECIMALS: Final = 6
 """Epsilon is stated rounded up to this many decimals, so that no machine's last bit understates it."""
@@ -28,12 +36,14 @@ class EpsilonFigures:
     """What one site spent.
 
     Attributes:
-        epsilon: of this job alone.
+        epsilon: of this job alone, by the accountant of the ledger's mode.
         dataset_total: of this job and everything the dataset was charged before.
+        other: of this job alone, by the other accountant; reported, never held against a limit.
     """
 
     epsilon: float
     dataset_total: float
+    other: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +52,43 @@ class EpsilonLimits:
 
     Attributes:
         job: the smaller of the job's and the request's epsilon.
-        dataset: the smallest of the manifest's budget, its hard stop and the house's.
+        dataset: the smallest of the manifest's budget, its hard stop, the house's, and the site's part of the
+            ceiling on one subject.
     """
 
     job: float
     dataset: float
 
 
+@dataclass(frozen=True, slots=True)
+class SubjectFigures:
+    """What one subject may have lost at all sites of a job together.
+
+    Attributes:
+        linked: whether every hospital states that no subject is at two sites; if not, figures add up.
+        epsilon: in this job.
+        dataset_total: in this job and in everything the datasets were charged before.
+        delta: at which both are stated.
+        limit: the smallest ceiling of the hospitals.
+    """
+
+    linked: bool
+    epsilon: float
+    dataset_total: float
+    delta: float
+    limit: float
+
+
 def job_events(spends: Sequence[BudgetSpend]) -> tuple[Event, ...]:
-    """What a site's spends charged in this job."""
-    return tuple(event_from_json(cast(JSON, one.event)) for one in spends)
+    """What a site's spends charged in this job; of a plan that was fixed, all of it."""
+    charged = [(one, event_from_json(cast(JSON, one.event))) for one in spends]
+    plans = [
+        (one, event) for one, event in charged if one.plan_steps is not None and one.purpose == "training"
+    ]
+    others = [event for one, event in charged if one.plan_steps is None or one.purpose != "training"]
+    # Rounds of one plan share its mechanism; were they to differ, each would count as a plan of its own.
+    whole = {(repeated(event, 1), one.plan_steps) for one, event in plans}
+    return (*others, *(repeated(event, steps) for event, steps in whole if steps))
 
 
 def prior_events(spends: Sequence[BudgetSpend]) -> tuple[Event, ...]:
@@ -72,19 +109,46 @@ def epsilon_figures(spends: Sequence[BudgetSpend]) -> EpsilonFigures:
         InputError: if an event can't be read.
         ImportError: if dp-accounting is not installed.
     """
-    delta = max(one.delta for one in spends)
+    delta, mode = max(one.delta for one in spends), spends[0].mode
     here, before = coalesce(job_events(spends)), prior_events(spends)
-    job = _epsilon(here, delta)
-    total = _epsilon(coalesce((*before, *here)), delta)
-    return EpsilonFigures(_round_up(job), _round_up(total))
+    job = _epsilon(mode, here, delta)
+    total = _epsilon(mode, coalesce((*before, *here)), delta)
+    other = _epsilon(other_mode(mode), here, delta)
+    return EpsilonFigures(_round_up(job), _round_up(total), _round_up(other))
+
+
+def subject_figures(record: JobRecord, figures: Mapping[str, EpsilonFigures]) -> SubjectFigures:
+    """Compose what one subject may have lost over the sites of a job.
+
+    Args:
+        record: the job's record.
+        figures: of every site that spent, at least one.
+    """
+    guardrails = [one.terms.privacy_guardrails for one in record.manifests.values()]
+    linked = all(one.cross_site_subjects == "linked" for one in guardrails)
+    deltas = [max(one.delta for one in record.by(site, BudgetSpend)) for site in sorted(figures)]
+    over_sites = max if linked else math.fsum
+    return SubjectFigures(
+        linked=linked,
+        epsilon=_round_up(over_sites([figures[site].epsilon for site in sorted(figures)])),
+        dataset_total=_round_up(over_sites([figures[site].dataset_total for site in sorted(figures)])),
+        delta=over_sites(deltas),
+        limit=min(one.epsilon_per_subject for one in guardrails),
+    )
 
 
 def epsilon_limits(record: JobRecord, site: str) -> EpsilonLimits:
     """The limits a site's spending is held to."""
     guardrails = record.manifests[site].terms.privacy_guardrails
+    sharers = 1 if guardrails.cross_site_subjects == "linked" else len(record.job.clients)
     return EpsilonLimits(
         job=min(record.job.privacy.target_epsilon, record.request.terms.privacy.epsilon),
-        dataset=min(guardrails.epsilon_budget, guardrails.epsilon_hard_stop, HARD_STOP_EPSILON),
+        dataset=min(
+            guardrails.epsilon_budget,
+            guardrails.epsilon_hard_stop,
+            HARD_STOP_EPSILON,
+            guardrails.epsilon_per_subject / sharers,
+        ),
     )
 
 
@@ -94,9 +158,9 @@ def within(spent: EpsilonFigures, limits: EpsilonLimits) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _epsilon(events: tuple[Event, ...], delta: float) -> float:
+def _epsilon(mode: Mode, events: tuple[Event, ...], delta: float) -> float:
     # Sites of one job usually ran the same mechanism, and composing costs far more than comparing.
-    return epsilon(events, delta)
+    return epsilon_by(mode, events, delta)
 
 
 def _round_up(value: float) -> float:

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, cast
 
-from pydantic import Field, JsonValue, StringConstraints, ValidationError, WithJsonSchema
+from pydantic import FailFast, Field, JsonValue, StringConstraints, ValidationError, WithJsonSchema
 
 from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize
 from cloister.core.clock import Clock, format_time
 from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256, Sha256Field
 from cloister.core.keys import Signer
+from cloister.core.parsing import wrong_fields
 from cloister.evidence.checkpoint import parse_checkpoint
 from cloister.evidence.compliance import CLAIMS_NOT_MADE, COMPLIANCE_STATEMENTS
 from cloister.evidence.envelope import Envelope, envelope_from_json, pae
@@ -51,6 +52,10 @@ from cloister.evidence.witness.links import ConsistencyLink, ConsistencySection
 RECEIPT_SCHEMA: Final = "urn:cloister:receipt:v2"
 RECEIPT_TYPE: Final = "application/vnd.cloister.receipt+json"
 MAX_RECEIPT_BYTES: Final = 256 * 1024 * 1024
+MAX_STATEMENTS: Final = 1_000_000
+MAX_PARTIES: Final = 1024
+MAX_CHAINS: Final = 16
+MAX_SENTENCES: Final = 64
 MAX_TIMESTAMPS: Final = 8
 MAX_TIMESTAMP_BYTES: Final = 48 * 1024
 _FILE_NAME: Final = re.compile(FILE_NAME_PATTERN)
@@ -103,16 +108,18 @@ class ReceiptBody(Part):
     issued_at: TimeField
     issuer: PartyField
     model: ModelSection
-    manifests: dict[PartyField, EnvelopeField]
+    manifests: dict[PartyField, EnvelopeField] = Field(max_length=MAX_PARTIES)
     request: EnvelopeField
     job: dict[str, JsonValue]
-    statements: tuple[StatementSection, ...]
-    checkpoints: dict[NameField, NoteField]
-    consistency: tuple[ConsistencySection, ...]
-    credentials: dict[PlaceField, tuple[PemField, ...]]
+    statements: Annotated[tuple[StatementSection, ...], FailFast()] = Field(max_length=MAX_STATEMENTS)
+    checkpoints: dict[NameField, NoteField] = Field(max_length=MAX_PARTIES)
+    consistency: Annotated[tuple[ConsistencySection, ...], FailFast()] = Field(max_length=MAX_STATEMENTS)
+    credentials: dict[PlaceField, Annotated[tuple[PemField, ...], Field(max_length=MAX_CHAINS)]] = Field(
+        max_length=MAX_PARTIES
+    )
     summary: Summary
-    compliance: tuple[str, ...]
-    claims_not_made: tuple[str, ...]
+    compliance: tuple[str, ...] = Field(max_length=MAX_SENTENCES)
+    claims_not_made: tuple[str, ...] = Field(max_length=MAX_SENTENCES)
 
 
 class ReceiptSignature(Part):
@@ -164,9 +171,8 @@ def receipt_from_json(value: JSON, data: bytes) -> Receipt:
     try:
         return Receipt.model_validate_json(data, strict=True)
     except ValidationError as error:
-        fields = sorted({".".join(map(str, one["loc"])) for one in error.errors(include_input=False)})
         raise EvidenceError(
-            "evidence.receipt_malformed", f"The receipt's fields are wrong: {fields[:5]}."
+            "evidence.receipt_malformed", f"The receipt's fields are wrong: {wrong_fields(error)}."
         ) from None
 
 
@@ -330,6 +336,6 @@ def _statement(origin: str, entry: ProvenEntry) -> JSON:
 
 def _figures(record: JobRecord, site: str) -> EpsilonFigures:
     figures = epsilon_figures(record.by(site, BudgetSpend))
-    if not math.isfinite(figures.dataset_total):
+    if not math.isfinite(figures.dataset_total + figures.other):
         raise EvidenceError("evidence.receipt_refused", f"The epsilon of {site} is not finite.")
     return figures

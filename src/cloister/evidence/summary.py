@@ -7,13 +7,13 @@ evidenced (destruction, for now) isn't in it but in the receipt's list of claims
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from cloister.core.canonical import b64encode
 from cloister.core.hashes import Sha256Field
-from cloister.evidence.epsilon import EpsilonFigures, epsilon_limits, within
+from cloister.evidence.epsilon import EpsilonFigures, epsilon_limits, subject_figures, within
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.predicates import (
     AttestationVerdict,
@@ -34,9 +34,8 @@ from cloister.evidence.predicates.base import (
     UuidField,
 )
 from cloister.evidence.record import JobRecord
-from cloister.evidence.transcript import ORDERS, RELATION, UNIT
-
-ACCOUNTANT: Final = "RDP"
+from cloister.evidence.terms import MOCK_MECHANISM
+from cloister.evidence.transcript import ACCOUNTANTS, ADAPTIVE, ORDERS, PLD_GRID, RELATION, other_mode
 
 
 class EnclaveSummary(Part):
@@ -78,16 +77,38 @@ class DataSummary(Part):
 
 
 class PrivacySummary(Part):
-    """What a site spent, and how it is counted."""
+    """What a site spent, and how it is counted.
 
+    ``orders`` are those of the accountant RDP, ``grid`` is that of PLD; the other one is empty. With the
+    mechanism ``MOCK`` there was no noise, and no figure here holds.
+    """
+
+    mechanism: NameField
     epsilon: float = Field(ge=0)
     epsilon_dataset_total: float = Field(ge=0)
     delta: float
     unit: NameField
     relation: NameField
+    mode: NameField
     accountant: NameField
     orders: tuple[int, ...]
+    grid: float | None
+    other_accountant: NameField
+    epsilon_other: float = Field(ge=0)
     noise_generators: tuple[NameField, ...]
+
+
+class SubjectSummary(Part):
+    """What one person may have lost at all sites together: the sites' figures added up, unless linked.
+
+    ``linked`` is the hospitals' own statement that no person is at two sites.
+    """
+
+    cross_site_subjects: Literal["sum", "linked"]
+    epsilon: float = Field(ge=0)
+    epsilon_dataset_total: float = Field(ge=0)
+    delta: float
+    limit: float
 
 
 class PerformanceSummary(Part):
@@ -123,6 +144,7 @@ class Summary(Part):
     policy: PolicySummary
     data: dict[PartyField, DataSummary]
     privacy: dict[PartyField, PrivacySummary]
+    subjects: SubjectSummary
     performance: PerformanceSummary
     logs: dict[NameField, LogSummary]
 
@@ -155,10 +177,11 @@ def summarise(record: JobRecord, figures: Mapping[str, EpsilonFigures]) -> Summa
             policy=_policy(record, figures),
             data={one.party: _data(one) for one in record.of(DataCommitment)},
             privacy={site: _privacy(record, site, figures[site]) for site in spending_sites(record)},
+            subjects=_subjects(record, figures),
             performance=_performance(record),
             logs=_logs(record),
         )
-    except (IndexError, KeyError) as error:
+    except (IndexError, KeyError, ValueError) as error:
         raise EvidenceError(
             "evidence.statement_missing", "The statements don't suffice for the summary of a receipt."
         ) from error
@@ -193,9 +216,8 @@ def _policy(record: JobRecord, figures: Mapping[str, EpsilonFigures]) -> PolicyS
         purpose=record.request.terms.purpose,
         purpose_compliance=all(one.approved for site in sites for one in record.by(site, RequestDecided)),
         dataset_compliance=all(datasets),
-        privacy_compliance=all(
-            within(figures[site], epsilon_limits(record, site)) for site in spending_sites(record)
-        ),
+        privacy_compliance=record.job.privacy.mechanism != MOCK_MECHANISM
+        and all(within(figures[site], epsilon_limits(record, site)) for site in spending_sites(record)),
     )
 
 
@@ -211,15 +233,33 @@ def _data(one: DataCommitment) -> DataSummary:
 
 def _privacy(record: JobRecord, site: str, figures: EpsilonFigures) -> PrivacySummary:
     spends = record.by(site, BudgetSpend)
+    mode = spends[0].mode
+    renyi = mode == ADAPTIVE
     return PrivacySummary(
+        mechanism=record.job.privacy.mechanism,
         epsilon=figures.epsilon,
         epsilon_dataset_total=figures.dataset_total,
         delta=max(one.delta for one in spends),
-        unit=UNIT,
+        unit=spends[0].unit,
         relation=RELATION,
-        accountant=ACCOUNTANT,
-        orders=ORDERS,
+        mode=mode,
+        accountant=ACCOUNTANTS[mode],
+        orders=ORDERS if renyi else (),
+        grid=None if renyi else PLD_GRID,
+        other_accountant=ACCOUNTANTS[other_mode(mode)],
+        epsilon_other=figures.other,
         noise_generators=tuple(sorted({one.noise_generator for one in spends})),
+    )
+
+
+def _subjects(record: JobRecord, figures: Mapping[str, EpsilonFigures]) -> SubjectSummary:
+    one = subject_figures(record, {site: figures[site] for site in spending_sites(record)})
+    return SubjectSummary(
+        cross_site_subjects="linked" if one.linked else "sum",
+        epsilon=one.epsilon,
+        epsilon_dataset_total=one.dataset_total,
+        delta=one.delta,
+        limit=one.limit,
     )
 
 

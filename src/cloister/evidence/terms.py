@@ -7,7 +7,7 @@ document. Documents are compared by the hash of their signed bytes, so nothing i
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,10 +16,12 @@ from cloister.core.errors import CloisterError
 from cloister.core.hashes import Sha256Field
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.predicates.base import CountField, NameField, PartyField, UuidField
+from cloister.evidence.transcript import Mode, Unit
 
 MANIFEST_TYPE: Final = "application/vnd.cloister.manifest+json"
 REQUEST_TYPE: Final = "application/vnd.cloister.request+json"
 HARD_STOP_EPSILON: Final = 5.0
+MOCK_MECHANISM: Final = "MOCK"
 SINGLE_CLASS_FLAG: Final = "single-class-flag"
 MODEL_WEIGHTS: Final = "model-weights"
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
@@ -34,6 +36,7 @@ class View(BaseModel):
 class JobPrivacy(View):
     """The privacy a job asks for; ``noise_multiplier`` is None where each site calibrates its own."""
 
+    mechanism: NameField
     noise_multiplier: float | None
     target_epsilon: float
     delta: float
@@ -77,7 +80,11 @@ class ManifestScope(View):
 class ManifestGuardrails(View):
     """The limits the manifest sets over every job on the dataset."""
 
+    unit: Unit
+    accounting: Mode
+    cross_site_subjects: Literal["sum", "linked"]
     epsilon_budget: float
+    epsilon_per_subject: float
     delta_budget: float
     epsilon_hard_stop: float
     minimum_group_size: int

@@ -6,10 +6,13 @@ Rules kept here:
    recomputed. Events and their strict codec are those of :mod:`cloister.evidence.privacy_events`.
 2. Epsilon is composed in Renyi differential privacy on the fixed integer ``ORDERS``. At integer orders the
    sampled Gaussian's divergence is a finite sum, so no order can fail to converge and two machines agree.
-3. The figures hold for one record added or removed (``RELATION``), with Poisson sampling.
+3. The figures hold for one unit, a record or all records of a subject, added or removed (``RELATION``), with
+   Poisson sampling of units.
 4. A pure mechanism is composed as randomised response, the worst of its epsilon. An approximate one is its
    pure part, and its delta is taken off the delta that the rest is composed at.
-5. Only dp-accounting computes here. It is imported on first use, so reading a transcript needs nothing heavy.
+5. In the mode ``adaptive`` epsilon is the Renyi figure, in ``fixed_plan`` that of privacy loss distributions.
+   The mode belongs to a dataset's ledger and is never chosen by which figure is smaller.
+6. Only dp-accounting computes here. It is imported on first use, so reading a transcript needs nothing heavy.
 
 Sources: Mironov, Talwar, Zhang 2019 (arXiv:1908.10530) for the sampled Gaussian; Canonne, Kamath, Steinke
 2020 (arXiv:2004.00010, Proposition 12) for the step from Renyi divergence to (epsilon, delta); Kairouz, Oh,
@@ -21,9 +24,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from cloister.core.errors import InputError
 from cloister.evidence.privacy_events import (
@@ -46,23 +50,29 @@ if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 __all__ = [
+    "ACCOUNTANTS",
+    "ADAPTIVE",
+    "FIXED_PLAN",
     "ORDERS",
     "PLD_GRID",
     "POISSON",
     "RELATION",
-    "UNIT",
     "Approximate",
     "Event",
     "Gaussian",
+    "Mode",
     "Pure",
     "RepeatAndSelect",
     "SampledGaussian",
+    "Unit",
     "coalesce",
     "delta_left",
     "epsilon",
+    "epsilon_by",
     "epsilon_pld",
     "event_from_json",
     "event_to_json",
+    "other_mode",
     "repeated",
     "times",
 ]
@@ -77,8 +87,25 @@ tests fractional orders would have lowered epsilon by 1.84 % at most.
 PLD_GRID: Final = 1e-3
 """Discretisation interval of the privacy loss distribution behind :func:`epsilon_pld`."""
 
-UNIT: Final = "record"
+Unit: TypeAlias = Literal["record", "subject"]
+"""What one neighbouring dataset has more or less than the other: one row, or all rows of one subject."""
+
 RELATION: Final = "add_or_remove_one"
+
+Mode: TypeAlias = Literal["adaptive", "fixed_plan"]
+"""How the spends of a dataset are composed; fixed when its ledger is made.
+
+``adaptive``: by Renyi divergences, which stays valid when each job is chosen after seeing earlier results.
+``fixed_plan``: by privacy loss distributions, tighter, valid where every plan was fixed in advance; nothing
+that was planned and not done is given back.
+"""
+
+ADAPTIVE: Final[Mode] = "adaptive"
+FIXED_PLAN: Final[Mode] = "fixed_plan"
+ACCOUNTANTS: Final[Mapping[Mode, str]] = {ADAPTIVE: "RDP", FIXED_PLAN: "PLD"}
+
+_LARGEST_PLD: Final = 50.0
+"""Above this Renyi epsilon no loss distribution is computed: it would take long, and no limit is near."""
 
 
 @contextmanager
@@ -215,6 +242,31 @@ def epsilon_pld(events: Sequence[Event], delta: float) -> float:
         return float(total.get_epsilon_for_delta(left))
 
 
+def epsilon_by(mode: Mode, events: Sequence[Event], delta: float) -> float:
+    """Recompute epsilon as a ledger's mode says.
+
+    Args:
+        mode: of the dataset's ledger.
+        events: everything that was done to the dataset.
+        delta: in (0, 1).
+
+    Returns:
+        The Renyi figure in ``adaptive``; in ``fixed_plan`` that of privacy loss distributions, or the Renyi
+        one where that is above 50, which bounds it too.
+
+    Raises:
+        InputError: ``input.schema`` when delta is out of range.
+    """
+    bound = epsilon(events, delta)
+    return bound if mode == ADAPTIVE or not bound <= _LARGEST_PLD else epsilon_pld(events, delta)
+
+
+def other_mode(mode: Mode) -> Mode:
+    """The mode whose figure is reported beside."""
+    return FIXED_PLAN if mode == ADAPTIVE else ADAPTIVE
+
+
+@lru_cache(maxsize=128)
 def _privacy_losses(event: Event) -> PrivacyLossDistribution:
     from dp_accounting.pld import common, privacy_loss_distribution
 

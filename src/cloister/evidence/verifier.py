@@ -31,7 +31,7 @@ from cloister.evidence.checks import (
 from cloister.evidence.context import ModelArtifact, ReceiptContext, model_artifact
 from cloister.evidence.errors import TrustError
 from cloister.evidence.pki.chains import read_chain
-from cloister.evidence.predicates import SEEDED_TEST, AttestationVerdict, BudgetSpend
+from cloister.evidence.predicates import MOCK, SEEDED_TEST, AttestationVerdict, BudgetSpend
 from cloister.evidence.receipt import (
     MAX_RECEIPT_BYTES,
     RECEIPT_SCHEMA,
@@ -40,6 +40,7 @@ from cloister.evidence.receipt import (
     record_of,
     signed_part,
 )
+from cloister.evidence.terms import MOCK_MECHANISM
 from cloister.evidence.trust import Trust
 from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule, VerificationPolicy
 from cloister.evidence.verification.documents import check_manifests, check_request
@@ -250,6 +251,8 @@ class Verifier:
         """Noise and sampling came from the operating system's entropy, or tests are explicitly accepted."""
         spends = context.record.of(BudgetSpend)
         generators = sorted({one.noise_generator for one in spends})
+        if MOCK in generators or context.record.job.privacy.mechanism == MOCK_MECHANISM:
+            return failed("randomness", "the job was a MOCK: it trained without noise and protects nobody")
         if self._policy.test_randomness is TestRandomness.ACCEPT or SEEDED_TEST not in generators:
             return judged(
                 "randomness", [] if generators else ["no noise generator is stated"], ", ".join(generators)

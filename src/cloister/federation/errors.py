@@ -51,6 +51,7 @@ class JobError(FederationError):
         {
             "federation.strategy_unavailable": "The aggregation strategy cannot run in this release.",
             "federation.unknown_site": "A site takes part that the job does not name.",
+            "federation.wrong_unit": "Subjects are protected, and a site's records don't say whose they are.",
             "federation.wrong_delta": "A site's ledger counts with a larger delta than the job states.",
         }
     )

@@ -48,13 +48,16 @@ class AggregationStrategy(StrEnum):
 class PrivacyConfig(BaseModel):
     """The protection each training step must have.
 
+    `MOCK` trains without noise, to try a job out: only where every site's machine says `MOCK_DP=1` too, and
+    what comes of it is marked in every artifact, released by nobody and refused by every verifier.
+
     `noise_multiplier` is the Gaussian's standard deviation over the clipping norm; None asks each site for
     the smallest noise with which the whole job stays within `target_epsilon` at `delta`.
     """
 
     model_config = _FROZEN
 
-    mechanism: Literal["DP_SGD"] = "DP_SGD"
+    mechanism: Literal["DP_SGD", "MOCK"] = "DP_SGD"
     noise_multiplier: Annotated[float, Field(ge=0, le=1000, strict=True)] | None = 1.0
     max_grad_norm: Annotated[Positive, Field(le=1e6)] = 1.0
     target_epsilon: Annotated[Positive, Field(le=1e6)] = 3.0
@@ -65,7 +68,7 @@ class TrainingConfig(BaseModel):
     """One site's part of a round: Poisson-sampled steps of plain SGD.
 
     Exactly one of `sampling_probability` and `batch_size` is given. A batch size is the expected one: a site
-    with n records samples each record with probability batch_size / n.
+    with n records (or subjects) samples each with probability batch_size / n.
     """
 
     model_config = _FROZEN
@@ -81,12 +84,12 @@ class TrainingConfig(BaseModel):
             raise ValueError("give either sampling_probability or batch_size")
         return self
 
-    def sampling_probability_for(self, records: int) -> float:
-        """The probability with which each of a site's `records` enters a batch (in (0, 1])."""
+    def sampling_probability_for(self, units: int) -> float:
+        """The probability with which each of a site's records or subjects enters a batch (in (0, 1])."""
         if self.sampling_probability is not None:
             return self.sampling_probability
         assert self.batch_size is not None
-        return min(1.0, self.batch_size / records)
+        return min(1.0, self.batch_size / units)
 
 
 class ModelSpec(BaseModel):

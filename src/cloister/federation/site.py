@@ -7,8 +7,9 @@ Rules, in the order of a round:
    site agreed to. The first begins with the weights that the job's model and public seed give, or not at all.
    Each comes with the hub's log, which must be proven to continue what this site has seen of it; else nothing
    is done, and that is stated. What the site holds of the hub's log is stated.
-2. The round's cost is reserved in the dataset's ledger, durably, before the first gradient. A round over any
-   limit does not start; the refusal is stated.
+2. The round's cost is reserved in the dataset's ledger, durably, before the first gradient; where plans are
+   fixed in advance, all rounds' cost before the first round's. A round over any limit does not start; the
+   refusal is stated.
 3. Noise and sampling come from this site's own source. Nothing in a job or a message can choose it.
 4. After training the ledger is settled with the steps that were executed, and the spend is stated, also when
    the training failed or was stopped: a step that touched records is never forgotten.
@@ -34,7 +35,18 @@ from cloister.evidence.checks import escaped
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.predicates import BudgetSpend, UpdateReleased, Violation
 from cloister.evidence.statement import Subject
-from cloister.evidence.transcript import RELATION, UNIT, Event, coalesce, event_to_json
+from cloister.evidence.terms import MOCK_MECHANISM
+from cloister.evidence.transcript import (
+    ADAPTIVE,
+    FIXED_PLAN,
+    RELATION,
+    Event,
+    Mode,
+    SampledGaussian,
+    coalesce,
+    event_to_json,
+    repeated,
+)
 from cloister.evidence.writer import StatementWriter
 from cloister.federation.compile import JobFolder, compile_job
 from cloister.federation.errors import FederationError, JobError, RefusalError
@@ -42,11 +54,12 @@ from cloister.federation.exchange import SiteLogs
 from cloister.federation.job import FederationJob
 from cloister.federation.node import Abort, Challenge, ReleasedUpdate, RoundTask
 from cloister.health import SiteData
-from cloister.privacy.accountant import calibrate_noise, epsilon_of
-from cloister.privacy.budget import Limit, Scope, check_delta
+from cloister.privacy.budget import Limit, Scope, check_delta, check_group
 from cloister.privacy.errors import BudgetExceeded
 from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
+from cloister.privacy.mock import MockTrainer, require_mock_allowed
 from cloister.privacy.models import build_model, check_model, load_arrays, state_arrays
+from cloister.privacy.modes import calibrate, epsilon_in
 from cloister.privacy.randomness import OsRandom, RandomSource
 from cloister.privacy.testing import SeededTestRandom
 from cloister.privacy.trainer import DPTrainer, TrainingData, TrainingPlan
@@ -73,23 +86,24 @@ def seeded_test_randomness(seed: int, site: str) -> RandomnessFor:
     return lambda purpose: SeededTestRandom(seed, site, purpose)
 
 
-def plan_round(job: FederationJob, records: int, delta: float) -> TrainingPlan:
-    """What one round at a site with so many records is, in the terms of the trainer and the ledger.
+def plan_round(job: FederationJob, units: int, delta: float, mode: Mode = ADAPTIVE) -> TrainingPlan:
+    """What one round at a site with so many units is, in the terms of the trainer and the ledger.
 
     Args:
         job: the job; without a noise multiplier, the smallest is taken with which all its rounds stay within
             the target epsilon.
-        records: the site's records, public.
+        units: the site's records, or subjects where those are what is protected; public.
         delta: the delta its ledger counts with.
+        mode: how its ledger composes spends.
 
     Raises:
         PrivacyError: no noise reaches the target, or the job asks for none.
     """
-    probability = job.training.sampling_probability_for(records)
+    probability = job.training.sampling_probability_for(units)
     steps = job.training.local_steps
     noise = job.privacy.noise_multiplier
     if noise is None:
-        noise = calibrate_noise(job.privacy.target_epsilon, delta, probability, job.rounds * steps)
+        noise = calibrate(mode, job.privacy.target_epsilon, delta, probability, job.rounds * steps)
     return TrainingPlan(
         sampling_probability=probability,
         noise_multiplier=noise,
@@ -113,10 +127,13 @@ class SiteRuntime:
         platform: its attestation device.
         randomness: where its noise and batches come from.
         limits: ceilings of the hospital's manifest; the job's target epsilon is added, over this job alone.
+        minimum_units: fewest records or subjects that may be trained on.
 
     Raises:
-        JobError: `federation.wrong_delta`.
-        PrivacyError: the plan or the delta is impossible for this many records.
+        JobError: `federation.wrong_delta`, or `federation.wrong_unit` if subjects are protected and the
+            records don't say whose they are.
+        PrivacyError: the plan or the delta is impossible for this many units, or the job is a mock and this
+            machine doesn't allow one.
         ModelError: the job's model cannot be built, or mixes records; nothing was reserved.
     """
 
@@ -133,8 +150,13 @@ class SiteRuntime:
         platform: Platform,
         randomness: RandomnessFor,
         limits: Sequence[Limit],
+        minimum_units: int = 2,
     ) -> None:
-        check_delta(ledger.delta, data.records)
+        if job.privacy.mechanism == MOCK_MECHANISM:
+            require_mock_allowed()
+        units = _units(data, ledger)
+        check_group(units, minimum_units)
+        check_delta(ledger.delta, units)
         if ledger.delta > job.privacy.delta:
             raise JobError(
                 "federation.wrong_delta",
@@ -149,9 +171,10 @@ class SiteRuntime:
         self._site_key_id = site_key_id
         self._platform = platform
         self._limits = (*limits, Limit("job target", job.privacy.target_epsilon, Scope.JOB))
-        self._plan = plan_round(job, data.records, ledger.delta)
+        self._plan = plan_round(job, units, ledger.delta, ledger.mode)
+        subjects = data.subjects.copy() if ledger.unit == "subject" and data.subjects is not None else None
         # Copies, because torch warns of arrays that are read-only, as a site's are.
-        self._training = TrainingData(data.features.copy(), data.labels.copy())
+        self._training = TrainingData(data.features.copy(), data.labels.copy(), subjects)
         self._model = build_model(
             job.model.architecture,
             data.features.shape[1],
@@ -162,9 +185,12 @@ class SiteRuntime:
         check_model(self._model, data.features.shape[1])
         self._start_sha256 = tensors_sha256(state_arrays(self._model))
         self._airlock = AirlockPolicy.for_tensors(state_arrays(self._model))
-        self._trainer = DPTrainer(self._plan, noise=randomness("noise"), sampling=randomness("sampling"))
+        make = MockTrainer if job.privacy.mechanism == MOCK_MECHANISM else DPTrainer
+        self._trainer = make(self._plan, noise=randomness("noise"), sampling=randomness("sampling"))
         self._spent: list[Event] = list(ledger.events(job.job_id))
         self._stated_prior = bool(self._spent)
+        self._fixed: Reservation | None = None
+        self._executed = 0
         self._accepted = False
         self._last_round = -1
         self._received_sha256 = ""
@@ -176,9 +202,23 @@ class SiteRuntime:
         return self._data.name
 
     @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self._job.job_id
+
+    @property
     def plan(self) -> TrainingPlan:
         """What one round is here."""
         return self._plan
+
+    @property
+    def whole_plan(self) -> SampledGaussian:
+        """What all rounds of the job are here together."""
+        return SampledGaussian(
+            self._plan.sampling_probability,
+            self._plan.noise_multiplier,
+            self._job.rounds * self._plan.steps,
+        )
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -192,7 +232,7 @@ class SiteRuntime:
 
     def epsilon_spent(self) -> float:
         """Epsilon of this job's spends at the ledger's delta."""
-        return epsilon_of(self._spent, self._ledger.delta)
+        return epsilon_in(self._ledger.mode, self._spent, self._ledger.delta)
 
     def accept_folder(self, folder: JobFolder) -> None:
         """Compares the folder that arrived with what this site's own job compiles to.
@@ -311,9 +351,12 @@ class SiteRuntime:
         raise refusal
 
     def _reserve(self, round_number: int) -> Reservation:
+        if self._fixed is not None:
+            return self._fixed
+        fixed = self._ledger.mode == FIXED_PLAN
         try:
-            return self._ledger.reserve(
-                self._plan.event,
+            reservation = self._ledger.reserve(
+                self.whole_plan if fixed else self._plan.event,
                 dataset_sha256=Sha256(self._data.dataset_sha256),
                 job_id=self._job.job_id,
                 round_number=round_number,
@@ -323,24 +366,39 @@ class SiteRuntime:
         except BudgetExceeded as refusal:
             self._state_violation(refusal)
             raise
+        self._fixed = reservation if fixed else None
+        return reservation
 
     def _settle(self, reservation: Reservation, executed: int) -> None:
-        event = self._ledger.settle(reservation, executed)
-        if event is None:
-            return
+        """Settle and state a round; of a fixed plan each round counts in full, whatever was executed."""
+        self._executed += executed
+        steps, spent = self._plan.steps, self._spent
+        if self._fixed is None:
+            charged = self._ledger.settle(reservation, executed)
+            if charged is None:
+                return
+            event, steps = charged, executed
+            spent = [*spent, event]
+        else:
+            if self._last_round == self._job.rounds - 1:
+                self._ledger.settle(reservation, self._executed)
+            event = repeated(reservation.event, steps)
+            spent = [reservation.event]
         prior = [] if self._stated_prior else self._ledger.prior_events(self._job.job_id)
-        self._spent = list(coalesce([*self._spent, event]))
+        self._spent = list(coalesce(spent))
         self._statements.write(
             BudgetSpend,
             [Subject(f"dataset/{self.site}", Sha256(self._data.dataset_sha256))],
-            round=reservation.round_number,
+            round=self._last_round,
             purpose="training",
             event=event_to_json(event),
             delta=self._ledger.delta,
-            unit=UNIT,
+            unit=self._ledger.unit,
             relation=RELATION,
+            mode=self._ledger.mode,
+            plan_steps=None if self._fixed is None else self.whole_plan.steps,
             reserved_steps=self._plan.steps,
-            executed_steps=executed,
+            executed_steps=steps,
             dataset_sha256=self._data.dataset_sha256,
             noise_generator=self._trainer.noise_generator,
             ledger_head=self._ledger.head,
@@ -357,3 +415,15 @@ class SiteRuntime:
             detail=escaped(detail)[:500],
             artifact_sha256=artifact_sha256,
         )
+
+
+def _units(data: SiteData, ledger: BudgetLedger) -> int:
+    if ledger.unit == "record":
+        return data.records
+    if data.subject_count is None:
+        raise JobError(
+            "federation.wrong_unit",
+            f"the ledger of {data.name} protects subjects, and its records don't say whose they are",
+            "declare the column that names the subject",
+        )
+    return data.subject_count

@@ -28,6 +28,8 @@ class SiteData:
         labels: class indices [records].
         feature_names: names of the model inputs.
         dataset_sha256: the commitment to the raw records (see ``commitment``).
+        subjects: whose record each is [records], as numbers that mean nothing else; None where that is not
+            declared.
     """
 
     name: str
@@ -36,11 +38,17 @@ class SiteData:
     labels: Int64Array
     feature_names: tuple[str, ...]
     dataset_sha256: str
+    subjects: Int64Array | None = None
 
     @property
     def records(self) -> int:
         """How many records the site holds."""
         return int(self.labels.shape[0])
+
+    @property
+    def subject_count(self) -> int | None:
+        """Of how many people the records are; None where that is not declared."""
+        return None if self.subjects is None else int(np.unique(self.subjects).size)
 
     @property
     def single_class(self) -> bool:

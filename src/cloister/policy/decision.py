@@ -38,6 +38,7 @@ class DecisionFacts(Section):
         bounds_sha256: Hash of that declaration: columns, public bounds, classes.
         dataset_sha256: Hash of the dataset that is there now.
         records: Number of records in it.
+        subjects: Of how many people they are, where the declaration says whose each is; else None.
         test_set_sha256: Hash of the test set that the model will be measured on.
         test_set_records: Number of records in that.
         decided_at: Time of the decision.
@@ -48,13 +49,15 @@ class DecisionFacts(Section):
     bounds_sha256: Sha256Field
     dataset_sha256: Sha256Field
     records: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
+    subjects: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | None = None
     test_set_sha256: Sha256Field
     test_set_records: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
     decided_at: Timestamp
 
     def as_json(self) -> dict[str, JSON]:
-        """Return the facts as they are written into a statement."""
-        return {
+        """Return the facts as they are written into a statement; what isn't known isn't written."""
+        known: dict[str, JSON] = {} if self.subjects is None else {"subjects": self.subjects}
+        return known | {
             "site": self.site,
             "dataset_name": self.dataset_name,
             "bounds_sha256": self.bounds_sha256,
@@ -210,9 +213,23 @@ def _test_set(manifest: ProtocolManifest, _: TrainingRequest, facts: DecisionFac
 
 
 def _group_size(manifest: ProtocolManifest, _: TrainingRequest, facts: DecisionFacts) -> Iterator[str]:
-    smallest = manifest.privacy_guardrails.minimum_group_size
-    if facts.records < smallest:
-        yield f"the dataset holds fewer records than the minimum group size of {smallest}"
+    guardrails = manifest.privacy_guardrails
+    if _units(manifest, facts) < guardrails.minimum_group_size:
+        yield (
+            f"the dataset holds fewer {guardrails.unit}s than the minimum group size of "
+            f"{guardrails.minimum_group_size}"
+        )
+
+
+def _unit(manifest: ProtocolManifest, _: TrainingRequest, facts: DecisionFacts) -> Iterator[str]:
+    if manifest.privacy_guardrails.unit == "subject" and facts.subjects is None:
+        yield "the manifest protects subjects, and the dataset at the site doesn't say whose its records are"
+
+
+def _units(manifest: ProtocolManifest, facts: DecisionFacts) -> int:
+    if manifest.privacy_guardrails.unit == "subject" and facts.subjects is not None:
+        return facts.subjects
+    return facts.records
 
 
 def _epsilon(manifest: ProtocolManifest, request: TrainingRequest, _: DecisionFacts) -> Iterator[str]:
@@ -235,8 +252,9 @@ def _delta_for_records(
         ("requested", request.privacy.delta),
         ("manifest's", manifest.privacy_guardrails.delta_budget),
     ):
-        if delta * facts.records >= 1:
-            yield f"the {whose} delta {delta:g} is not below one over the number of records"
+        if delta * _units(manifest, facts) >= 1:
+            unit = manifest.privacy_guardrails.unit
+            yield f"the {whose} delta {delta:g} is not below one over the number of {unit}s"
 
 
 def _outputs(manifest: ProtocolManifest, request: TrainingRequest, _: DecisionFacts) -> Iterator[str]:
@@ -266,6 +284,7 @@ REQUEST_RULES: Mapping[str, RequestRule] = {
     "dataset-unchanged": _unchanged,
     "sample-size": _sample_size,
     "test-set": _test_set,
+    "privacy-unit": _unit,
     "group-size": _group_size,
     "epsilon-budget": _epsilon,
     "delta-budget": _delta,

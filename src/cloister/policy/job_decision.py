@@ -4,8 +4,8 @@ Rules kept here:
 
 - A job may do less than the request asks for (fewer sites, rounds, steps, less epsilon), never more and
   never something else.
-- What a job yields has to be asked for and allowed to leave. The one mechanism that can be read here,
-  DP-SGD, yields weights.
+- What a job yields has to be asked for and allowed to leave. The one mechanism that protects, DP-SGD,
+  yields weights; a mock, without noise, is never approved.
 - As in :mod:`cloister.policy.decision`: every rule runs, every reason is given.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +22,9 @@ from cloister.core.errors import InputError
 from cloister.policy.decision import Decision, Reason
 from cloister.policy.manifest import OutputKind, ProtocolManifest
 from cloister.policy.request import TrainingRequest
+
+MOCK_RULE: Final = "job-mechanism"
+"""The rule that every mock breaks."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class JobTerms:
         local_steps: Optimiser steps of one site in one round.
         epsilon: Epsilon the job may spend at each site.
         delta: Delta at which it is stated.
+        mechanism: What protects each step: DP_SGD, or MOCK for nothing.
         test_set: Name of the test set the model is evaluated on.
     """
 
@@ -50,6 +54,7 @@ class JobTerms:
     local_steps: int
     epsilon: float
     delta: float
+    mechanism: str
     test_set: str
 
 
@@ -67,7 +72,7 @@ class _JobTraining(_JobPart):
 
 
 class _JobPrivacy(_JobPart):
-    mechanism: Literal["DP_SGD"]
+    mechanism: Literal["DP_SGD", "MOCK"]
     target_epsilon: float
     delta: float
 
@@ -111,6 +116,7 @@ def job_terms(job: JSON, *, datasets: Mapping[str, str], test_set: str) -> JobTe
         local_steps=read.training.local_steps,
         epsilon=read.privacy.target_epsilon,
         delta=read.privacy.delta,
+        mechanism=read.privacy.mechanism,
         test_set=test_set,
     )
 
@@ -192,6 +198,11 @@ def _job_delta(_: ProtocolManifest, request: TrainingRequest, terms: JobTerms) -
         yield f"the job's delta {terms.delta:g} is not within the requested {request.privacy.delta:g}"
 
 
+def _job_mechanism(_: ProtocolManifest, __: TrainingRequest, terms: JobTerms) -> Iterator[str]:
+    if terms.mechanism != "DP_SGD":
+        yield f"the job trains without noise ({terms.mechanism})"
+
+
 def _job_outputs(manifest: ProtocolManifest, request: TrainingRequest, _: JobTerms) -> Iterator[str]:
     if OutputKind.MODEL_WEIGHTS not in request.outputs:
         yield "the job's sites send model-weights, which the request doesn't ask for"
@@ -217,6 +228,7 @@ JOB_RULES: Mapping[str, JobRule] = {
     "job-local-steps": _job_steps,
     "job-epsilon": _job_epsilon,
     "job-delta": _job_delta,
+    MOCK_RULE: _job_mechanism,
     "job-outputs": _job_outputs,
     "job-test-set": _job_test_set,
 }

@@ -142,15 +142,25 @@ class PrivacyGuardrails(Section):
     """The limits of privacy loss, counted over every job on the dataset.
 
     Attributes:
-        unit: What is protected: one record, by adding or removing it.
+        unit: What is protected, by adding or removing it: one record, or one subject with all its records.
+        accounting: How the dataset's ledger composes spends, fixed when it is made. ``adaptive`` stays valid
+            when jobs are chosen after seeing earlier results, and gives back unused steps; ``fixed_plan`` is
+            tighter, valid where every plan was fixed in advance, and gives nothing back.
+        cross_site_subjects: What is known of persons at two sites of a job. ``sum``: nothing, so the sites'
+            losses add up. ``linked``: the hospitals state that they looked, and no person is at two.
+        epsilon_per_subject: Largest epsilon that one person may lose at all sites of a job together, counted
+            over every job on their datasets. Where losses add up each site keeps to an equal share.
         epsilon_budget: Largest epsilon that all jobs together may spend.
         delta_budget: Delta at which that epsilon is stated.
         epsilon_hard_stop: Epsilon at which training halts whatever else is agreed; 5.0 at most.
-        minimum_group_size: Fewest records a dataset may hold to be trained on.
+        minimum_group_size: Fewest records, or subjects, a dataset may hold to be trained on.
         suppression_threshold: A statistic about fewer records than this isn't released.
     """
 
-    unit: Literal["record"]
+    unit: Literal["record", "subject"]
+    accounting: Literal["adaptive", "fixed_plan"]
+    cross_site_subjects: Literal["sum", "linked"]
+    epsilon_per_subject: Epsilon
     epsilon_budget: Epsilon
     delta_budget: Delta
     epsilon_hard_stop: Annotated[float, Field(gt=0, le=HARD_STOP_EPSILON)]

@@ -44,7 +44,9 @@ AGREEMENT: Final = 1e-6
 """Margin kept below every limit: our figure and dp-accounting's differ by less, so a recomputation never
 passes it."""
 
-_NOISE_STEP: Final = 1e-3
+NOISE_STEP: Final = 1e-3
+"""Noise multipliers are calibrated to multiples of this."""
+
 _LARGEST_NOISE: Final = 1e4
 
 
@@ -202,7 +204,14 @@ def epsilon_after(events: Sequence[Event], following: Event, delta: float) -> fl
     return epsilon_of([*events, following], delta)
 
 
-def calibrate_noise(target_epsilon: float, delta: float, sampling_probability: float, steps: int) -> float:
+def calibrate_noise(
+    target_epsilon: float,
+    delta: float,
+    sampling_probability: float,
+    steps: int,
+    *,
+    spent: Sequence[Event] = (),
+) -> float:
     """Find the smallest noise multiplier, to three decimals, that keeps a plan within its target.
 
     Args:
@@ -210,9 +219,10 @@ def calibrate_noise(target_epsilon: float, delta: float, sampling_probability: f
         delta: In (0, 1).
         sampling_probability: In (0, 1].
         steps: Steps of the whole plan, all rounds together.
+        spent: What was done to the dataset before, which the target has to hold too.
 
     Returns:
-        The noise multiplier; ``epsilon_of`` of the plan with it is at most the target.
+        The noise multiplier; ``epsilon_of`` of what was spent and the plan with it is at most the target.
 
     Raises:
         PrivacyError: ``privacy.unreachable_target`` when even a noise of 10,000 is too little;
@@ -221,14 +231,16 @@ def calibrate_noise(target_epsilon: float, delta: float, sampling_probability: f
     if not (math.isfinite(target_epsilon) and target_epsilon > 0 and 0 < delta < 1):
         raise PrivacyError("privacy.budget_invalid", "Epsilon must be above 0 and delta between 0 and 1.")
 
+    before, left = composed(spent), delta_left(spent, delta)
+
     def fits(thousandths: int) -> bool:
-        plan = SampledGaussian(sampling_probability, thousandths * _NOISE_STEP, steps)
-        return epsilon_of([plan], delta) + AGREEMENT <= target_epsilon
+        plan = SampledGaussian(sampling_probability, thousandths * NOISE_STEP, steps)
+        return epsilon_from_rdp(before + rdp_vector(plan), left) + AGREEMENT <= target_epsilon
 
     low, high = 0, 1000
     while not fits(high):
         low, high = high, high * 2
-        if high * _NOISE_STEP > _LARGEST_NOISE:
+        if high * NOISE_STEP > _LARGEST_NOISE:
             raise PrivacyError(
                 "privacy.unreachable_target",
                 "No usable amount of noise keeps this plan within the target epsilon.",
@@ -237,7 +249,7 @@ def calibrate_noise(target_epsilon: float, delta: float, sampling_probability: f
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)
-    return high * _NOISE_STEP
+    return high * NOISE_STEP
 
 
 def max_steps(

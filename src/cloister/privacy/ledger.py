@@ -2,9 +2,10 @@
 
 Rules kept here:
 
-1. One file per dataset, at the site that owns it, outside every job's folder. It outlives jobs, rounds and
-   models. A dataset is what its hospital declares under one name, not a hash of its content: one more row,
-   rows in another order or another split are still the same patients, and charge the same ledger.
+1. One ledger per dataset, at the site that owns it, outside every job's folder: a SQLite file, or a schema
+   in PostgreSQL. It outlives jobs, rounds and models. A dataset is what its hospital declares under one name,
+   not a hash of its content: one more row, rows in another order or another split are still the same patients,
+   and charge the same ledger.
 2. ``reserve`` is durable before the first gradient; ``settle`` gives back the steps that did not happen. A
    crash leaves the reservation spent.
 3. Every reservation, open or settled, counts against every limit. The hard stop over the whole dataset is
@@ -12,11 +13,16 @@ Rules kept here:
    together.
 4. Entries are events, never epsilons, and form a hash chain that is checked from the first entry when the
    file is opened, and from the last known entry in each transaction.
-5. Closed on error: a file that is missing, damaged, of another dataset or of a newer version is refused, and
-   never replaced. Making a ledger is a separate, deliberate act.
+5. Closed on error: a ledger that is missing, damaged, of another dataset or of a newer version is refused,
+   and never replaced. Making a ledger is a separate, deliberate act.
 
-A ledger's mode is fixed when it is made. ``adaptive`` admits by Renyi composition, which stays valid when
-jobs are chosen after seeing earlier results (Feldman and Zrnic 2021), and so may give back unused steps.
+6. Time goes forward: with a clock that stands before the newest entry nothing is reserved. A settlement is
+   written all the same, at the newest entry's time.
+
+A ledger's mode and unit are fixed when it is made. ``adaptive`` admits by Renyi composition, which stays
+valid when jobs are chosen after seeing earlier results (Feldman and Zrnic 2021), and so gives back unused steps.
+``fixed_plan`` admits by privacy loss distributions, which is tighter and valid where plans were fixed in
+advance: each is reserved as a whole, before its first gradient, and nothing of it is given back.
 """
 
 from __future__ import annotations
@@ -26,26 +32,25 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
-from cloister.core.clock import Clock, format_time, system_clock
-from cloister.core.database import open_database, snapshot, transaction
+from cloister.core.clock import Clock, format_time, parse_time, system_clock
 from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256, is_sha256
-from cloister.evidence.transcript import RELATION, UNIT, Event
-from cloister.privacy.accountant import AGREEMENT, epsilon_of
-from cloister.privacy.budget import HARD_STOP, Limit, PrivacyBudget, Scope
+from cloister.evidence.transcript import ADAPTIVE, FIXED_PLAN, Event, Mode, Unit
+from cloister.privacy.accountant import AGREEMENT
+from cloister.privacy.budget import HARD_STOP, Limit, PrivacyBudget, PrivacyUnit, Scope
 from cloister.privacy.errors import BudgetExceeded, LedgerError
 from cloister.privacy.ledger_entries import (
-    MODE,
     VERSION,
     Header,
     LedgerState,
     Purpose,
+    Recorded,
     Reserved,
     Settled,
     entry_hash,
@@ -53,19 +58,15 @@ from cloister.privacy.ledger_entries import (
     read_entry,
     resize,
 )
-from cloister.privacy.ledger_file import (
-    append_entry,
-    begin_file,
-    clear_drafts,
-    closed_on_damage,
-    damaged,
-    file_identity,
-)
+from cloister.privacy.ledger_file import damaged
+from cloister.privacy.ledger_store import LedgerStore, Place
+from cloister.privacy.modes import epsilon_in, require_mode
 
 __all__ = ["BudgetLedger", "Purpose", "Reservation"]
 
-_HAS_TABLE: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'entries'"
-_NEWEST: Final = "SELECT sequence, previous, body, hash FROM entries WHERE sequence >= ? ORDER BY sequence"
+CLOCK_TOLERANCE: Final = timedelta(seconds=5)
+"""How far a clock may step back, as when it is set by another one."""
+
 _LONGEST_JOB_ID: Final = 200
 
 
@@ -91,77 +92,109 @@ class Reservation:
 class BudgetLedger:
     """The ledger of one dataset; made by :meth:`create`, used by :meth:`open`.
 
-    Safe for threads of one process and for many processes on one file. Close it, or use it as a context
+    Safe for threads of one process and for many processes on one ledger. Close it, or use it as a context
     manager.
     """
 
-    def __init__(self, engine: Engine, path: Path, clock: Clock) -> None:
+    def __init__(self, store: LedgerStore, clock: Clock) -> None:
         """Use :meth:`open`; this only takes what it checked."""
-        self._engine = engine
-        self._path = path
+        self._store = store
         self._clock = clock
-        self._identity = file_identity(path)
         self._lock = threading.RLock()
         self._state = LedgerState()
 
     @classmethod
-    def create(cls, path: Path, dataset: str, delta: float, *, clock: Clock = system_clock) -> BudgetLedger:
+    def create(
+        cls,
+        place: Place,
+        dataset: str,
+        delta: float,
+        *,
+        mode: Mode = ADAPTIVE,
+        unit: Unit = "record",
+        holder: str = "",
+        clock: Clock = system_clock,
+    ) -> BudgetLedger:
         """Make the ledger of a dataset, once.
 
         Args:
-            path: Where; its folder exists, the file does not.
+            place: A file whose folder exists, or the URL of a PostgreSQL database.
             dataset: The name its hospital declares for it.
             delta: The delta every epsilon of this dataset is taken at, in (0, 1).
+            mode: How its spends are composed.
+            unit: What it protects.
+            holder: Who holds the dataset; keeps ledgers apart that share a database.
             clock: Time of the entries.
 
         Raises:
             LedgerError: ``ledger.exists``.
-            PrivacyError: ``privacy.budget_invalid`` for an impossible delta.
-            StorageError: The file can't be written; nothing is left behind.
+            PrivacyError: ``privacy.budget_invalid`` for an impossible delta or unit,
+                ``privacy.accountant_refused`` for an unknown mode.
+            StorageError: It can't be written; nothing is left behind.
         """
-        PrivacyBudget(HARD_STOP.epsilon, delta)
+        PrivacyBudget(HARD_STOP.epsilon, delta, PrivacyUnit(unit))
         if not is_dataset_name(dataset):
             raise InputError(
                 "input.schema",
                 "A dataset with a budget needs a plain name.",
                 "Declare up to 63 lower-case letters, digits and hyphens, a letter first.",
             )
-        header = Header(VERSION, dataset, delta, MODE, UNIT, RELATION)
-        begin_file(path, header.to_json(format_time(clock())))
-        return cls.open(path, dataset, clock=clock)
+        header = Header(VERSION, dataset, delta, require_mode(mode), unit)
+        LedgerStore.create(place, holder, dataset, header.to_json(format_time(clock())))
+        return cls.open(place, dataset, holder=holder, clock=clock)
 
     @classmethod
-    def open(cls, path: Path, dataset: str, *, clock: Clock = system_clock) -> BudgetLedger:
+    def open(
+        cls, place: Place, dataset: str, *, holder: str = "", clock: Clock = system_clock
+    ) -> BudgetLedger:
         """Open a dataset's ledger and check every entry.
 
         Args:
-            path: The file that :meth:`create` made.
+            place: Where :meth:`create` made it.
             dataset: The declared name of the dataset that is about to be used.
+            holder: As :meth:`create` was told.
             clock: Time of the entries.
 
         Raises:
             LedgerError: ``ledger.missing``, ``ledger.corrupt``, ``ledger.other_dataset``,
                 ``ledger.newer_version``.
-            StorageError: The file can't be opened now.
+            StorageError: It can't be opened now.
         """
-        if not path.is_file():
-            raise LedgerError(
-                "ledger.missing",
-                f"There is no budget ledger at {path.name}.",
-                "Make one when the dataset is registered; a lost ledger means the budget counts as spent.",
-            )
-        clear_drafts(path)
-        with closed_on_damage(path):
-            engine = open_database(path)
-        ledger = cls(engine, path, clock)
+        ledger = cls(LedgerStore.open(place, holder, dataset), clock)
         try:
-            with ledger._locked(snapshot):
+            with ledger._reading():
                 pass
             ledger._require_dataset(dataset)
         except BaseException:
-            engine.dispose()
+            ledger.close()
             raise
         return ledger
+
+    def require_terms(self, *, mode: Mode, unit: Unit, delta: float) -> None:
+        """Refuse a ledger that was made under other terms than those of the agreement at hand.
+
+        Args:
+            mode: The mode the manifest names.
+            unit: The unit the manifest names.
+            delta: The largest delta the manifest allows.
+
+        Raises:
+            LedgerError: ``ledger.other_terms``.
+        """
+        problems = []
+        if self.mode != mode:
+            problems.append(f"it composes spends as {self.mode}, not as {mode}")
+        if self.unit != unit:
+            problems.append(f"it protects a {self.unit}, not a {unit}")
+        if self.delta > delta:
+            problems.append(f"it counts at delta {self.delta:g}, above {delta:g}")
+        if problems:
+            raise LedgerError(
+                "ledger.other_terms",
+                f"The budget ledger {self._store.name} was made under other terms.",
+                "Mode, unit and delta are fixed when a ledger is made; let the manifest say the same.",
+                details=problems,
+            )
 
     def reserve(
         self,
@@ -188,7 +221,7 @@ class BudgetLedger:
 
         Raises:
             BudgetExceeded: A limit would be passed; details name each one. Nothing was spent.
-            LedgerError: The ledger was damaged since it was opened.
+            LedgerError: ``ledger.corrupt`` if it was damaged since it was opened, ``ledger.clock_backwards``.
             StorageError: The entry could not be made durable. Nothing was spent.
         """
         if not 1 <= len(job_id) <= _LONGEST_JOB_ID or round_number < 0:
@@ -198,6 +231,7 @@ class BudgetLedger:
         entry = Reserved(uuid.uuid4().hex, event, dataset_sha256, job_id, round_number, purpose)
 
         def admit() -> None:
+            self._require_later()
             exceeded = self._exceeded(event, job_id, [*limits, HARD_STOP])
             if exceeded:
                 raise BudgetExceeded(
@@ -218,7 +252,7 @@ class BudgetLedger:
             executed: Steps (or releases) that touched the records, from 0 to what was reserved.
 
         Returns:
-            What was spent; None where nothing was done.
+            What was spent: what was done, or in ``fixed_plan`` all that was reserved; None for nothing.
 
         Raises:
             LedgerError: ``ledger.reservation_unknown``, ``ledger.reservation_settled`` or
@@ -227,6 +261,8 @@ class BudgetLedger:
         """
         entry = Settled(reservation.id, executed)
         self._write(entry, lambda: self._state.check_settlement(entry))
+        if self.mode == FIXED_PLAN:
+            return reservation.event
         return resize(reservation.event, executed) if executed else None
 
     def events(self, job_id: str | None = None) -> tuple[Event, ...]:
@@ -234,22 +270,33 @@ class BudgetLedger:
 
         Open reservations count in full.
         """
-        with self._locked(snapshot):
+        with self._reading():
             return self._state.events(None if job_id is None else lambda job: job == job_id)
 
     def prior_events(self, job_id: str) -> tuple[Event, ...]:
         """Return what counts as done by all other jobs, equal mechanisms merged."""
-        with self._locked(snapshot):
+        with self._reading():
             return self._state.events(lambda job: job != job_id)
 
     def epsilon(self, job_id: str | None = None) -> float:
         """Return the composed epsilon at the ledger's delta, of the whole dataset or of one job."""
-        return epsilon_of(self.events(job_id), self.delta)
+        return epsilon_in(self.mode, self.events(job_id), self.delta)
+
+    def history(self) -> tuple[Recorded, ...]:
+        """Return every entry with its time, oldest first."""
+        with self._reading() as connection:
+            return tuple(read_entry(row[0], row[2]) for row in self._store.rows(connection, 0))
+
+    @property
+    def unsettled(self) -> tuple[Reserved, ...]:
+        """What is reserved and not settled: running jobs, and what crashes left. It counts as spent."""
+        with self._reading():
+            return self._state.unsettled
 
     @property
     def head(self) -> Sha256:
         """Hash of the newest entry; it commits to all entries before."""
-        with self._locked(snapshot):
+        with self._reading():
             return self._state.head
 
     def unknown(self, heads: Iterable[Sha256]) -> tuple[Sha256, ...]:
@@ -258,7 +305,7 @@ class BudgetLedger:
         A head that was stated and is unknown here means that entries are gone: the file is an older copy, or
         a new ledger under an old name.
         """
-        with self._locked(snapshot):
+        with self._reading():
             return tuple(head for head in heads if head not in self._state.digests)
 
     @property
@@ -272,13 +319,18 @@ class BudgetLedger:
         return self._state.header.dataset
 
     @property
-    def mode(self) -> str:
-        """How spends are admitted, fixed when the ledger was made."""
+    def mode(self) -> Mode:
+        """How spends are composed, fixed when the ledger was made."""
         return self._state.header.mode
 
+    @property
+    def unit(self) -> Unit:
+        """What the ledger protects, fixed when it was made."""
+        return self._state.header.unit
+
     def close(self) -> None:
-        """Close the file."""
-        self._engine.dispose()
+        """Let go of it."""
+        self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -289,63 +341,86 @@ class BudgetLedger:
         self.close()
 
     @contextmanager
-    def _locked(self, access: Callable[[Engine], AbstractContextManager[Connection]]) -> Iterator[Connection]:
-        """Hold the file for reading or writing and take in what was written since; state comes from here."""
-        with self._lock, closed_on_damage(self._path):
-            if file_identity(self._path) != self._identity:
-                raise damaged(self._path)
-            with access(self._engine) as connection:
-                self._take_in(connection)
-                yield connection
+    def _reading(self) -> Iterator[Connection]:
+        with self._taken_in(self._store.reading()) as connection:
+            yield connection
+
+    @contextmanager
+    def _taken_in(self, access: AbstractContextManager[Connection]) -> Iterator[Connection]:
+        """Hold the ledger and take in what was written since; state comes from here."""
+        with self._lock, access as connection:
+            self._take_in(connection)
+            yield connection
 
     def _require_dataset(self, dataset: str) -> None:
         if self.dataset != dataset:
             raise LedgerError(
                 "ledger.other_dataset",
-                f"The budget ledger {self._path.name} belongs to another dataset.",
+                f"The budget ledger {self._store.name} belongs to another dataset.",
                 "Give the path of this dataset's own ledger.",
             )
 
     def _take_in(self, connection: Connection) -> None:
-        state = self._state
-        if not state.length and not connection.exec_driver_sql(_HAS_TABLE).scalar_one():
-            raise damaged(self._path)
-        rows = connection.exec_driver_sql(_NEWEST, (max(0, state.length - 1),)).all()
+        state, name = self._state, self._store.name
+        if not state.length and not self._store.has_table(connection):
+            raise damaged(name)
+        rows = self._store.rows(connection, max(0, state.length - 1))
         if state.length:
-            # The entry known last is read again: a shortened or rewritten file shows here.
+            # The entry known last is read again: a shortened or rewritten ledger shows here.
             if not rows or rows[0][0] != state.length - 1 or rows[0][3] != state.head:
-                raise damaged(self._path)
+                raise damaged(name)
             rows = rows[1:]
         for sequence, previous, body, digest in rows:
             # The header is read before the chain is judged: a newer version may chain in another way.
-            entry = read_entry(sequence, body)
+            recorded = read_entry(sequence, body)
             if sequence != state.length or previous != state.head:
-                raise damaged(self._path)
+                raise damaged(name)
             if digest != entry_hash(sequence, previous, body):
-                raise damaged(self._path)
-            state.apply(entry, digest)
+                raise damaged(name)
+            state.apply(recorded, digest)
         if not state.length:
-            raise damaged(self._path)
+            raise damaged(name)
 
     def _write(self, entry: Reserved | Settled, admit: Callable[[], None]) -> None:
         """Append an entry if ``admit`` does not raise, in one transaction with what it looked at."""
         with self._lock:
-            with self._locked(transaction) as connection:
+            with self._taken_in(self._store.writing()) as connection:
                 admit()
-                body = entry.to_json(format_time(self._clock()))
-                digest = append_entry(connection, self._state.length, self._state.head, body)
-            # Known only once durable; from here on, its absence from the file is damage.
-            self._state.apply(entry, digest)
+                recorded = Recorded(entry, max(format_time(self._clock()), self._state.newest_at))
+                body = entry.to_json(recorded.recorded_at)
+                digest = self._store.append(connection, self._state.length, self._state.head, body)
+            # Known only once durable; from here on, its absence is damage.
+            self._state.apply(recorded, digest)
+
+    def _require_later(self) -> None:
+        try:
+            newest = parse_time(self._state.newest_at)
+        except InputError:
+            raise damaged(self._store.name) from None
+        if self._clock() < newest - CLOCK_TOLERANCE:
+            raise LedgerError(
+                "ledger.clock_backwards",
+                f"The clock stands before the newest entry of the budget ledger, of {self._state.newest_at}.",
+                "Set the clock; if the entry is of a wrong time, nothing can be reserved before then.",
+            )
 
     def _exceeded(self, event: Event, job_id: str, limits: Sequence[Limit]) -> list[str]:
         found: list[str] = []
+        totals: dict[bool, float] = {}
         for limit in limits:
             own = limit.scope is Scope.JOB
-            before = self._state.events((lambda job: job == job_id) if own else None)
-            after = epsilon_of([*before, event], self.delta)
+            if own not in totals:
+                totals[own] = self._epsilon_with(event, job_id if own else None)
+            after = totals[own]
             if not after + AGREEMENT <= limit.epsilon:
                 whole = "this job" if own else "all jobs on this dataset"
                 found.append(
                     f"{limit.name}: epsilon of {whole} would be {after:.4f}, the limit is {limit.epsilon:g}"
                 )
         return found
+
+    def _epsilon_with(self, event: Event, job_id: str | None) -> float:
+        if self.mode == ADAPTIVE:
+            return self._state.balance(job_id).epsilon_with(event, self.delta)
+        before = self._state.events(None if job_id is None else lambda job: job == job_id)
+        return epsilon_in(self.mode, [*before, event], self.delta)

@@ -2,6 +2,8 @@
 
 An entry is canonical JSON of one of three types: the header (entry 0), a reservation, a settlement. Its hash
 covers its number, the hash before it and its bytes, so the newest hash commits to all of them.
+
+Versions: 1 knew the mode ``adaptive`` and the unit ``record`` alone and is read as such; 2 names both.
 """
 
 from __future__ import annotations
@@ -16,22 +18,24 @@ from cloister.core.canonical import parse_canonical
 from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256, is_sha256, sha256_hex
 from cloister.evidence.transcript import (
+    FIXED_PLAN,
     RELATION,
-    UNIT,
     Event,
+    Mode,
+    Unit,
     coalesce,
     event_from_json,
     event_to_json,
     repeated,
     times,
 )
+from cloister.privacy.balance import Balance
 from cloister.privacy.errors import LedgerError
 
 if TYPE_CHECKING:
     from cloister.core.canonical import JSON
 
-VERSION: Final = 1
-MODE: Final = "adaptive"
+VERSION: Final = 2
 GENESIS: Final = Sha256("0" * 64)
 _DATASET_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
@@ -50,9 +54,8 @@ class Header:
     version: int
     dataset: str
     delta: float
-    mode: str
-    unit: str
-    relation: str
+    mode: Mode
+    unit: Unit
 
     def to_json(self, recorded_at: str) -> dict[str, JSON]:
         """Return the entry's body."""
@@ -63,7 +66,7 @@ class Header:
             "delta": self.delta,
             "mode": self.mode,
             "unit": self.unit,
-            "relation": self.relation,
+            "relation": RELATION,
             "recorded_at": recorded_at,
         }
 
@@ -108,6 +111,14 @@ class Settled:
 Entry = Header | Reserved | Settled
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An entry with the time at which it was written."""
+
+    entry: Entry
+    recorded_at: str
+
+
 def is_dataset_name(name: str) -> bool:
     """Return whether a dataset's name is one that a ledger and its file can bear."""
     return _DATASET_NAME.fullmatch(name) is not None
@@ -118,7 +129,7 @@ def entry_hash(sequence: int, previous: Sha256, body: bytes) -> Sha256:
     return sha256_hex(b"cloister budget ledger v1\n%d\n%s\n" % (sequence, previous.encode()) + body)
 
 
-def read_entry(sequence: int, body: bytes) -> Entry:
+def read_entry(sequence: int, body: bytes) -> Recorded:
     """Decode an entry strictly.
 
     Raises:
@@ -129,13 +140,20 @@ def read_entry(sequence: int, body: bytes) -> Entry:
         value = parse_canonical(body)
         if not isinstance(value, dict):
             raise _malformed()
-        if sequence == 0:
-            return _read_header(value)
-        if value.get("type") == "reserved":
-            return _read_reserved(value)
-        return _read_settled(value)
+        recorded_at = value.get("recorded_at")
+        if not isinstance(recorded_at, str):
+            raise _malformed()
+        return Recorded(_read(sequence, value), recorded_at)
     except InputError:
         raise _malformed() from None
+
+
+def _read(sequence: int, value: dict[str, JSON]) -> Entry:
+    if sequence == 0:
+        return _read_header(value)
+    if value.get("type") == "reserved":
+        return _read_reserved(value)
+    return _read_settled(value)
 
 
 def _read_header(value: dict[str, JSON]) -> Header:
@@ -148,15 +166,20 @@ def _read_header(value: dict[str, JSON]) -> Header:
             )
         case {
             "type": "ledger",
-            "version": 1,
+            "version": (1 | 2) as version,
             "dataset": str(dataset),
             "delta": float(delta),
-            "mode": "adaptive",
-            "unit": "record",
+            "mode": "adaptive" | "fixed_plan" as mode,
+            "unit": "record" | "subject" as unit,
             "relation": "add_or_remove_one",
             "recorded_at": str(),
-        } if len(value) == 8 and is_dataset_name(dataset) and 0 < delta < 1:
-            return Header(VERSION, dataset, delta, MODE, UNIT, RELATION)
+        } if (
+            len(value) == 8
+            and is_dataset_name(dataset)
+            and 0 < delta < 1
+            and (version == VERSION or (mode, unit) == ("adaptive", "record"))
+        ):
+            return Header(int(version), dataset, delta, mode, unit)
     raise _malformed()
 
 
@@ -200,15 +223,21 @@ def resize(event: Event, number: int) -> Event:
 
 @dataclass(slots=True)
 class LedgerState:
-    """What the entries so far add up to. Grows by :meth:`apply` alone."""
+    """What the entries so far add up to. Grows by :meth:`apply` alone.
+
+    In the mode ``fixed_plan`` a settlement gives nothing back: the plan was fixed, and counts, as a whole.
+    """
 
     length: int = 0
     head: Sha256 = GENESIS
+    newest_at: str = ""
     digests: set[Sha256] = field(default_factory=set)
     _header: Header | None = None
     _open: dict[str, Reserved] = field(default_factory=dict)
     _settled: set[str] = field(default_factory=set)
     _tally: dict[str, dict[Event, int]] = field(default_factory=dict)
+    _dataset: Balance = field(default_factory=Balance)
+    _jobs: dict[str, Balance] = field(default_factory=dict)
 
     @property
     def header(self) -> Header:
@@ -221,13 +250,14 @@ class LedgerState:
             raise _malformed()
         return self._header
 
-    def apply(self, entry: Entry, digest: Sha256) -> None:
+    def apply(self, recorded: Recorded, digest: Sha256) -> None:
         """Add an entry.
 
         Raises:
             LedgerError: ``ledger.corrupt`` where a second header or a repeated reservation appears, or as
                 :meth:`check_settlement` says. The state is unchanged then.
         """
+        entry = recorded.entry
         if (self.length == 0) is not isinstance(entry, Header):
             raise _malformed()
         match entry:
@@ -242,8 +272,10 @@ class LedgerState:
                 self.check_settlement(entry)
                 reserved = self._open.pop(entry.id)
                 self._settled.add(entry.id)
-                self._add(reserved, entry.executed - size(reserved.event))
+                if self.header.mode != FIXED_PLAN:
+                    self._add(reserved, entry.executed - size(reserved.event))
         self.length += 1
+        self.newest_at = max(self.newest_at, recorded.recorded_at)
         self.head = digest
         self.digests.add(digest)
 
@@ -276,10 +308,21 @@ class LedgerState:
             if number
         )
 
+    def balance(self, job_id: str | None = None) -> Balance:
+        """Return the running Renyi sum of the whole dataset, or of one job."""
+        return self._dataset if job_id is None else self._jobs.get(job_id, Balance())
+
+    @property
+    def unsettled(self) -> tuple[Reserved, ...]:
+        """What was reserved and not settled yet, oldest first."""
+        return tuple(self._open.values())
+
     def _add(self, reserved: Reserved, times: int) -> None:
         tally = self._tally.setdefault(reserved.job_id, {})
         mechanism = resize(reserved.event, 1)
         tally[mechanism] = tally.get(mechanism, 0) + times
+        self._dataset.add(mechanism, times)
+        self._jobs.setdefault(reserved.job_id, Balance()).add(mechanism, times)
 
 
 def _malformed() -> LedgerError:

@@ -37,6 +37,7 @@ _SCHEMA: Final = (
     "CREATE TABLE entries (sequence INTEGER PRIMARY KEY, previous TEXT NOT NULL, body BLOB NOT NULL,"
     " hash TEXT NOT NULL) STRICT"
 )
+_INSERT: Final = "INSERT INTO entries (sequence, previous, body, hash) VALUES (?, ?, ?, ?)"
 _DRAFT_ENDING: Final = re.compile(r"[0-9a-f]{16}(-wal|-shm|-journal)?")
 
 
@@ -77,10 +78,8 @@ def append_entry(connection: Connection, sequence: int, previous: Sha256, body: 
     """Write an entry within a transaction and return its hash."""
     data = canonicalize(body)
     digest = entry_hash(sequence, previous, data)
-    connection.exec_driver_sql(
-        "INSERT INTO entries (sequence, previous, body, hash) VALUES (?, ?, ?, ?)",
-        (sequence, previous, data, digest),
-    )
+    statement = _INSERT if connection.dialect.name == "sqlite" else _INSERT.replace("?", "%s")
+    connection.exec_driver_sql(statement, (sequence, previous, data, digest))
     return digest
 
 
@@ -93,23 +92,23 @@ def file_identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def damaged(path: Path) -> LedgerError:
+def damaged(name: str) -> LedgerError:
     """Return the refusal of a ledger that doesn't hold together."""
     return LedgerError(
         "ledger.corrupt",
-        f"The budget ledger {path.name} was damaged, shortened or edited.",
+        f"The budget ledger {name} was damaged, shortened or edited.",
         "Restore it from the newest copy whose head stands in a statement; never start a new one.",
     )
 
 
 @contextmanager
-def closed_on_damage(path: Path) -> Iterator[None]:
+def closed_on_damage(name: str) -> Iterator[None]:
     """Turn what the database calls corrupt into the ledger's own refusal."""
     try:
         yield
     except StorageError as error:
         if error.code == "storage.corrupt":
-            raise damaged(path) from None
+            raise damaged(name) from None
         raise
 
 

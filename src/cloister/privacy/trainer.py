@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,19 +26,15 @@ import torch
 from torch import nn
 
 from cloister.core.errors import InputError
-from cloister.evidence.transcript import SampledGaussian
+from cloister.evidence.transcript import SampledGaussian, Unit
 from cloister.privacy.clipping import BookKeeper, Shape
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.models import check_model
-from cloister.privacy.noise import GaussianIntegers, Grid, choose_grid
+from cloister.privacy.noise import GaussianIntegers, Grid, IntegerNoise, choose_grid
 from cloister.privacy.optimizer import CsprngDPOptimizer, GradientDescent
 from cloister.privacy.randomness import OS_GENERATOR, RandomSource
 from cloister.privacy.sampling import PoissonSampler
 from cloister.privacy.units import Units
-
-Unit = Literal["record", "subject"]
-"""What one neighbouring dataset has more or less than the other: one row, or one subject's rows."""
-
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
@@ -244,7 +239,7 @@ class DPTrainer:
             )
         self.plan = plan
         self._noise = noise
-        self._draws = GaussianIntegers(noise)
+        self._draws: IntegerNoise = GaussianIntegers(noise)
         self._sampling = sampling
 
     @property

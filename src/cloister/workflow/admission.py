@@ -5,6 +5,8 @@ Rules kept here:
 - Each hospital completes and signs its own manifest and decides with its own facts; one hospital's
   no is a no, and every reason of every hospital is listed.
 - The decision is written into the site's log before it takes effect, a refusal too.
+- No hospital approves a mock, a job without noise. It goes on in spite of that one reason where the machine
+  allows mocks; the refusal stays written, and every verifier finds it.
 - The hashes of the dataset, of its declaration and of the test set are those of what will be trained and
   measured on, at the time of the decision.
 """
@@ -22,6 +24,7 @@ from cloister.core.parsing import parse_model
 from cloister.enclave.measure import code_measurement
 from cloister.evidence import Envelope, StatementWriter, Subject
 from cloister.evidence.predicates import DataCommitment, ManifestAccepted, RequestDecided
+from cloister.evidence.terms import MOCK_MECHANISM
 from cloister.federation.job import FederationJob
 from cloister.health import FederatedData, load_source
 from cloister.policy import (
@@ -40,6 +43,8 @@ from cloister.policy import (
     sign_manifest,
     sign_request,
 )
+from cloister.policy.job_decision import MOCK_RULE
+from cloister.privacy.mock import require_mock_allowed
 from cloister.workflow.jobfile import JobSpec
 from cloister.workflow.workspace import Workspace
 
@@ -125,16 +130,20 @@ def admit(
 
     Raises:
         PolicyError: A hospital refused; ``details`` holds every reason of every hospital.
+        PrivacyError: ``privacy.mock_refused``: a mock, where this machine doesn't allow any.
     """
     terms = job_terms(
         job.model_dump(mode="json"),
         datasets={site: data.sites[site].dataset_sha256 for site in job.clients},
         test_set=data.test.name,
     )
+    mock = job.privacy.mechanism == MOCK_MECHANISM
+    if mock:
+        require_mock_allowed()
     refusals: list[str] = []
     for site in job.clients:
         reasons = _decide_at(site, agreement, job, terms, data, writers[site], clock)
-        refusals += [f"{site}: {reason}" for reason in reasons]
+        refusals += [f"{site}: {reason}" for reason in reasons if not (mock and _only_mocks(reason))]
     if refusals:
         raise PolicyError(
             "policy.refused",
@@ -155,12 +164,14 @@ def commit_data(data: FederatedData, agreement: Agreement, writers: Mapping[str,
     for site, writer in writers.items():
         table = data.sites[site]
         allowed = agreement.manifests[site].output_constraints.allowed_outputs
+        unit = agreement.manifests[site].privacy_guardrails.unit
         writer.write(
             DataCommitment,
             (Subject(name=f"dataset/{site}", sha256=Sha256(table.dataset_sha256)),),
             dataset_name=agreement.manifests[site].dataset_scope.name,
             dataset_sha256=table.dataset_sha256,
             records=table.records,
+            subject_count=table.subject_count if unit == "subject" else None,
             features=len(table.feature_names),
             single_class=table.single_class if OutputKind.SINGLE_CLASS_FLAG in allowed else None,
             normalisation="declared-public-bounds",
@@ -208,6 +219,10 @@ def _decide_at(
     return reasons
 
 
+def _only_mocks(reason: str) -> bool:
+    return reason.startswith(f"{MOCK_RULE}: ")
+
+
 def _facts_at(site: str, data: FederatedData, clock: Clock) -> DecisionFacts:
     return parse_model(
         DecisionFacts,
@@ -217,6 +232,7 @@ def _facts_at(site: str, data: FederatedData, clock: Clock) -> DecisionFacts:
             "bounds_sha256": data.bounds_sha256,
             "dataset_sha256": data.sites[site].dataset_sha256,
             "records": data.sites[site].records,
+            "subjects": data.sites[site].subject_count,
             "test_set_sha256": data.test.sha256,
             "test_set_records": data.test.records,
             "decided_at": format_time(clock()),

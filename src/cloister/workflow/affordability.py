@@ -12,8 +12,10 @@ from cloister.core.hashes import Sha256
 from cloister.evidence import StatementWriter, Subject
 from cloister.evidence.predicates import Violation
 from cloister.federation import FederationJob, SiteRuntime
-from cloister.privacy import BudgetExceeded, BudgetLedger, Limit, Scope, TrainingPlan, max_steps
+from cloister.privacy import BudgetExceeded, BudgetLedger, Limit, Scope
+from cloister.privacy.accountant import AGREEMENT
 from cloister.privacy.budget import HARD_STOP
+from cloister.privacy.modes import epsilon_in, steps_within
 
 
 def require_affordable(
@@ -36,9 +38,7 @@ def require_affordable(
     refusals: list[str] = []
     for site, node in sites.items():
         ceilings = (*node.limits, HARD_STOP)
-        exceeded = [
-            problem for limit in ceilings for problem in _exceeded(limit, job, node.plan, ledgers[site])
-        ]
+        exceeded = [problem for limit in ceilings for problem in _exceeded(limit, node, ledgers[site])]
         if exceeded:
             writers[site].write(
                 Violation,
@@ -57,14 +57,17 @@ def require_affordable(
         )
 
 
-def _exceeded(limit: Limit, job: FederationJob, plan: TrainingPlan, ledger: BudgetLedger) -> Iterator[str]:
-    steps = job.rounds * plan.steps
-    fitting = max_steps(
+def _exceeded(limit: Limit, node: SiteRuntime, ledger: BudgetLedger) -> Iterator[str]:
+    steps = node.whole_plan.steps
+    spent = ledger.events(node.job_id if limit.scope is Scope.JOB else None)
+    if epsilon_in(ledger.mode, [*spent, node.whole_plan], ledger.delta) + AGREEMENT <= limit.epsilon:
+        return
+    fitting = steps_within(
+        ledger.mode,
         limit.epsilon,
         ledger.delta,
-        plan.sampling_probability,
-        plan.noise_multiplier,
-        spent=ledger.events(job.job_id if limit.scope is Scope.JOB else None),
+        node.plan.sampling_probability,
+        node.plan.noise_multiplier,
+        spent=spent,
     )
-    if fitting < steps:
-        yield f"{limit.name} of epsilon {limit.epsilon:g}: {fitting} of the job's {steps} steps would fit"
+    yield f"{limit.name} of epsilon {limit.epsilon:g}: {fitting} of the job's {steps} steps would fit"

@@ -94,6 +94,10 @@ class Party:
             raise
         return log
 
+    def held_checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints of this party's log that others hold, off this machine and on it."""
+        return [*self._held_outside(), *self._held_by_neighbours()]
+
     def _open(self, held: int) -> EvidenceLog:
         path, begun = self.folder / "log.sqlite", self.folder / "log.begun"
         place = self.places.database or path

@@ -30,6 +30,7 @@ from cloister.privacy.audit.canaries import audit_with_canaries
 from cloister.privacy.audit.conformance import FULL, QUICK, Power, run_conformance
 from cloister.privacy.audit.inversion import attack_updates
 from cloister.privacy.audit.membership import Membership, Roc, attack_training, loss_threshold, train_plainly
+from cloister.privacy.audit.model_checks import AuditedModel
 from cloister.privacy.audit.report import AuditReport, Claim, Pictures
 from cloister.privacy.models import load_arrays
 from cloister.privacy.randomness import OS_GENERATOR, OsRandom
@@ -121,7 +122,7 @@ def _audit(request: AuditRequest, data: FederatedData) -> AuditReport:
         not_done["Attack on the model"] = "it needs the site's records."
     return AuditReport(
         claim=claim,
-        conformance=run_conformance(_trainer, power=request.power),
+        conformance=run_conformance(_trainer, model=_audited(spec, records), power=request.power),
         canaries=audit_with_canaries(_trainer, claim.plan, claim.epsilon, claim.delta),
         memberships=_memberships(spec, claim, records) if readable else (),
         model=_model_attack(model, records, data) if model is not None and readable else None,
@@ -136,6 +137,12 @@ def _trainer(plan: TrainingPlan, site: str) -> DPTrainer:
     return DPTrainer(
         plan, noise=OsRandom("audit", site, "noise"), sampling=OsRandom("audit", site, "sampling")
     )
+
+
+def _audited(spec: JobSpec, records: TrainingData) -> AuditedModel:
+    """The job's own architecture, on made-up rows."""
+    features = records.features.shape[1]
+    return AuditedModel(lambda: model_of(spec.file.model, spec.file.federation.seed, features), features)
 
 
 def _claim(spec: JobSpec, mine: SiteData) -> Claim:

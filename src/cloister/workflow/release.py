@@ -134,7 +134,7 @@ def state_evaluation(measured: Measured, test: TestSet, hub: StatementWriter) ->
 
 
 def hold_against(
-    model_file: bytes, weights: Mapping[str, np.ndarray], goal: Goal
+    model_file: bytes, weights: Mapping[str, np.ndarray], goal: Goal, mechanism: str
 ) -> tuple[OutputConstraint, ...]:
     """Hold a model file against the hospitals' output constraints.
 
@@ -142,6 +142,7 @@ def hold_against(
         model_file: The encoded model.
         weights: The tensors in it.
         goal: The hospitals' constraints.
+        mechanism: What protected the training, as the job names it.
 
     Returns:
         Every constraint, with whether it is satisfied.
@@ -162,6 +163,11 @@ def hold_against(
             name="finite-weights",
             satisfied=all(bool(np.isfinite(tensor).all()) for tensor in weights.values()),
             detail=f"{len(weights)} tensors, {sum(tensor.size for tensor in weights.values())} values",
+        ),
+        OutputConstraint(
+            name="private-training",
+            satisfied=mechanism == "DP_SGD",
+            detail=f"trained by {mechanism}; a model trained without noise is never released",
         ),
     )
 
@@ -186,7 +192,11 @@ def require_satisfied(constraints: Sequence[OutputConstraint]) -> None:
 
 
 def state_release(
-    model_file: bytes, weights: Mapping[str, np.ndarray], goal: Goal, hub: StatementWriter
+    model_file: bytes,
+    weights: Mapping[str, np.ndarray],
+    goal: Goal,
+    hub: StatementWriter,
+    mechanism: str,
 ) -> tuple[OutputConstraint, ...]:
     """Hold the model file against the output constraints and write the result into the hub's log.
 
@@ -195,11 +205,12 @@ def state_release(
         weights: The tensors in it.
         goal: The hospitals' constraints.
         hub: The hub's statement writer.
+        mechanism: What protected the training, as the job names it.
 
     Returns:
         Every constraint, with whether it is satisfied.
     """
-    constraints = hold_against(model_file, weights, goal)
+    constraints = hold_against(model_file, weights, goal, mechanism)
     digest = sha256_hex(model_file)
     hub.write(
         Release,

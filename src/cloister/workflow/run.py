@@ -27,13 +27,17 @@ from cloister.core.logging import (
     stop_logging,
 )
 from cloister.enclave.model_file import encode_model
+from cloister.evidence.terms import MOCK_MECHANISM
 from cloister.federation import FederationJob
-from cloister.workflow.admission import admit, commit_data, load_data, sign_agreement
+from cloister.privacy import BudgetLedger
+from cloister.privacy.mock import MOCK_MARK
+from cloister.workflow.admission import Agreement, admit, commit_data, load_data, sign_agreement
 from cloister.workflow.case import Case
 from cloister.workflow.compute import one_thread_per_site
 from cloister.workflow.jobfile import JobSpec
+from cloister.workflow.ledgers import LedgerTerms
 from cloister.workflow.outcome import MODEL_FILE, REPORT_FILE, JobOutcome
-from cloister.workflow.parties import open_parties
+from cloister.workflow.parties import Parties, open_parties
 from cloister.workflow.preflight import require_releasable
 from cloister.workflow.proof import READABLE, prove
 from cloister.workflow.release import (
@@ -109,6 +113,10 @@ def _ending(log: Logger) -> Iterator[None]:
         raise
 
 
+def _mark(job: FederationJob) -> str:
+    return "MOCK-" if job.privacy.mechanism == MOCK_MECHANISM else ""
+
+
 def _run(
     spec: JobSpec,
     job: FederationJob,
@@ -119,7 +127,7 @@ def _run(
     clock: Clock,
 ) -> JobOutcome:
     with (
-        workspace.job_folder(f"{spec.file.name}-{job.job_id}") as (staging, final),
+        workspace.job_folder(f"{_mark(job)}{spec.file.name}-{job.job_id}") as (staging, final),
         ExitStack() as opened,
     ):
         watch(Stage(f"reading {spec.file.data.source}"))
@@ -133,14 +141,7 @@ def _run(
         require_releasable(job, data.test, goal)
         commit_data(data, agreement, parties.writers)
         ledgers = {
-            site: opened.enter_context(
-                workspace.ledger(
-                    parties.sites[site].party,
-                    agreement.manifests[site].dataset_scope.name,
-                    delta=agreement.manifests[site].privacy_guardrails.delta_budget,
-                    log=parties.sites[site].log,
-                )
-            )
+            site: opened.enter_context(_ledger(site, job, workspace, agreement, parties))
             for site in job.clients
         }
         case = Case(
@@ -180,12 +181,27 @@ def _run(
     return outcome
 
 
+def _ledger(
+    site: str, job: FederationJob, workspace: Workspace, agreement: Agreement, parties: Parties
+) -> BudgetLedger:
+    manifest, seat = agreement.manifests[site], parties.sites[site]
+    guardrails = manifest.privacy_guardrails
+    terms = LedgerTerms(guardrails.accounting, guardrails.unit, guardrails.delta_budget)
+    if job.privacy.mechanism == MOCK_MECHANISM:
+        return workspace.mock_ledger(seat.party, manifest.dataset_scope.name, terms)
+    return workspace.ledger(seat.party, manifest.dataset_scope.name, terms, log=seat.log)
+
+
 def _measure_and_release(case: Case, trained: Trained) -> tuple[Measured, bytes]:
     case.watch(Stage(f"measuring on {case.data.test.name}"))
     weights, hub = trained.result.weights, case.parties.hub.writer
     measured = measure_model(case.job, weights, case.data.test, case.goal)
     state_evaluation(measured, case.data.test, hub)
-    model_file = encode_model(weights)
-    require_satisfied(state_release(model_file, weights, case.goal, hub))
+    mechanism = case.job.privacy.mechanism
+    mock = mechanism == MOCK_MECHANISM
+    model_file = encode_model({**weights, **MOCK_MARK} if mock else weights)
+    constraints = state_release(model_file, weights, case.goal, hub, mechanism)
+    # A mock's model stays here, marked and refused, for whoever tries the job out.
+    require_satisfied([one for one in constraints if not (mock and one.name == "private-training")])
     write_new(case.staging / MODEL_FILE, model_file)
     return measured, model_file

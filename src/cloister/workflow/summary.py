@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cloister.evidence.predicates import OS_ENTROPY, SEEDED_TEST
+from cloister.evidence.predicates import MOCK, OS_ENTROPY, SEEDED_TEST
+from cloister.evidence.terms import MOCK_MECHANISM
 from cloister.evidence.transcript import Event, SampledGaussian
 from cloister.evidence.verifier import Verdict
 from cloister.federation import FederationJob, SiteRuntime
@@ -68,7 +69,7 @@ def summarise_outcome(
         threshold=result.threshold,
         passed=result.passed,
         normalisation=data.normalisation,
-        randomness=SEEDED_TEST if verdict.test_randomness else OS_ENTROPY,
+        randomness=_randomness(job, verdict),
         simulated=verdict.simulated,
         sites=tuple(
             _site(site, job, data, agreement, sites[site], ledgers[site], measured.sites[site])
@@ -106,6 +107,12 @@ def _site(
         auroc=score.auroc,
         note=_note(data, agreement, site, score),
     )
+
+
+def _randomness(job: FederationJob, verdict: Verdict) -> str:
+    if job.privacy.mechanism == MOCK_MECHANISM:
+        return MOCK
+    return SEEDED_TEST if verdict.test_randomness else OS_ENTROPY
 
 
 def _steps(events: tuple[Event, ...]) -> int:

@@ -28,6 +28,7 @@ from cloister.federation.hub import initial_weights
 from cloister.federation.node import Weights
 from cloister.federation.site import RandomnessFor, os_randomness, seeded_test_randomness
 from cloister.privacy import Limit, Scope
+from cloister.privacy.budget import subject_limit
 from cloister.workflow.admission import Agreement
 from cloister.workflow.affordability import require_affordable
 from cloister.workflow.case import Case
@@ -120,6 +121,7 @@ def _sites(case: Case) -> dict[str, SiteRuntime]:
             platform=vendor.platform(site, measurement),
             randomness=_randomness(case, site),
             limits=_limits(case.agreement, site),
+            minimum_units=case.agreement.manifests[site].privacy_guardrails.minimum_group_size,
         )
         for site, seat in case.parties.sites.items()
     }
@@ -161,6 +163,9 @@ def _randomness(case: Case, site: str) -> RandomnessFor:
 def _limits(agreement: Agreement, site: str) -> tuple[Limit, ...]:
     guardrails = agreement.manifests[site].privacy_guardrails
     return (
+        subject_limit(
+            guardrails.epsilon_per_subject, len(agreement.manifests), guardrails.cross_site_subjects
+        ),
         Limit("manifest budget", guardrails.epsilon_budget, Scope.DATASET),
         Limit("manifest hard stop", guardrails.epsilon_hard_stop, Scope.DATASET),
     )

@@ -25,7 +25,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
@@ -33,14 +33,12 @@ from typing import IO
 from cloister.core.clock import Clock, system_clock
 from cloister.core.errors import StorageError
 from cloister.core.files import sync_directory
-from cloister.core.hashes import Sha256
 from cloister.core.keys import open_key_store
 from cloister.core.settings import Settings
 from cloister.enclave.attestation.simulator import SimulatedVendor
-from cloister.evidence import EvidenceLog, open_statement
-from cloister.evidence.predicates import BudgetSpend, DataCommitment
-from cloister.privacy.errors import LedgerError
+from cloister.evidence import EvidenceLog
 from cloister.privacy.ledger import BudgetLedger
+from cloister.workflow.ledgers import MOCK_FOLDER, Ledgers, LedgerTerms
 from cloister.workflow.open_jobs import OpenJobs
 from cloister.workflow.party import LogPlaces, Party
 
@@ -54,6 +52,7 @@ class Workspace:
         self.root = root
         self.settings = settings
         self.open_jobs = OpenJobs(root / "open")
+        self._ledgers = Ledgers(settings.ledger_database)
 
     def party(self, role: str, name: str) -> Party:
         """Return a party, making its key on first use."""
@@ -73,40 +72,29 @@ class Workspace:
         return SimulatedVendor.open(folder, clock)
 
     def ledger(
-        self, site: Party, dataset: str, *, delta: float, log: EvidenceLog | None = None
+        self, site: Party, dataset: str, terms: LedgerTerms, *, log: EvidenceLog | None = None
     ) -> BudgetLedger:
         """Open a site's budget ledger for one dataset, creating it if the dataset is new to the site.
 
         Args:
             site: The site that owns the dataset.
             dataset: The name the hospital's manifest declares for the dataset.
-            delta: Delta at which the dataset's epsilon is stated, as its manifest says.
+            terms: What its manifest says about mode, unit and delta.
             log: The site's log where it is open already; else it is opened to be read.
 
         Raises:
             LedgerError: ``ledger.missing`` although the site's log shows spending on this dataset,
-                ``ledger.rolled_back`` where it lacks what the log states, or it can't be trusted.
-            EvidenceError: The site's log doesn't hold together, or holds what this version can't read.
+                ``ledger.rolled_back`` where it lacks what the log states, ``ledger.other_terms``, or it can't
+                be trusted.
+            EvidenceError: The site's log is an older copy, doesn't hold together, or holds what this version
+                can't read.
         """
-        path = site.folder / "budget" / f"{dataset}.sqlite"
         with nullcontext(log) if log else site.open_log() as opened:
-            stated = _stated_heads(opened, dataset)
-        if path.exists():
-            ledger = BudgetLedger.open(path, dataset)
-            try:
-                _require_whole(ledger, stated, site)
-            except BaseException:
-                ledger.close()
-                raise
-            return ledger
-        if stated:
-            raise LedgerError(
-                "ledger.missing",
-                f"the budget ledger of {site.name} is gone, but its log shows spending on this dataset",
-                "Restore the ledger from a backup; starting at zero would overspend the patients' budget.",
-            )
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return BudgetLedger.create(path, dataset, delta=delta)
+            return self._ledgers.open(site, dataset, terms, opened)
+
+    def mock_ledger(self, site: Party, dataset: str, terms: LedgerTerms) -> BudgetLedger:
+        """Make a ledger for a mock, which charges no budget; whoever opens the workspace next removes it."""
+        return self._ledgers.mock(site, dataset, terms)
 
     def log_path(self, job_id: str) -> Path:
         """Return where the machine's own log of a run goes."""
@@ -150,6 +138,8 @@ class Workspace:
         """Remove what a killed run left half-built; the lock says that nobody is building it."""
         for folder in (self.root / "jobs").glob(f"{_STAGING}*"):
             shutil.rmtree(folder, ignore_errors=True)
+        for mock in self.root.glob(f"parties/site/*/{MOCK_FOLDER}"):
+            shutil.rmtree(mock, ignore_errors=True)
 
 
 @contextmanager
@@ -193,29 +183,3 @@ def _lock(handle: IO[str], root: Path) -> None:
             f"another process works in the workspace {root}",
             "Wait for it to end, or name another folder with --workspace.",
         ) from error
-
-
-def _require_whole(ledger: BudgetLedger, stated: Sequence[Sha256], site: Party) -> None:
-    gone = ledger.unknown(stated)
-    if gone:
-        raise LedgerError(
-            "ledger.rolled_back",
-            f"the budget ledger of {site.name} lacks {len(gone)} spend(s) that its log states",
-            "Restore the newest copy of the ledger; an older one would overspend the patients' budget.",
-        )
-
-
-def _stated_heads(log: EvidenceLog, dataset: str) -> tuple[Sha256, ...]:
-    """Every head of a dataset's ledger that the site's own log states, oldest first.
-
-    A spend doesn't name its dataset; the job's data commitment, which the site wrote before it, does.
-    """
-    names: dict[str, str] = {}
-    heads: list[Sha256] = []
-    for envelope in log.envelopes():
-        predicate = open_statement(envelope).predicate
-        if isinstance(predicate, DataCommitment):
-            names[predicate.job_id] = predicate.dataset_name
-        elif isinstance(predicate, BudgetSpend) and names.get(predicate.job_id) == dataset:
-            heads.append(Sha256(predicate.ledger_head))
-    return tuple(heads)

@@ -78,7 +78,7 @@ def test_simulated_or_seeded_protection_is_evidence_of_nothing() -> None:
     for name, kind in mapping.kinds.items():
         if name in evidence and kind.predicate in ("attestation-verdict:v1", "destruction:v1"):
             assert kind.where["simulated"] is False, name
-        if name in evidence and kind.predicate == "budget-spend:v1":
+        if name in evidence and kind.predicate == "budget-spend:v2":
             assert kind.where["noise_generator"] != "seeded-test", name
 
 

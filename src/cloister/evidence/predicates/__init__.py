@@ -31,6 +31,7 @@ from cloister.evidence.predicates.outcome import (
     Violation,
 )
 from cloister.evidence.predicates.training import (
+    MOCK,
     OS_ENTROPY,
     SEEDED_TEST,
     BudgetSpend,
@@ -41,6 +42,7 @@ from cloister.evidence.predicates.training import (
 
 __all__ = [
     "CREDIT_UNIT",
+    "MOCK",
     "OS_ENTROPY",
     "RELEASE_CONSTRAINTS",
     "SEEDED_TEST",

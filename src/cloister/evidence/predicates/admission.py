@@ -159,19 +159,26 @@ class DataCommitment(Predicate):
         dataset_name: the dataset's public name.
         dataset_sha256: SHA-256 over the dataset's canonical encoding.
         records: how many records; public, since the sampling rate depends on it.
+        subject_count: how many people they are of, where a subject is what is protected; else None.
         features: how many features per record.
         single_class: whether all labels are alike, if the manifest lets that fact out; None if it doesn't.
         normalisation: where the scaling comes from: bounds declared in public, never the records.
         bounds_sha256: SHA-256 of the declared bounds in canonical JSON.
     """
 
-    TYPE: ClassVar[str] = TYPE_PREFIX + "data-commitment:v1"
+    TYPE: ClassVar[str] = TYPE_PREFIX + "data-commitment:v2"
     ROLES: ClassVar[frozenset[Role]] = frozenset({Role.SITE})
 
     dataset_name: NameField
     dataset_sha256: Sha256Field
     records: CountField
+    subject_count: CountField | None
     features: CountField
     single_class: bool | None
     normalisation: Literal["declared-public-bounds"]
     bounds_sha256: Sha256Field
+
+    @property
+    def units(self) -> int:
+        """How many records or subjects are protected."""
+        return self.records if self.subject_count is None else self.subject_count

@@ -64,7 +64,7 @@ class Evaluation(Predicate):
     sites: tuple[SiteMetric, ...]
 
 
-RELEASE_CONSTRAINTS: Final = ("allowed-outputs", "max-model-bytes", "finite-weights")
+RELEASE_CONSTRAINTS: Final = ("allowed-outputs", "max-model-bytes", "finite-weights", "private-training")
 """What every release is held against; each is named once, and no other."""
 
 

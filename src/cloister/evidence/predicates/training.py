@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cloister.core.hashes import Sha256Field
 from cloister.evidence.predicates.base import (
@@ -18,11 +18,13 @@ from cloister.evidence.predicates.base import (
     TextField,
     known,
 )
+from cloister.evidence.transcript import FIXED_PLAN, Mode, Unit
 
 RoundField = CountField
 
 OS_ENTROPY = "aes-256-ctr/os-entropy"
 SEEDED_TEST = "seeded-test"
+MOCK = "mock/no-noise"
 
 
 @known
@@ -36,29 +38,40 @@ class BudgetSpend(Predicate):
         delta: the delta the ledger counts with.
         unit: what one unit of privacy protects.
         relation: which neighbouring datasets are compared.
-        reserved_steps: steps reserved before the first gradient.
-        executed_steps: steps executed, the number in ``event``; never above those reserved.
+        mode: how the ledger composes spends, fixed when it was made.
+        plan_steps: in the mode ``fixed_plan``, the steps of the job's whole plan, which all count from the
+            first round on; else None.
+        reserved_steps: steps reserved before the first gradient, of this round.
+        executed_steps: steps charged for this round, the number in ``event``; never above those reserved.
         dataset_sha256: the dataset charged.
         noise_generator: where noise and sampling came from.
         ledger_head: SHA-256 of the ledger's newest row after this charge.
         prior_events: in the job's first spend, what this dataset was charged by earlier jobs; else empty.
     """
 
-    TYPE: ClassVar[str] = TYPE_PREFIX + "budget-spend:v1"
+    TYPE: ClassVar[str] = TYPE_PREFIX + "budget-spend:v2"
     ROLES: ClassVar[frozenset[Role]] = frozenset({Role.SITE})
 
     round: RoundField
     purpose: Literal["training", "evaluation"]
     event: dict[str, str | int | float]
     delta: float = Field(gt=0, lt=1)
-    unit: Literal["record"]
+    unit: Unit
     relation: Literal["add_or_remove_one"]
+    mode: Mode
+    plan_steps: CountField | None
     reserved_steps: CountField
     executed_steps: CountField
     dataset_sha256: Sha256Field
-    noise_generator: Literal["aes-256-ctr/os-entropy", "seeded-test"]
+    noise_generator: Literal["aes-256-ctr/os-entropy", "seeded-test", "mock/no-noise"]
     ledger_head: Sha256Field
     prior_events: tuple[dict[str, str | int | float], ...]
+
+    @model_validator(mode="after")
+    def _a_plan_where_it_was_fixed(self) -> Self:
+        if (self.plan_steps is None) is (self.mode == FIXED_PLAN):
+            raise ValueError("plan_steps goes with the mode fixed_plan, and with no other")
+        return self
 
 
 class TensorShape(Part):

@@ -108,7 +108,8 @@ def check_summary(context: ReceiptContext) -> Check:
     """Every figure of the summary is what the statements say (epsilon has a check of its own)."""
     stated = context.body.summary
     figures = {
-        site: EpsilonFigures(one.epsilon, one.epsilon_dataset_total) for site, one in stated.privacy.items()
+        site: EpsilonFigures(one.epsilon, one.epsilon_dataset_total, one.epsilon_other)
+        for site, one in stated.privacy.items()
     }
     try:
         recomputed = summarise(context.record, figures)

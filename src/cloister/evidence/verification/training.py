@@ -12,7 +12,13 @@ from cloister.core.errors import CloisterError
 from cloister.evidence.airlock_policy import ELEMENT_BYTES, element_bytes, policy_sha256
 from cloister.evidence.checks import Check, judged, not_run
 from cloister.evidence.context import ReceiptContext
-from cloister.evidence.epsilon import TOLERANCE, epsilon_figures, epsilon_limits
+from cloister.evidence.epsilon import (
+    TOLERANCE,
+    EpsilonFigures,
+    epsilon_figures,
+    epsilon_limits,
+    subject_figures,
+)
 from cloister.evidence.predicates import (
     BudgetSpend,
     DataCommitment,
@@ -22,8 +28,8 @@ from cloister.evidence.predicates import (
 )
 from cloister.evidence.record import JobRecord, SignedManifest
 from cloister.evidence.summary import spending_sites
-from cloister.evidence.terms import SINGLE_CLASS_FLAG
-from cloister.evidence.transcript import SampledGaussian, event_from_json, times
+from cloister.evidence.terms import MOCK_MECHANISM, SINGLE_CLASS_FLAG
+from cloister.evidence.transcript import ADAPTIVE, SampledGaussian, event_from_json, times
 from cloister.evidence.weights import TensorForm
 
 WEIGHTED_BY_RECORDS = "FED_AVG"
@@ -39,8 +45,8 @@ def check_data(context: ReceiptContext) -> Check:
         for one in record.by(site, DataCommitment):
             if manifest is None or one.dataset_sha256 != manifest.terms.dataset_scope.sha256:
                 problems.append(f"{site}: the dataset is not the manifest's")
-            elif one.records < manifest.terms.privacy_guardrails.minimum_group_size:
-                problems.append(f"{site}: the dataset is below the minimum group size")
+            else:
+                problems += [f"{site}: {text}" for text in _group_problems(one, manifest)]
             if manifest is not None and not _as_declared(one, manifest):
                 problems.append(f"{site}: the dataset's name or its declared bounds are not the manifest's")
             if one.single_class is not None and not _lets_out_the_flag(manifest):
@@ -55,6 +61,16 @@ def check_data(context: ReceiptContext) -> Check:
 def _as_declared(one: DataCommitment, manifest: SignedManifest) -> bool:
     scope = manifest.terms.dataset_scope
     return (one.dataset_name, one.bounds_sha256) == (scope.name, scope.bounds_sha256)
+
+
+def _group_problems(one: DataCommitment, manifest: SignedManifest) -> Iterator[str]:
+    guardrails = manifest.terms.privacy_guardrails
+    if (one.subject_count is None) is (guardrails.unit == "subject"):
+        yield "what it counts are not the units that its manifest protects"
+    if one.units < guardrails.minimum_group_size or one.units > one.records:
+        yield "the dataset is below the minimum group size, or counts more subjects than records"
+    elif not guardrails.delta_budget * one.units < 1:
+        yield "delta is not below one over the number of protected units"
 
 
 def _lets_out_the_flag(manifest: SignedManifest | None) -> bool:
@@ -80,7 +96,14 @@ def _ledger_problems(record: JobRecord, site: str) -> Iterator[str]:
         yield "delta is above the manifest's"
     if len({one.delta for one in spends}) > 1 or spends[0].delta > record.job.privacy.delta:
         yield "delta is above the job's, or changed"
-    if len({one.ledger_head for one in spends}) != len(spends):
+    if len({(one.mode, one.unit, one.plan_steps) for one in spends}) > 1:
+        yield "the ledger's mode, its unit or the plan changed"
+    if manifest is not None and (spends[0].mode, spends[0].unit) != (
+        manifest.terms.privacy_guardrails.accounting,
+        manifest.terms.privacy_guardrails.unit,
+    ):
+        yield "the ledger's mode or unit is not the manifest's"
+    if spends[0].mode == ADAPTIVE and len({one.ledger_head for one in spends}) != len(spends):
         yield "two charges end in the same ledger head"
     if any(one.prior_events for one in spends[1:]):
         yield "earlier charges are stated after the first spend"
@@ -114,6 +137,11 @@ def _event_problems(record: JobRecord, one: BudgetSpend, noises: set[float]) -> 
         yield "the noise multiplier is not the job's"
     if one.reserved_steps != record.job.training.local_steps:
         yield "the steps reserved are not the job's"
+    if one.plan_steps is not None:
+        if one.plan_steps != record.job.rounds * record.job.training.local_steps:
+            yield "the plan that was fixed is not the job's"
+        if one.executed_steps != one.reserved_steps:
+            yield "steps were given back of a plan that was fixed"
     if not math.isclose(event.sampling_probability, _sampling_probability(record, one.party), rel_tol=1e-12):
         yield "the sampling probability is not the job's"
 
@@ -122,14 +150,17 @@ def _sampling_probability(record: JobRecord, site: str) -> float:
     training = record.job.training
     if training.sampling_probability is not None:
         return training.sampling_probability
-    records = max((one.records for one in record.by(site, DataCommitment)), default=0)
-    return min(1.0, training.batch_size / records) if training.batch_size and records else math.nan
+    units = max((one.units for one in record.by(site, DataCommitment)), default=0)
+    return min(1.0, training.batch_size / units) if training.batch_size and units else math.nan
 
 
 def check_epsilon(context: ReceiptContext) -> Check:
     """Epsilon, recomputed from each site's transcript, is what the summary says and within every limit."""
     record, stated = context.record, context.body.summary.privacy
     problems: list[str] = []
+    if record.job.privacy.mechanism == MOCK_MECHANISM:
+        problems.append("the job trained without noise (MOCK): no epsilon holds")
+    recomputed_at: dict[str, EpsilonFigures] = {}
     largest = 0.0
     if not record.participants or any(site not in stated for site in record.participants):
         problems.append("the summary lacks a participant's epsilon")
@@ -145,6 +176,7 @@ def check_epsilon(context: ReceiptContext) -> Check:
             problems.append(f"{site}: {error.message}")
             continue
         limits = epsilon_limits(record, site)
+        recomputed_at[site] = spent
         largest = max(largest, spent.epsilon)
         pairs = (
             ("epsilon", spent.epsilon, stated[site].epsilon, limits.job),
@@ -154,12 +186,20 @@ def check_epsilon(context: ReceiptContext) -> Check:
                 stated[site].epsilon_dataset_total,
                 limits.dataset,
             ),
+            ("the other accountant's epsilon", spent.other, stated[site].epsilon_other, math.inf),
         )
         for name, recomputed, claimed, limit in pairs:
             if not abs(recomputed - claimed) <= TOLERANCE:
                 problems.append(f"{site}: {name} is {recomputed:.6f}, not {claimed:.6f}")
             if not recomputed <= limit + TOLERANCE:
                 problems.append(f"{site}: {name} is {recomputed:.6f}, above the limit {limit:g}")
+    if recomputed_at:
+        together = subject_figures(record, recomputed_at)
+        if not together.dataset_total <= together.limit + len(recomputed_at) * TOLERANCE:
+            problems.append(
+                f"one subject's epsilon over all sites is {together.dataset_total:.6f}, "
+                f"above the limit {together.limit:g}"
+            )
     return judged("epsilon", problems, f"recomputed; {largest:.4f} at most in this job, within every limit")
 
 

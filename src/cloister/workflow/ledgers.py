@@ -1,0 +1,154 @@
+"""The budget ledgers of the sites on one machine, opened only if they are the newest copies of themselves.
+
+An older copy of a ledger is sound in itself, and so is an older copy of the log that states its heads. Rules
+kept here:
+
+1. Every head of a ledger that the site's log states is an entry of the ledger; a ledger that lacks one, or is
+   gone, is refused.
+2. A log is held against the checkpoints of it that others hold before its word on the ledger counts: a ledger
+   and a log that were set back together are refused by whoever saw the log later.
+3. A spend is stated before anything made with it leaves the site. So what a set-back ledger could hide is at
+   most a spend of which nothing left.
+4. A ledger that was made is never made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from cloister.core.files import write_new
+from cloister.core.hashes import Sha256
+from cloister.evidence import EvidenceLog, open_statement
+from cloister.evidence.checkpoint import Checkpoint
+from cloister.evidence.predicates import MOCK, BudgetSpend, DataCommitment
+from cloister.evidence.transcript import Mode, Unit
+from cloister.evidence.witness.rollback import require_newest
+from cloister.privacy.errors import LedgerError
+from cloister.privacy.ledger import BudgetLedger
+from cloister.workflow.party import Party
+
+MOCK_FOLDER: Final = "mock"
+
+
+@dataclass(frozen=True)
+class LedgerTerms:
+    """What a manifest says about a dataset's ledger.
+
+    Attributes:
+        mode: How spends are composed.
+        unit: What is protected.
+        delta: The largest delta that epsilon may be stated at.
+    """
+
+    mode: Mode = "adaptive"
+    unit: Unit = "record"
+    delta: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Ledgers:
+    """Where the ledgers of a machine's sites are kept.
+
+    Attributes:
+        database: URL of the PostgreSQL database that holds them; None keeps each in a file of its site.
+    """
+
+    database: str | None = None
+
+    def open(self, site: Party, dataset: str, terms: LedgerTerms, log: EvidenceLog) -> BudgetLedger:
+        """Open a site's ledger for a dataset, making it with the dataset's first use.
+
+        Args:
+            site: Who holds the dataset.
+            dataset: Its declared name.
+            terms: What the site's manifest says.
+            log: The site's log.
+
+        Raises:
+            LedgerError: It is gone, set back, made under other terms, or can't be trusted.
+            EvidenceError: The log is an older copy, or doesn't hold together.
+        """
+        folder = site.folder / "budget"
+        path, begun = folder / f"{dataset}.sqlite", folder / f"{dataset}.begun"
+        held = site.held_checkpoints()
+        require_newest(log.checkpoint(), log.consistency_proof, held, log.public_key)
+        if begun.exists() or path.exists() or _stated_heads(log, dataset):
+            ledger = BudgetLedger.open(self.database or path, dataset, holder=site.name)
+            try:
+                ledger.require_terms(mode=terms.mode, unit=terms.unit, delta=terms.delta)
+                require_current(ledger, log, held)
+            except BaseException:
+                ledger.close()
+                raise
+        else:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            ledger = self._begin(path, dataset, terms, site.name)
+        if not begun.exists():
+            write_new(begun, b"")
+        return ledger
+
+    def _begin(self, path: Path, dataset: str, terms: LedgerTerms, holder: str) -> BudgetLedger:
+        """Make a ledger, or in a database find the empty one that an interrupted first use made."""
+        if self.database is None:
+            return _make(path, dataset, terms, holder)
+        try:
+            return _make(self.database, dataset, terms, holder)
+        except LedgerError as error:
+            if error.code != "ledger.exists":
+                raise
+            return BudgetLedger.open(self.database, dataset, holder=holder)
+
+    def mock(self, site: Party, dataset: str, terms: LedgerTerms) -> BudgetLedger:
+        """Make a ledger that no budget is charged in."""
+        folder = site.folder / MOCK_FOLDER
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return _make(folder / f"{uuid4().hex}.sqlite", dataset, terms, site.name)
+
+
+def require_current(ledger: BudgetLedger, log: EvidenceLog, held: Iterable[Checkpoint]) -> None:
+    """Refuse a ledger that lacks a spend which its site stated, whether or not its log was set back too.
+
+    Args:
+        ledger: The dataset's ledger.
+        log: The log of the site that holds the dataset.
+        held: Checkpoints of that log which others hold.
+
+    Raises:
+        LedgerError: ``ledger.rolled_back``.
+        LogError: ``evidence.log_rolled_back`` if the log was set back.
+    """
+    require_newest(log.checkpoint(), log.consistency_proof, held, log.public_key)
+    gone = ledger.unknown(_stated_heads(log, ledger.dataset))
+    if gone:
+        raise LedgerError(
+            "ledger.rolled_back",
+            f"the budget ledger of {ledger.dataset} lacks {len(gone)} spend(s) that {log.origin} states",
+            "Restore the newest copy of the ledger; an older one would overspend the patients' budget.",
+        )
+
+
+def _make(place: Path | str, dataset: str, terms: LedgerTerms, holder: str) -> BudgetLedger:
+    return BudgetLedger.create(place, dataset, terms.delta, mode=terms.mode, unit=terms.unit, holder=holder)
+
+
+def _stated_heads(log: EvidenceLog, dataset: str) -> tuple[Sha256, ...]:
+    """Every head of a dataset's ledger that the site's own log states, oldest first.
+
+    A spend doesn't name its dataset; the job's data commitment, which the site wrote before it, does. A
+    mock's spends were charged to no budget.
+    """
+    names: dict[str, str] = {}
+    heads: list[Sha256] = []
+    for envelope in log.envelopes():
+        predicate = open_statement(envelope).predicate
+        if isinstance(predicate, DataCommitment):
+            names[predicate.job_id] = predicate.dataset_name
+        elif not isinstance(predicate, BudgetSpend) or predicate.noise_generator == MOCK:
+            continue
+        elif names.get(predicate.job_id) == dataset:
+            heads.append(Sha256(predicate.ledger_head))
+    return tuple(heads)
