@@ -18,6 +18,7 @@ from typing import Final
 
 from cloister.privacy.audit.check import Check, Conformance
 from cloister.privacy.audit.clipping_checks import clipping
+from cloister.privacy.audit.model_checks import AuditedModel, own_model
 from cloister.privacy.audit.noise_checks import empty_batch, freshness, noise_error_found, noise_scale
 from cloister.privacy.audit.observation import TrainerFactory
 from cloister.privacy.audit.sampling_checks import sampling
@@ -52,12 +53,17 @@ FULL: Final = Power(noise_draws=4_000_000, inclusions=2_000_000)
 
 
 def run_conformance(
-    factory: TrainerFactory, *, power: Power = QUICK, false_alarm: float = 1e-6
+    factory: TrainerFactory,
+    *,
+    model: AuditedModel | None = None,
+    power: Power = QUICK,
+    false_alarm: float = 1e-6,
 ) -> Conformance:
     """Test a trainer against what its plans say.
 
     Args:
         factory: Makes trainers; called once for each fit, except where rounds of one trainer are compared.
+        model: A model to test the trainer on as well, such as a job's own.
         power: How much to look at.
         false_alarm: Probability that an honest trainer fails, in (0, 0.1].
 
@@ -69,13 +75,14 @@ def run_conformance(
     """
     if not 0 < false_alarm <= 0.1:
         raise PrivacyError("privacy.audit_impossible", "The chance of a false alarm must lie in (0, 0.1].")
-    share = false_alarm / 5
+    share = false_alarm / 6
     checks: list[Check] = [
         *noise_scale(factory, power.noise_draws, share),
         *empty_batch(factory, share),
         *clipping(factory, share),
         *sampling(factory, power.inclusions, share),
         *freshness(factory, share),
+        *(own_model(factory, model, share) if model is not None else ()),
     ]
     whole = checks[0]
     return Conformance(tuple(checks), noise_error_found(whole.draws, whole.alarm))

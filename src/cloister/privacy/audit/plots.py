@@ -23,7 +23,9 @@ _BLUE, _RED, _GREEN, _PINK, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", 
 
 def noise_scales(result: Conformance) -> str:
     """Each tensor's measured noise over what the plan says, with the span where no alarm is raised."""
-    found = [one for one in result.checks if one.name.partition("/")[0] in {"noise-scale", "empty-batch"}]
+    found = [
+        one for one in result.checks if one.name.partition("/")[0] in {"noise-scale", "empty-batch", "model"}
+    ]
     figure, axes = _axes("noise: measured over stated standard deviation", height=0.5 + 0.24 * len(found))
     for place, one in enumerate(reversed(found)):
         # The chi-square's span, by its normal approximation: for the eye alone.
