@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,15 @@ import pytest
 from cloister.core.canonical import canonicalize, parse
 from cloister.core.clock import Clock
 from cloister.core.errors import CloisterError
+from cloister.core.hashes import sha256_hex
 from cloister.core.keys import EphemeralKeyStore
-from cloister.evidence import EvidenceLog
+from cloister.evidence import EvidenceLog, LogExtract, Subject, open_statement
 from cloister.evidence.checkpoint import sign_checkpoint
 from cloister.evidence.extract import log_owner
 from cloister.evidence.predicates import (
     BudgetSpend,
     CheckpointHeld,
+    JobClosed,
     RoundAggregated,
     UpdateReleased,
     Violation,
@@ -25,7 +28,7 @@ from cloister.evidence.predicates import (
 from cloister.evidence.witness.continuation import Continuation
 from cloister.federation import FederationResult, RefusalError, initial_weights
 from cloister.federation.errors import is_refusal
-from cloister.federation.exchange import HubLog, decode_hub_log
+from cloister.federation.exchange import HubLog, ShownEnding, decode_ending, decode_hub_log
 from cloister.federation.node import RoundTask
 from tests.federation.nodes import a_job
 from tests.federation.parties import CLASSES, DELTA, FEATURES, Federation
@@ -93,13 +96,7 @@ def test_in_every_round_each_holds_the_others_newest_log(parties: Federation) ->
 def test_a_second_job_continues_from_what_the_first_left(parties: Federation, clock: Clock) -> None:
     parties.run()
     before = parties.site_logs("north").hub_size()
-    later = Federation(
-        JOB.model_copy(update={"job_id": "00000000-0000-4000-8000-000000000002"}), parties.directory, clock
-    )
-    later.signers, later.vendor = parties.signers, parties.vendor
-    later.logs.update(parties.logs)
-    later.ledgers.update(parties.ledgers)
-    later.limits = {site: [] for site in JOB.clients}
+    later = next_job(parties, clock)
     later.run()
     assert later.site_logs("north").hub_size() > before
 
@@ -154,12 +151,174 @@ def test_a_hub_whose_log_was_set_back_gets_nothing(parties: Federation) -> None:
     assert isinstance(parties.statements("north")[-1].predicate, Violation)
 
 
-def test_a_hub_that_says_it_holds_more_of_a_sites_log_than_there_is_gets_nothing(parties: Federation) -> None:
+def test_a_site_that_signed_more_of_its_log_than_there_is_takes_no_part(parties: Federation) -> None:
     site = parties.site("north")
-    task = hub_log_of(parties.task(0, START), held={"north": 10_000})
+    later = sign_checkpoint(NORTH, 10_000, bytes(range(32)), parties.signers["north"])
+    task = hub_log_of(parties.task(0, START), held={"north": later})
     error = refusal(lambda: site.train_round(task, proceed))
     assert error.code == "evidence.log_rolled_back"
     assert NORTH in error.message
+
+
+@pytest.mark.parametrize("signer", ["hub", "south"])
+def test_a_hub_that_shows_a_later_head_which_the_site_never_signed_accuses_itself(
+    parties: Federation, signer: str
+) -> None:
+    """What the site then states for good is that it was shown such a head, not that its log was set back."""
+    site = parties.site("north")
+    task = hub_log_of(
+        parties.task(0, START),
+        held={"north": sign_checkpoint(NORTH, 10**15, bytes(32), parties.signers[signer])},
+    )
+    assert refusal(lambda: site.train_round(task, proceed)).code == "evidence.checkpoint_unsigned"
+    stated = parties.statements("north")[-1].predicate
+    assert isinstance(stated, Violation)
+    assert stated.rule == "evidence.checkpoint_unsigned"
+
+
+def test_an_older_copy_of_a_sites_log_that_was_written_on_is_noticed_before_it_trains(
+    parties: Federation, clock: Clock
+) -> None:
+    """The log is set back to before what the hub holds; the next job's first statements fill it up again."""
+    parties.run()
+    held = parties.hub_book().newest(NORTH)
+    assert held is not None
+    back = EvidenceLog.create(parties.directory / "back", origin=NORTH, signer=parties.signers["north"])
+    for one in parties.logs["north"].entries(0, held.size - 2):
+        back.append(one.envelope, stream=one.stream, position=one.position)
+    later = next_job(parties, clock)
+    later.logs["north"] = back
+    for _ in range(3):
+        later.writers["north"].write(
+            Violation, [Subject("x", sha256_hex(b"x"))], rule="r", detail="d", artifact_sha256=None
+        )
+    assert back.size > held.size
+    later.run()
+    stated = [one.predicate for one in later.statements("north")]
+    assert not any(isinstance(one, BudgetSpend | UpdateReleased) for one in stated)
+    assert isinstance(stated[-1], Violation)
+    assert stated[-1].rule == "evidence.log_rolled_back"
+    back.close()
+
+
+def test_a_book_that_was_emptied_is_filled_again_from_the_holders_own_log(
+    parties: Federation, clock: Clock
+) -> None:
+    """North rewrites its past; whoever emptied the hub's folder of checkpoints doesn't help it."""
+    parties.run()
+    held = parties.hub_book().newest(NORTH)
+    assert held is not None
+    shutil.rmtree(parties.directory / "hub.held")
+    later = next_job(parties, clock)
+    fork = EvidenceLog.create(parties.directory / "fork", origin=NORTH, signer=parties.signers["north"])
+    for number in range(12):
+        fork.append(parties.logs["north"].entry(0), stream="elsewhere", position=number)
+    later.logs["north"] = fork
+    result = later.run()
+    assert [record.sites for record in result.rounds] == [("south", "west")] * JOB.rounds
+    assert later.hub_book().newest(NORTH) == held
+    fork.close()
+
+
+def test_a_site_whose_book_was_emptied_still_holds_what_it_stated_of_the_hub(parties: Federation) -> None:
+    parties.run()
+    seen = parties.site_logs("north").hub_size()
+    assert seen > 0
+    shutil.rmtree(parties.directory / "north.held")
+    assert parties.site_logs("north").hub_size() == seen
+
+
+def test_a_book_that_contradicts_what_its_holder_stated_is_an_error(parties: Federation) -> None:
+    parties.run()
+    seen = parties.site_book("north").newest(HUB)
+    assert seen is not None
+    forged = sign_checkpoint(HUB, seen.size, bytes(32), parties.signers["hub"])
+    (parties.directory / "north.held" / "cloister%2Fhub%2Fhub.note").write_text(forged.encode())
+    assert refusal(lambda: parties.site_logs("north")).code == "evidence.log_inconsistent"
+
+
+# How the hub ended the job
+
+
+def test_each_site_states_how_the_hub_ended_the_job(parties: Federation) -> None:
+    parties.run()
+    closing = parties.writers["hub"].close("completed")
+    message = shown_ending(parties, *JOB.clients)
+    for name in JOB.clients:
+        ending = parties.site_logs(name).take_ending(message)
+        assert ending.statement_sha256 == closing.sha256
+        assert (ending.origin, ending.size) == (HUB, parties.logs["hub"].size)
+        assert ending.root == parties.logs["hub"].root_at(ending.size).hex()
+        assert parties.site_book(name).newest(HUB) == parties.logs["hub"].checkpoint()
+        written = parties.writers[name].close("completed", hub_ending=ending)
+        closed = open_statement(written.envelope).predicate
+        assert isinstance(closed, JobClosed)
+        assert closed.hub_ending == ending
+
+
+def test_a_hub_that_has_not_closed_shows_no_ending(parties: Federation) -> None:
+    parties.run()
+    assert refusal(lambda: shown_ending(parties, "north")).code == "evidence.statement_refused"
+
+
+def test_an_ending_in_a_log_that_does_not_continue_the_one_seen_is_refused(parties: Federation) -> None:
+    parties.run()
+    parties.writers["hub"].close("completed")
+    fork = EvidenceLog.create(parties.directory / "fork", origin=HUB, signer=parties.signers["hub"])
+    for one in list(parties.logs["hub"].entries())[1:]:
+        fork.append(one.envelope, stream=one.stream, position=one.position)
+    seen, last = parties.site_logs("north").hub_size(), fork.size - 1
+    forged = ShownEnding(
+        LogExtract(HUB, fork.checkpoint(), fork.proven(fork.checkpoint(), last, last + 1)),
+        {seen: fork.consistency_proof(seen, fork.size)},
+    )
+    error = refusal(lambda: parties.site_logs("north").take_ending(forged.encode()))
+    assert error.code == "evidence.log_inconsistent"
+    fork.close()
+
+
+def test_another_statement_of_the_hub_is_no_ending(parties: Federation, clock: Clock) -> None:
+    parties.run()
+    parties.writers["hub"].close("completed")
+    good = decode_ending(shown_ending(parties, "north"))
+    log, head = parties.logs["hub"], good.extract.checkpoint
+    before = log.proven(head, head.size - 2, head.size - 1)
+    (closing,) = good.extract.entries
+    of_north = parties.writers["north"].write(
+        Violation, [Subject("x", sha256_hex(b"x"))], rule="r", detail="d", artifact_sha256=None
+    )
+    foreign = replace(closing, envelope=of_north.envelope)
+    for entries in ((), before, (*before, closing), (foreign,)):
+        shown = replace(good, extract=replace(good.extract, entries=entries))
+        code = refusal(lambda shown=shown: parties.site_logs("north").take_ending(shown.encode())).code  # type: ignore[misc]
+        assert code.startswith("evidence.")
+    assert parties.site_logs("north").take_ending(good.encode()).size == head.size
+    other = next_job(parties, clock)
+    code = refusal(lambda: other.site_logs("north").take_ending(good.encode())).code
+    assert code == "evidence.statement_refused"
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"extract":{},"proofs":{}}'])
+def test_an_ending_of_another_form_is_a_bad_task(parties: Federation, data: bytes) -> None:
+    assert refusal(lambda: parties.site_logs("north").take_ending(data)).code == "federation.bad_task"
+
+
+def shown_ending(parties: Federation, *sites: str) -> bytes:
+    shown = parties.hub_logs()
+    for site in sites:
+        shown.site_has_seen(site, parties.site_logs(site).hub_size())
+    return shown.show_ending(sites)
+
+
+def next_job(parties: Federation, clock: Clock) -> Federation:
+    later = Federation(
+        JOB.model_copy(update={"job_id": "00000000-0000-4000-8000-000000000002"}), parties.directory, clock
+    )
+    later.signers, later.vendor = parties.signers, parties.vendor
+    later.logs.update(parties.logs)
+    later.ledgers.update(parties.ledgers)
+    later.limits = {site: [] for site in JOB.clients}
+    return later
 
 
 @pytest.mark.parametrize("signer", ["north", "south"])
@@ -186,7 +345,9 @@ def test_a_task_without_the_proof_for_this_site_is_refused(parties: Federation) 
 
 
 GOOD = HubLog(
-    sign_checkpoint(HUB, 3, bytes(32), EphemeralKeyStore().generate("hub")), {2: (bytes(32),)}, {"north": 4}
+    sign_checkpoint(HUB, 3, bytes(32), EphemeralKeyStore().generate("hub")),
+    {2: (bytes(32),)},
+    {"north": sign_checkpoint(NORTH, 4, bytes(32), EphemeralKeyStore().generate("north"))},
 )
 
 
@@ -194,9 +355,10 @@ GOOD = HubLog(
     "change",
     [
         {"held": []},
-        {"held": {"north": -1}},
-        {"held": {"north": 1.5}},
-        {"held": {"north": True}},
+        {"held": {"north": 4}},
+        {"held": {"north": "4"}},
+        {"held": {"north": None}},
+        {"proofs": {"9223372036854775808": []}},
         {"proofs": {"02": []}},
         {"proofs": {"-2": []}},
         {"proofs": {"\u0662": []}},

@@ -10,6 +10,7 @@ import pytest
 from cloister.core.clock import Clock
 from cloister.core.hashes import sha256_hex
 from cloister.evidence import EvidenceError, Subject, open_statement
+from cloister.evidence.checkpoint import sign_checkpoint
 from cloister.evidence.predicates import JobClosed, Violation
 from cloister.federation import AdmissionError, RefusalError
 from cloister.policy import PolicyError, UnwitnessedLog
@@ -29,7 +30,7 @@ def say_something(seat: Seat) -> None:
 
 
 def endings(workspace: Workspace) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for role, name in (("hub", "hub"), *(("site", site) for site in JOB.clients)):
         with workspace.party(role, name).open_log() as log:
             entries = log.extract(JOB.job_id).entries
@@ -137,3 +138,66 @@ def test_a_completed_job_is_completed_for_those_who_took_part_to_the_end(
             "riverside": "failed",
             "lakeview": "refused",
         }
+
+
+def closings(workspace: Workspace) -> dict[str, JobClosed]:
+    found = {}
+    for role, name in (("hub", "hub"), *(("site", site) for site in JOB.clients)):
+        with workspace.party(role, name).open_log() as log:
+            last = log.last(JOB.job_id)
+        assert last is not None
+        closed = open_statement(last.envelope).predicate
+        assert isinstance(closed, JobClosed)
+        found[name] = closed
+    return found
+
+
+def test_the_hub_closes_first_and_each_site_states_how(tmp_path: Path, clock: Clock) -> None:
+    with open_workspace(tmp_path, clock=clock) as workspace:
+        with open_parties(workspace, JOB, RULES, clock=clock) as parties:
+            for seat in parties.seats:
+                say_something(seat)
+            parties.left("lakeview", "refused")
+            parties.close("completed")
+        found = closings(workspace)
+        with workspace.party("hub", "hub").open_log() as log:
+            last, head = log.last(JOB.job_id), log.checkpoint()
+    assert last is not None
+    assert found["hub"].hub_ending is None
+    for site in JOB.clients:
+        ending = found[site].hub_ending
+        assert ending is not None
+        assert ending.statement_sha256 == last.envelope.payload_sha256
+        assert (ending.origin, ending.size, ending.root) == (head.origin, head.size, head.root.hex())
+
+
+def test_a_site_that_is_shown_another_past_at_the_end_says_so_and_ends_as_failed(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """The hub's log is not the one that the site saw: the site states no ending, and there is no receipt."""
+    with open_workspace(tmp_path, clock=clock) as workspace:
+        with open_parties(workspace, JOB, RULES, clock=clock) as parties:
+            for seat in parties.seats:
+                say_something(seat)
+            hub = parties.hub
+            seen = sign_checkpoint(hub.log.origin, 1, bytes(range(32)), hub.party.signer)
+            parties.sites["northgate"].party.book.hold(seen, (), hub.log.public_key)
+            parties.close("completed")
+            stated = [
+                open_statement(one.envelope).predicate
+                for one in parties.sites["northgate"].log.extract(JOB.job_id).entries
+            ]
+        (tmp_path / "parties" / "site" / "northgate" / "held" / "cloister%2Fhub%2Fhub.note").unlink()
+        found = closings(workspace)
+    assert [one.outcome for one in found.values()] == ["completed", "completed", "failed", "completed"]
+    assert found["northgate"].hub_ending is None
+    assert isinstance(stated[-2], Violation)
+    assert stated[-2].rule == "evidence.log_inconsistent"
+
+
+def test_where_the_hub_never_opened_the_job_there_is_no_ending_of_it(tmp_path: Path, clock: Clock) -> None:
+    with open_workspace(tmp_path, clock=clock) as workspace:
+        with open_parties(workspace, JOB, RULES, clock=clock) as parties:
+            say_something(parties.sites["northgate"])
+            parties.close("refused")
+        assert endings(workspace)["northgate"] == "refused"

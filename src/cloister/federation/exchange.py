@@ -7,8 +7,13 @@ holds; a site's answer carries the same of the site's log for the hub. Rules kep
    disk before anything is stated or done about it.
 2. A party states which checkpoints it holds, with their notes: two sites' statements about the hub in one
    receipt reveal a hub that showed each of them another past.
-3. A site whose own log is smaller than the hub says it holds takes no part: its log may be an older copy.
-4. A message is bounded and has one spelling; what is in it counts only as far as it verifies.
+3. The hub shows each site the newest checkpoint it holds of that site's log, as the site signed it. A site
+   whose log isn't proven to continue it takes no part: its log may be an older copy. A note that the site
+   didn't sign says something about the hub alone.
+4. What a party's own log states it holds is held, whatever became of its folder of checkpoints.
+5. At the job's end the hub closes first and shows each site its closing statement, proven to be in its log.
+   Each site verifies and states it before it closes, so that there is one ending the sites agree on.
+6. A message is bounded and has one spelling; what is in it counts only as far as it verifies.
 """
 
 from __future__ import annotations
@@ -22,16 +27,18 @@ from cloister.core.errors import InputError, SignatureInvalid
 from cloister.core.hashes import Sha256
 from cloister.core.keys import PublicKey
 from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint
+from cloister.evidence.envelope import Envelope, verify_envelope
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.extract import log_origin
+from cloister.evidence.extract import LogExtract, extract_from_json, log_origin, log_owner, verify_entry
 from cloister.evidence.log import EvidenceLog
 from cloister.evidence.merkle import MAX_TREE_SIZE
-from cloister.evidence.predicates import Role
+from cloister.evidence.predicates import HubEnding, JobClosed, Role
 from cloister.evidence.predicates.log import MAX_HELD, CheckpointHeld
-from cloister.evidence.statement import Subject
+from cloister.evidence.statement import Subject, open_statement
 from cloister.evidence.witness.book import CheckpointBook
 from cloister.evidence.witness.continuation import MAX_CONTINUATION_HASHES, Continuation, parse_continuation
-from cloister.evidence.witness.rules import rolled_back
+from cloister.evidence.witness.recall import require_recalled
+from cloister.evidence.witness.rollback import require_newest
 from cloister.evidence.writer import StatementWriter
 from cloister.federation.errors import FederationError
 
@@ -45,22 +52,20 @@ class HubLog:
     Attributes:
         checkpoint: the hub's newest.
         proofs: consistency proofs to it, by the size of an older one that some site holds.
-        held: how many entries of each site's log the hub holds; a site that isn't named, none.
+        held: the newest checkpoint of each site's log that the hub holds; of a site that isn't named, none.
     """
 
     checkpoint: Checkpoint
     proofs: Mapping[int, tuple[bytes, ...]]
-    held: Mapping[str, int]
+    held: Mapping[str, Checkpoint]
 
     def encode(self) -> bytes:
         """Its only spelling, canonical JSON."""
         return canonicalize(
             {
                 "checkpoint": self.checkpoint.encode(),
-                "held": dict(self.held),
-                "proofs": {
-                    str(size): [b64encode(one) for one in proof] for size, proof in self.proofs.items()
-                },
+                "held": {site: one.encode() for site, one in self.held.items()},
+                "proofs": _proofs_json(self.proofs),
             }
         )
 
@@ -80,9 +85,44 @@ def decode_hub_log(data: bytes) -> HubLog:
             raise _bad_task()
         return HubLog(
             parse_checkpoint(note),
-            {_size(size): _proof(proof) for size, proof in proofs.items()},
-            {site: _count(size) for site, size in held.items()},
+            _proofs(proofs),
+            {site: parse_checkpoint(_text(one)) for site, one in held.items()},
         )
+    except (InputError, EvidenceError) as error:
+        raise _bad_task() from error
+
+
+@dataclass(frozen=True, slots=True)
+class ShownEnding:
+    """How the hub ended a job, as it shows it to the sites.
+
+    Attributes:
+        extract: the hub's newest checkpoint, and its closing statement with the proof that it is in there.
+        proofs: consistency proofs to the checkpoint, by the size of an older one that some site holds.
+    """
+
+    extract: LogExtract
+    proofs: Mapping[int, tuple[bytes, ...]]
+
+    def encode(self) -> bytes:
+        """Its only spelling, canonical JSON."""
+        return canonicalize({"extract": self.extract.as_json(), "proofs": _proofs_json(self.proofs)})
+
+
+def decode_ending(data: bytes) -> ShownEnding:
+    """Read how the hub says it ended a job, without judging it.
+
+    Raises:
+        FederationError: `federation.bad_task`.
+    """
+    try:
+        value = parse_canonical(data, max_bytes=MAX_MESSAGE_BYTES)
+        if not isinstance(value, dict) or value.keys() != {"extract", "proofs"}:
+            raise _bad_task()
+        proofs = value["proofs"]
+        if not isinstance(proofs, dict):
+            raise _bad_task()
+        return ShownEnding(extract_from_json(value["extract"]), _proofs(proofs))
     except (InputError, EvidenceError) as error:
         raise _bad_task() from error
 
@@ -96,6 +136,10 @@ class SiteLogs:
         book: the checkpoints it holds.
         hub: the hub's log's name.
         hub_keys: the keys that log is known by.
+
+    Raises:
+        EvidenceError: ``evidence.log_inconsistent`` if the book contradicts what the site's log states.
+        StorageError: the book lacks what the log states, and can't be written.
     """
 
     def __init__(
@@ -112,6 +156,7 @@ class SiteLogs:
         self._hub = hub
         self._hub_keys = tuple(hub_keys)
         self._held_by_hub = 0
+        require_recalled(book, log, [hub])
 
     def hub_size(self) -> int:
         """How many entries of the hub's log this site has seen; 0 if none."""
@@ -127,21 +172,67 @@ class SiteLogs:
         Raises:
             FederationError: `federation.bad_task` for no or an unreadable message.
             EvidenceError: ``evidence.log_inconsistent`` or ``evidence.log_rolled_back`` if the hub's log
-                isn't proven to continue what this site has seen of it; both checkpoints are kept. Or if the
-                hub has seen more of this site's log than there is.
-            SignatureInvalid: the checkpoint isn't what the hub signed.
+                isn't proven to continue what this site has seen of it; both checkpoints are kept. Or if this
+                site signed a later or another head of its log than there is, as the hub proves by showing it.
+            SignatureInvalid: the checkpoint isn't what the hub signed, or the one shown as this site's isn't
+                what this site signed.
         """
         hub = decode_hub_log(message)
-        claimed = hub.held.get(self._statements.party, 0)
-        own = self._log.size
-        if claimed > own:
-            raise rolled_back(self._log.origin, own, claimed)
-        if hub.checkpoint.origin != self._hub:
-            raise EvidenceError("evidence.checkpoint_unsigned", "The checkpoint is another log's.")
-        proof = hub.proofs.get(self.hub_size(), ())
-        self._book.hold(hub.checkpoint, proof, *self._hub_keys)
-        self._held_by_hub = claimed
+        held = hub.held.get(self._statements.party)
+        if held is not None:
+            require_newest(self._log.checkpoint(), self._log.consistency_proof, [held], *self._log.keys)
+        self._hold(hub.checkpoint, hub.proofs)
+        self._held_by_hub = held.size if held else 0
         _state(self._statements, round_number, [hub.checkpoint])
+
+    def take_ending(self, message: bytes) -> HubEnding:
+        """Verify how the hub says it ended the job, and keep the hub's checkpoint.
+
+        Args:
+            message: as `ShownEnding.encode` wrote it.
+
+        Returns:
+            What this site states of it when it closes.
+
+        Raises:
+            FederationError: `federation.bad_task` for an unreadable message.
+            EvidenceError: the hub's log isn't proven to continue what this site has seen of it, or the
+                statement isn't in it, or isn't the hub's closing of this job.
+            SignatureInvalid: the checkpoint or the statement isn't what the hub signed.
+        """
+        shown = decode_ending(message)
+        head, entries = shown.extract.checkpoint, shown.extract.entries
+        if shown.extract.origin != self._hub or len(entries) != 1:
+            raise EvidenceError("evidence.checkpoint_unsigned", "The ending shown is not in the hub's log.")
+        self._hold(head, shown.proofs)
+        (closing,) = entries
+        verify_entry(closing, head)
+        self._require_signed_by_hub(closing.envelope)
+        closed = open_statement(closing.envelope).predicate
+        _, hub = log_owner(self._hub)
+        if not isinstance(closed, JobClosed) or (closed.job_id, closed.party) != (
+            self._statements.job_id,
+            hub,
+        ):
+            raise EvidenceError(
+                "evidence.statement_refused", "The ending shown is not the hub's of this job."
+            )
+        return HubEnding(
+            statement_sha256=closing.envelope.payload_sha256,
+            origin=head.origin,
+            size=head.size,
+            root=Sha256(head.root.hex()),
+        )
+
+    def _hold(self, checkpoint: Checkpoint, proofs: Mapping[int, tuple[bytes, ...]]) -> None:
+        if checkpoint.origin != self._hub:
+            raise EvidenceError("evidence.checkpoint_unsigned", "The checkpoint is another log's.")
+        self._book.hold(checkpoint, proofs.get(self.hub_size(), ()), *self._hub_keys)
+
+    def _require_signed_by_hub(self, envelope: Envelope) -> None:
+        named = envelope.signatures[0].key_id if envelope.signatures else ""
+        signers = [key for key in self._hub_keys if key.key_id == named]
+        verify_envelope(envelope, signers[0] if signers else self._hub_keys[0])
 
     def show(self) -> bytes:
         """This site's newest checkpoint with the proof from the one the hub holds."""
@@ -156,6 +247,10 @@ class HubLogs:
         statements: the writer of the hub's statements in this job.
         book: the checkpoints it holds.
         site_keys: the keys that each site's log is known by.
+
+    Raises:
+        EvidenceError: ``evidence.log_inconsistent`` if the book contradicts what the hub's log states.
+        StorageError: the book lacks what the log states, and can't be written.
     """
 
     def __init__(
@@ -171,6 +266,7 @@ class HubLogs:
         self._site_keys = {site: tuple(keys) for site, keys in site_keys.items()}
         self._seen_by: dict[str, int] = {}
         self._taken: dict[str, Checkpoint] = {}
+        require_recalled(book, log, [log_origin(Role.SITE, site) for site in site_keys])
 
     def site_has_seen(self, site: str, size: int) -> None:
         """Note how many entries of the hub's log a site says it has seen.
@@ -184,18 +280,33 @@ class HubLogs:
         """The hub's newest checkpoint for a round's task, with a proof for each of these sites."""
         named = list(sites)
         head = self._log.checkpoint()
-        sizes = {self._seen_by.get(site, 0) for site in named}
+        held = {site: self._book.newest(log_origin(Role.SITE, site)) for site in named}
         message = HubLog(
-            head,
-            {
-                size: self._log.consistency_proof(size, head.size)
-                for size in sorted(sizes)
-                if 0 < size <= head.size
-            },
-            {site: _held_size(self._book, log_origin(Role.SITE, site)) for site in named},
+            head, self._proofs(head, named), {site: one for site, one in held.items() if one is not None}
         )
         self._seen_by.update(dict.fromkeys(named, head.size))
         return message.encode()
+
+    def show_ending(self, sites: Iterable[str]) -> bytes:
+        """The hub's closing statement in its newest log, with a proof for each of these sites.
+
+        Raises:
+            EvidenceError: ``evidence.statement_refused`` if the hub hasn't closed the job.
+        """
+        head = self._log.checkpoint()
+        last = self._log.last(self._statements.job_id)
+        if last is None or not isinstance(open_statement(last.envelope).predicate, JobClosed):
+            raise EvidenceError("evidence.statement_refused", "The hub hasn't closed the job.")
+        entries = self._log.proven(head, last.index, last.index + 1)
+        return ShownEnding(LogExtract(self._log.origin, head, entries), self._proofs(head, sites)).encode()
+
+    def _proofs(self, head: Checkpoint, sites: Iterable[str]) -> dict[int, tuple[bytes, ...]]:
+        sizes = {self._seen_by.get(site, 0) for site in sites}
+        return {
+            size: self._log.consistency_proof(size, head.size)
+            for size in sorted(sizes)
+            if 0 < size <= head.size
+        }
 
     def take(self, site: str, message: bytes) -> None:
         """Verify a site's checkpoint and keep it.
@@ -253,16 +364,26 @@ def _decode_continuation(data: bytes, origin: str) -> Continuation:
     return shown
 
 
+def _proofs_json(proofs: Mapping[int, tuple[bytes, ...]]) -> dict[str, JSON]:
+    return {str(size): [b64encode(one) for one in proof] for size, proof in proofs.items()}
+
+
+def _proofs(value: dict[str, JSON]) -> dict[int, tuple[bytes, ...]]:
+    return {_size(size): _proof(proof) for size, proof in value.items()}
+
+
+def _text(value: JSON) -> str:
+    if not isinstance(value, str):
+        raise _bad_task()
+    return value
+
+
 def _size(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 19 or str(int(text)) != text:
         raise _bad_task()
-    return _count(int(text))
-
-
-def _count(value: JSON) -> int:
-    if type(value) is not int or not 0 <= value <= MAX_TREE_SIZE:
+    if int(text) > MAX_TREE_SIZE:
         raise _bad_task()
-    return value
+    return int(text)
 
 
 def _proof(value: JSON) -> tuple[bytes, ...]:

@@ -1,8 +1,11 @@
 """The parties of one job on this machine, each with its opened log and its statement writer.
 
 Whatever way the job ends, each party that has stated something closes its chain by what became of the job
-for itself: completed, refused or failed. Then a log alone tells it. A process that is killed can't; so the
-job is marked in the workspace as long as its chains are open, and who opens the workspace next closes them.
+for itself: completed, refused or failed. Then a log alone tells it. The hub closes first and shows each site
+its ending, which the site states when it closes: of two endings of one hub, the sites name one.
+
+A process that is killed closes nothing; so the job is marked in the workspace as long as its chains are open,
+and who opens the workspace next closes them.
 """
 
 from __future__ import annotations
@@ -13,9 +16,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cloister.core.clock import Clock
-from cloister.core.errors import StorageError
-from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter
+from cloister.core.errors import SignatureInvalid, StorageError
+from cloister.core.hashes import sha256_hex
+from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter, Subject, open_statement
+from cloister.evidence.checks import escaped
+from cloister.evidence.predicates import HubEnding, JobClosed, Violation
 from cloister.federation import FederationJob, RefusalError
+from cloister.federation.errors import FederationError
+from cloister.federation.exchange import HubLogs, SiteLogs
 from cloister.policy import PolicyError, UnwitnessedLog
 from cloister.privacy import BudgetExceeded
 from cloister.workflow.party import Party
@@ -58,20 +66,68 @@ class Parties:
         """Note how the job ended for a site that takes no further part in it."""
         self._left[site] = ending
 
+    def hub_logs(self) -> HubLogs:
+        """The hub's side of what the parties show each other of their logs."""
+        keys = {name: seat.log.keys for name, seat in self.sites.items()}
+        return HubLogs(self.hub.log, self.hub.writer, self.hub.party.book, keys)
+
+    def site_logs(self, site: str) -> SiteLogs:
+        """A site's side of what the parties show each other of their logs."""
+        seat, hub = self.sites[site], self.hub.log
+        return SiteLogs(seat.log, seat.writer, seat.party.book, hub.origin, hub.keys)
+
     def close(self, ending: Ending) -> None:
-        """Let every party state how the job ended for it, if it hasn't.
+        """Let every party that hasn't state how the job ended for it: the hub, then the sites.
+
+        A site that isn't shown an ending of the hub that holds states that, and ends as failed.
 
         Args:
             ending: How it ended for the hub and for every site that hadn't left before.
         """
-        for seat in self.seats:
-            if not seat.log.extract(seat.writer.job_id).entries:
+        if _has_begun(self.hub):
+            _close(self.hub, ending)
+        for site in sorted(self.sites):
+            seat = self.sites[site]
+            if not _has_begun(seat):
                 continue
-            try:
-                seat.writer.close(self._left.get(seat.party.name, ending) if seat is not self.hub else ending)
-            except EvidenceError as error:
-                if error.code != "evidence.job_closed":
-                    raise
+            shown, verified = self._hub_ending(site)
+            _close(seat, self._left.get(site, ending if verified else "failed"), shown)
+
+    def _hub_ending(self, site: str) -> tuple[HubEnding | None, bool]:
+        """How the hub ended the job, as a site is shown it; and whether what it is shown holds."""
+        if not _has_begun(self.hub) or _has_closed(self.sites[site]):
+            return None, True
+        try:
+            logs, shown = self.site_logs(site), self.hub_logs()
+            shown.site_has_seen(site, logs.hub_size())
+            return logs.take_ending(shown.show_ending([site])), True
+        except (EvidenceError, FederationError, SignatureInvalid) as error:
+            seat = self.sites[site]
+            seat.writer.write(
+                Violation,
+                [Subject(f"job {seat.writer.job_id}", sha256_hex(seat.writer.job_id.encode("ascii")))],
+                rule=error.code,
+                detail=escaped(error.message)[:500],
+                artifact_sha256=None,
+            )
+            return None, False
+
+
+def _has_begun(seat: Seat) -> bool:
+    return seat.log.last(seat.writer.job_id) is not None
+
+
+def _has_closed(seat: Seat) -> bool:
+    last = seat.log.last(seat.writer.job_id)
+    return last is not None and isinstance(open_statement(last.envelope).predicate, JobClosed)
+
+
+def _close(seat: Seat, ending: Ending, hub_ending: HubEnding | None = None) -> None:
+    try:
+        seat.writer.close(ending, hub_ending=hub_ending)
+    except EvidenceError as error:
+        if error.code != "evidence.job_closed":
+            raise
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from cloister.federation import FederationResult, HubRuntime, LocalBackend, Site
 from cloister.federation.compile import JobFolder
 from cloister.federation.errors import is_refusal
 from cloister.federation.events import FederationEvent, SiteLeft, SiteRefused
-from cloister.federation.exchange import HubLogs, SiteLogs
 from cloister.federation.hub import initial_weights
 from cloister.federation.node import Weights
 from cloister.federation.site import RandomnessFor, os_randomness, seeded_test_randomness
@@ -108,7 +107,6 @@ def _open_job(case: Case, compiled: JobFolder) -> None:
 def _sites(case: Case) -> dict[str, SiteRuntime]:
     vendor = case.workspace.simulated_vendor(case.clock)
     measurement = code_measurement()
-    hub = case.parties.hub
     return {
         site: SiteRuntime(
             case.job,
@@ -116,7 +114,7 @@ def _sites(case: Case) -> dict[str, SiteRuntime]:
             CLASSES,
             ledger=case.ledgers[site],
             statements=seat.writer,
-            logs=SiteLogs(seat.log, seat.writer, seat.party.book, hub.log.origin, [hub.log.public_key]),
+            logs=case.parties.site_logs(site),
             site_key_id=seat.party.signer.public_key.key_id,
             platform=vendor.platform(site, measurement),
             randomness=_randomness(case, site),
@@ -144,12 +142,7 @@ def _hub(case: Case) -> HubRuntime:
         policy=AppraisalPolicy.agreed_by(manifest.attestation for manifest in manifests.values()),
         site_key_ids={site: seat.party.signer.public_key.key_id for site, seat in case.parties.sites.items()},
         records={site: manifests[site].dataset_scope.sample_size for site in job.clients},
-        logs=HubLogs(
-            hub.log,
-            hub.writer,
-            hub.party.book,
-            {site: [seat.log.public_key] for site, seat in case.parties.sites.items()},
-        ),
+        logs=case.parties.hub_logs(),
         evaluate=evaluate,
     )
 

@@ -95,6 +95,11 @@ class LogReader:
         return self._origin
 
     @property
+    def keys(self) -> tuple[PublicKey, ...]:
+        """The keys that may have signed a head of this log: the present one first."""
+        return self._keys
+
+    @property
     def size(self) -> int:
         """How many entries the log has."""
         return self.checkpoint().size

@@ -108,6 +108,28 @@ class CheckpointBook:
             if held is None or held.size < offered.size:
                 write_atomic(self._directory / f"{file_name(offered.origin)}{NOTE_SUFFIX}", _bytes(offered))
 
+    def bring_back(self, stated: Checkpoint) -> None:
+        """Take back a checkpoint that the holder's own log states is held, if it is missing or was set back.
+
+        Args:
+            stated: as the holder stated it, its signature verified then.
+
+        Raises:
+            EvidenceError: ``evidence.log_inconsistent`` if a checkpoint is held that contradicts it.
+            StorageError: it can't be written.
+        """
+        with self._alone():
+            held = self.newest(stated.origin)
+            if held is None or held.size < stated.size:
+                write_atomic(self._directory / f"{file_name(stated.origin)}{NOTE_SUFFIX}", _bytes(stated))
+            elif _contradict(held, stated):
+                raise EvidenceError(
+                    "evidence.log_inconsistent",
+                    f"{self._directory} holds another head of {stated.origin} over {held.size} entries than "
+                    "the holder's own log states.",
+                    "Somebody edited the folder; bring back the checkpoint that was there.",
+                )
+
     def conflicts(self, origin: str) -> tuple[tuple[Checkpoint, Checkpoint], ...]:
         """Each pair of a checkpoint held and one that contradicts it: as many entries, another root.
 
