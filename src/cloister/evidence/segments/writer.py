@@ -39,6 +39,7 @@ from cloister.evidence.predicates.base import PARTY_PATTERN
 from cloister.evidence.segments.chain import SegmentChain
 from cloister.evidence.segments.checkpoint import SegmentCheckpoint, State
 from cloister.evidence.segments.file import SegmentFile
+from cloister.evidence.segments.gate import Gate, open_all
 from cloister.evidence.segments.layout import (
     MAX_EVENT_BYTES,
     MAX_EVENT_DEPTH,
@@ -107,7 +108,7 @@ class _Segment:
     waiting_bytes: int = 0
     size: int = 0
     marks: list[SegmentCheckpoint] = field(default_factory=list)
-    gates: list[threading.Lock] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
     since: float | None = None
     last_mark: float = 0.0
     entries: int = 0
@@ -233,7 +234,7 @@ class SegmentWriter:
         with self._lock:
             ticket = self._take(text)
             gate = self._gate(ticket._segment)
-        gate.acquire()
+        gate.wait()
         return ticket.wait()
 
     def flush(self) -> None:
@@ -357,13 +358,12 @@ class SegmentWriter:
             self._work.notify()
         return Ticket(self, segment, EntryReceipt(segment.name, chain.lines, at, chain.head))
 
-    def _gate(self, segment: _Segment) -> threading.Lock:
+    def _gate(self, segment: _Segment) -> Gate:
         """What the flushing thread opens when all that was taken so far is settled.
 
         Everybody waits at a gate of his own: behind a shared condition all who wake contend for one lock.
         """
-        gate = threading.Lock()
-        gate.acquire()
+        gate = Gate()
         segment.gates.append(gate)
         if not self._urgent or len(segment.gates) == self._expected:
             self._wake()
@@ -444,7 +444,7 @@ class SegmentWriter:
                 if segment.ended:
                     break
                 gate = self._gate(segment)
-            gate.acquire()
+            gate.wait()
             if segment.unsent is not None and segment.durable[0] >= line:
                 break
         if segment.vouched < line and segment.unsent is not None:
@@ -493,8 +493,7 @@ class SegmentWriter:
                 self._done.notify_all()
                 self._expected = len(gates) + len(segment.gates)
                 self._gather_until = time.monotonic() + _GATHER_SECONDS
-            for gate in gates:
-                gate.release()
+            open_all(gates)
 
     def _due(self) -> _Segment | None:
         """The segment, when there is something to do for it; None when the writer is done."""
@@ -555,8 +554,7 @@ class SegmentWriter:
                 segment.file.discard()
         self._segment = None
         gates, segment.gates = segment.gates, []
-        for gate in gates:
-            gate.release()
+        open_all(gates)
 
 
 def _lost(reason: str) -> SegmentError:
