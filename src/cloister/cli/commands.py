@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cloister.cli import audit, log, pki, privacy, witness
+from cloister.cli import audit, budget, log, pki, privacy, witness
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]
@@ -57,6 +57,7 @@ def attach(app: typer.Typer) -> None:
         epilog="Example:  cloister data examples/heart/job.yaml --data DIR",
     )(_data)
     audit.attach(app)
+    budget.attach(app)
     log.attach(app)
     pki.attach(app)
     privacy.attach(app)

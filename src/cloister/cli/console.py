@@ -33,4 +33,4 @@ def test_randomness_banner() -> str:
 
 def mock_banner() -> str:
     """Return the line that stands over everything that was trained without noise."""
-    return "[bold white on red] MOCK [/] trained without noise: no epsilon here holds, and nothing of it is released"
+    return "[bold white on red] MOCK [/] trained without noise: no epsilon here holds, nothing is released"

@@ -4,8 +4,8 @@ Rules kept here:
 
 1. One ledger per dataset, at the site that owns it, outside every job's folder: a SQLite file, or a schema
    in PostgreSQL. It outlives jobs, rounds and models. A dataset is what its hospital declares under one name,
-   not a hash of its content: one more row, rows in another order or another split are still the same patients,
-   and charge the same ledger.
+   not a hash of its content: one more row, rows in another order or another split are still the same
+   patients, and charge the same ledger.
 2. ``reserve`` is durable before the first gradient; ``settle`` gives back the steps that did not happen. A
    crash leaves the reservation spent.
 3. Every reservation, open or settled, counts against every limit. The hard stop over the whole dataset is
@@ -20,7 +20,8 @@ Rules kept here:
    written all the same, at the newest entry's time.
 
 A ledger's mode and unit are fixed when it is made. ``adaptive`` admits by Renyi composition, which stays
-valid when jobs are chosen after seeing earlier results (Feldman and Zrnic 2021), and so gives back unused steps.
+valid when jobs are chosen after seeing earlier results (Feldman and Zrnic 2021), and so gives back unused
+steps.
 ``fixed_plan`` admits by privacy loss distributions, which is tighter and valid where plans were fixed in
 advance: each is reserved as a whole, before its first gradient, and nothing of it is given back.
 """

@@ -69,7 +69,7 @@ class Plan:
         one = "one record" if self.unit == "record" else "one subject with all its records"
         other = ACCOUNTANTS[other_mode(self.mode)]
         validity = (
-            "Valid also where each job is chosen after seeing earlier results; steps not taken are given back."
+            "Valid also where each job is chosen after seeing earlier ones; steps not taken are given back."
             if self.mode == ADAPTIVE
             else "Valid only where every plan was fixed in advance; steps not taken are not given back."
         )

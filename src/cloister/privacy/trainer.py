@@ -36,6 +36,7 @@ from cloister.privacy.randomness import OS_GENERATOR, RandomSource
 from cloister.privacy.sampling import PoissonSampler
 from cloister.privacy.units import Units
 
+
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
     """What one call of :meth:`DPTrainer.fit` does: exactly the event that is reserved in the ledger.
