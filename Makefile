@@ -11,12 +11,13 @@ BIN     := .venv/bin
 WORKERS ?= auto
 MINUTES ?= 60
 JOB     ?= examples/tumour/job.yaml
+PICTURE ?= build/evidence-growth.png
 PYTEST  := $(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not nightly"
 
-.PHONY: help install demo test test-pythons lint format types imports coverage verify bench nightly sbom audit lock clean
+.PHONY: help install demo test test-pythons lint format types imports coverage verify bench bench-evidence nightly sbom audit lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 install: .venv/.installed ## create .venv from the hashed locks
 .venv/.installed: pyproject.toml requirements/torch-cpu.txt requirements/base.txt requirements/cuda.txt tools/install
@@ -55,6 +56,14 @@ verify: lint types imports coverage test-pythons ## what has to pass before a co
 
 bench: install ## the main job against the same job in NVFlare's simulator
 	@$(BIN)/python benchmarks/main_job.py
+
+bench-evidence: install .venv-peers/.installed ## evidence beside its peers (PICTURE=file: how the log grows)
+	@mkdir -p build
+	@$(BIN)/python benchmarks/evidence.py --picture $(PICTURE)
+.venv-peers/.installed: requirements/peers.txt
+	@$(BIN)/python -m venv --clear .venv-peers
+	@.venv-peers/bin/python -m pip --disable-pip-version-check -qq install --require-hashes --no-deps -r $<
+	@touch $@
 
 nightly: install ## the slow tests, spread over MINUTES=60 (SEED=n repeats a run)
 	@tools/test-hsm

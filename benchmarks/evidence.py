@@ -4,7 +4,7 @@ A section is a module of `evidence_parts` with `measure(scratch) -> dict[str, fl
 each figure has to keep, as ("at least" or "at most", value). Figures are medians where their names don't say
 otherwise.
 
-Use: python benchmarks/evidence.py [--only appends --only proofs] [--scratch FOLDER] [--json]
+Use: python benchmarks/evidence.py [--only appends --only proofs] [--scratch FOLDER] [--picture FILE] [--json]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 
 import evidence_parts
+from evidence_parts._picture import draw
 
 SECTIONS = sorted(one.name for one in pkgutil.iter_modules(evidence_parts.__path__) if one.name[0] != "_")
 
@@ -27,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; all without it")
     parser.add_argument("--scratch", type=Path, help="a folder on the disk to measure")
+    parser.add_argument("--picture", type=Path, help="draw the section growth into this file (.png, .svg)")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     figures: dict[str, dict[str, float]] = {}
@@ -42,6 +44,8 @@ def main() -> int:
             missed += verdict.startswith("missed")
             if not asked.json:
                 print(f"{figure:<52}{value:>14,.4g}  {verdict}")
+    if asked.picture and "growth" in figures:
+        draw(figures["growth"], asked.picture)
     if asked.json:
         print(json.dumps(figures, indent=2))
     return int(missed > 0)

@@ -138,13 +138,19 @@ class SyntheticJob:
             self.keys = {name: store.generate(name) for name in names}
 
     @property
-    def trust(self) -> Trust:
-        """What a verifying party pinned."""
+    def pinned(self) -> list[tuple[Role, str, str]]:
+        """Whose keys a verifying party pinned: role, party, and the key's name here."""
         entries = [(Role.HUB, HUB, "hub"), (Role.DEVELOPER, "lab", "developer")]
         entries += [(Role.SITE, one, f"site-{one}") for one in self.sites]
         entries += [(Role.HOSPITAL, one, f"hospital-{one}") for one in self.sites]
+        return entries
+
+    @property
+    def trust(self) -> Trust:
+        """What a verifying party pinned."""
         return Trust(
-            TrustEntry(role, party, self.keys[key].public_key.pem.encode()) for role, party, key in entries
+            TrustEntry(role, party, self.keys[key].public_key.pem.encode())
+            for role, party, key in self.pinned
         )
 
     @property
