@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from cloister.core.hashes import sha256_hex
-from cloister.evidence.transcript import Event, Gaussian, SampledGaussian
-from cloister.privacy.accountant import epsilon_of
+from cloister.evidence.transcript import ADAPTIVE, FIXED_PLAN, Event, Gaussian, Mode, SampledGaussian
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded
 from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
 from cloister.privacy.ledger_entries import resize, size
+from cloister.privacy.modes import epsilon_in
+from tests.nightly import spread
 
 DATASET = "wards"
 RECORDS = sha256_hex(b"records")
@@ -34,6 +44,7 @@ events = st.one_of(
 class Jobs(RuleBasedStateMachine):
     """Two openings of one file, used by three jobs; a plain list of what was done is the model."""
 
+    MODE: ClassVar[Mode] = ADAPTIVE
     held = Bundle("held")
 
     def __init__(self) -> None:
@@ -41,7 +52,7 @@ class Jobs(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "budget.sqlite"
         self.openings = [
-            BudgetLedger.create(self.path, DATASET, DELTA),
+            BudgetLedger.create(self.path, DATASET, DELTA, mode=self.MODE),
             BudgetLedger.open(self.path, DATASET),
         ]
         self.done: dict[str, tuple[str, Event | None]] = {}
@@ -49,11 +60,14 @@ class Jobs(RuleBasedStateMachine):
     def of(self, job: str | None) -> list[Event]:
         return [event for owner, event in self.done.values() if event and job in (None, owner)]
 
+    def epsilon(self, events: list[Event]) -> float:
+        return epsilon_in(self.MODE, events, DELTA)
+
     @rule(target=held, job=jobs, event=events, opening=st.integers(0, 1))
     def reserve(self, job: str, event: Event, opening: int) -> Reservation | None:
         fits = (
-            epsilon_of([*self.of(None), event], DELTA) <= DATASET_LIMIT - 1e-6
-            and epsilon_of([*self.of(job), event], DELTA) <= JOB_LIMIT - 1e-6
+            self.epsilon([*self.of(None), event]) <= DATASET_LIMIT - 1e-6
+            and self.epsilon([*self.of(job), event]) <= JOB_LIMIT - 1e-6
         )
         try:
             reservation = self.openings[opening].reserve(
@@ -77,7 +91,8 @@ class Jobs(RuleBasedStateMachine):
             return
         executed = round(share * size(reservation.event))
         spent = self.openings[opening].settle(reservation, executed)
-        assert spent == (resize(reservation.event, executed) if executed else None)
+        kept = size(reservation.event) if self.MODE == FIXED_PLAN else executed
+        assert spent == (resize(reservation.event, kept) if kept else None)
         self.done[reservation.id] = (reservation.job_id, spent)
 
     @rule(opening=st.integers(0, 1))
@@ -90,9 +105,9 @@ class Jobs(RuleBasedStateMachine):
         first, second = self.openings
         assert first.head == second.head
         assert first.events() == second.events()
-        assert first.epsilon() == epsilon_of(self.of(None), DELTA) <= DATASET_LIMIT
+        assert first.epsilon() == self.epsilon(self.of(None)) <= DATASET_LIMIT
         for job in ("a", "b", "c"):
-            assert second.epsilon(job) == epsilon_of(self.of(job), DELTA) <= JOB_LIMIT
+            assert second.epsilon(job) == self.epsilon(self.of(job)) <= JOB_LIMIT
 
     def teardown(self) -> None:
         for opening in self.openings:
@@ -104,7 +119,20 @@ class TestJobs(Jobs.TestCase):
     settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
 
 
+class FixedPlans(Jobs):
+    """The same on a ledger of fixed plans, which gives nothing back."""
+
+    MODE: ClassVar[Mode] = FIXED_PLAN
+
+
+class TestFixedPlans(FixedPlans.TestCase):
+    settings = settings(max_examples=3, stateful_step_count=10, deadline=None)
+
+
 @pytest.mark.nightly
-@pytest.mark.timeout(900)
-class TestJobsAtLength(Jobs.TestCase):
-    settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+@pytest.mark.timeout(7200)
+def test_a_hundred_thousand_interleavings(record_property: Callable[[str, object], None]) -> None:
+    """A case is 25 random histories of up to 40 acts: 1,000 interleavings of two openings and three jobs."""
+    at_length = settings(max_examples=25, stateful_step_count=40, deadline=None, database=None)
+    for _ in spread(range(100), record_property):
+        run_state_machine_as_test(Jobs, settings=at_length)

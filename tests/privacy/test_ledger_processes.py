@@ -109,10 +109,11 @@ def test_a_killed_process_loses_nothing_and_leaves_its_reservation_spent(path: P
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 def test_many_killed_processes_lose_nothing(
     path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    first = 12 * nightly_seed()
-    for seed in spread(range(first, first + 12), record_property):
+    """500 kills in all: four jobs at a time on one ledger, killed at random instants."""
+    first = 125 * nightly_seed()
+    for seed in spread(range(first, first + 125), record_property):
         kill_in_the_middle(path, 4, seed)
