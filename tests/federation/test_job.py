@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cloister.core.canonical import parse
+from cloister.evidence.extract import log_stream
 from cloister.federation import AggregationStrategy, FederationJob, ModelSpec, PrivacyConfig, TrainingConfig
 from tests.federation.nodes import JOB_ID, a_job
 
@@ -52,6 +53,7 @@ def test_there_are_three_strategies() -> None:
         {"min_clients": 4},
         {"job_id": "not-a-uuid"},
         {"job_id": JOB_ID.upper()},
+        {"job_id": log_stream("cloister/site/north")},
         {"job_id": JOB_ID.replace("-", "")},
         {"strategy": "FED_MEDIAN"},
         {"proximal_mu": -0.1},

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from cloister.core.errors import InputError
+from cloister.evidence.extract import log_stream
 from cloister.workflow.jobfile import load_job
 from tests.system.example_job import EXAMPLES, TUMOUR, ExampleJob
 
@@ -39,6 +40,14 @@ def test_a_job_without_an_id_gets_a_fresh_one_each_time() -> None:
 def test_a_job_with_an_id_keeps_it(tmp_path: Path) -> None:
     own = "11111111-1111-4111-8111-111111111111"
     assert ExampleJob(job={"job_id": own}).spec(tmp_path).federation_job().job_id == own
+
+
+def test_a_job_cannot_be_given_the_id_of_a_logs_own_statements(tmp_path: Path) -> None:
+    """Its end would end them: who reads the log, and what is exported from it, could be stated no more."""
+    for origin in ("cloister/hub/hub", "cloister/site/north"):
+        with pytest.raises(InputError) as refused:
+            ExampleJob(job={"job_id": log_stream(origin)}).spec(tmp_path)
+        assert "job_id" in str([refused.value.message, *refused.value.details])
 
 
 def test_the_order_in_which_sites_are_listed_makes_no_other_job(tmp_path: Path) -> None:

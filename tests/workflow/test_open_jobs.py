@@ -39,14 +39,14 @@ def endings(workspace: Workspace) -> dict[str, str]:
     return found
 
 
-def die(root: Path, clock: Clock) -> None:
+def die(root: Path, clock: Clock, rules: dict[str, UnwitnessedLog] = RULES) -> None:
     """Run a job in a child process that is gone after the hub and one site stated something."""
     child = os.fork()
     if child == 0:
         try:
             with (
                 open_workspace(root, clock=clock) as workspace,
-                open_parties(workspace, JOB, RULES, clock=clock) as parties,
+                open_parties(workspace, JOB, rules, clock=clock) as parties,
             ):
                 say_something(parties.hub)
                 say_something(parties.sites["northgate"])
@@ -73,13 +73,71 @@ def test_whoever_opens_the_workspace_after_a_killed_run_closes_its_chains_as_fai
     assert not list((tmp_path / "open").iterdir())
 
 
-def test_a_workspace_in_which_a_killed_runs_log_is_gone_is_not_opened(tmp_path: Path, clock: Clock) -> None:
+def test_what_a_killed_run_left_open_and_cannot_be_closed_is_told_and_kept(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """Everything that doesn't need the log that is gone goes on; the rest of the job's chains are closed."""
     die(tmp_path, clock)
     for path in (tmp_path / "parties" / "site" / "northgate").glob("log.sqlite*"):
         path.unlink()
-    with pytest.raises(EvidenceError) as refused, open_workspace(tmp_path, clock=clock):
+    for _ in range(2):
+        told: list[str] = []
+        with open_workspace(tmp_path, clock=clock, report=told.append) as workspace:
+            with workspace.party("hub", "hub").open_log() as log:
+                last = log.last(JOB.job_id)
+            assert last is not None
+            assert isinstance(open_statement(last.envelope).predicate, JobClosed)
+            with pytest.raises(EvidenceError) as refused:
+                workspace.party("site", "northgate").open_log()
+            assert refused.value.code == "evidence.log_missing"
+        (line,) = told
+        assert JOB.job_id in line
+        assert "site/northgate" in line
+        assert "evidence.log_missing" in line
+    assert [path.name for path in (tmp_path / "open").iterdir()] == [JOB.job_id]
+
+
+def test_after_a_killed_run_under_the_strict_rule_its_logs_can_still_be_shown(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody outside has seen the logs yet. Whoever is to see them gets what a witness asks for."""
+    die(tmp_path, clock, dict.fromkeys(JOB.clients, UnwitnessedLog.REFUSE))
+    with open_workspace(tmp_path, clock=clock) as workspace:
+        with workspace.party("hub", "hub").open_log_to_show() as log:
+            assert log.checkpoint().size == 1
+        workspace.party("hub", "hub").agree_on_log(UnwitnessedLog.ALLOW)
+    assert "evidence.log_unwitnessed" in capsys.readouterr().err
+    with open_workspace(tmp_path, clock=clock, report=lambda _: None) as workspace:
+        with workspace.party("hub", "hub").open_log() as log:
+            last = log.last(JOB.job_id)
+        assert last is not None
+        assert isinstance(open_statement(last.envelope).predicate, JobClosed)
+
+
+def test_what_is_no_mark_is_told_and_left_alone(tmp_path: Path, clock: Clock) -> None:
+    marks = tmp_path / "open"
+    (marks / ".d").mkdir(parents=True)
+    (marks / f"{JOB.job_id}-folder").mkdir()
+    (marks / ".DS_Store").write_bytes(b"\xff")
+    (marks / f".{JOB.job_id}.0011.tmp").write_bytes(b"hub hub")
+    junk = {
+        "notes.txt": b"hub hub\n",
+        "a\x1b[31m": b"hub hub\n",
+        "00000000-0000-4000-8000-000000000001": b"\xff\xfe",
+        "00000000-0000-4000-8000-000000000002": b"",
+        "00000000-0000-4000-8000-000000000003": b"hub hub\nsite ../../../elsewhere\n",
+        "00000000-0000-4000-8000-000000000004": b"developer lab\n",
+        "00000000-0000-4000-8000-000000000005": b"hub hub\n" * 200_000,
+    }
+    for name, data in junk.items():
+        (marks / name).write_bytes(data)
+    told: list[str] = []
+    with open_workspace(tmp_path, clock=clock, report=told.append):
         pass
-    assert refused.value.code == "evidence.log_missing"
+    assert len(told) == len(junk) + 1
+    assert all(line.isprintable() for line in told)
+    assert {path.name for path in marks.iterdir()} == {".d", ".DS_Store", f"{JOB.job_id}-folder", *junk}
+    assert not (tmp_path / "parties").exists()
 
 
 def stop_with(error: BaseException, root: Path, clock: Clock) -> dict[str, str]:

@@ -11,7 +11,7 @@ from cloister.core.clock import Clock
 from cloister.core.errors import KeyStoreError, StorageError
 from cloister.core.hashes import Sha256, sha256_hex
 from cloister.evidence import EvidenceError, EvidenceLog, StatementWriter, Subject
-from cloister.evidence.predicates import BudgetSpend, DataCommitment
+from cloister.evidence.predicates import BudgetSpend, DataCommitment, Violation
 from cloister.evidence.transcript import SampledGaussian, event_to_json
 from cloister.health import FederatedData, load_source, prepare_source
 from cloister.policy import UnwitnessedLog
@@ -23,6 +23,7 @@ from cloister.workflow.party import Party
 from cloister.workflow.workspace import Workspace, open_workspace
 
 JOB = "11111111-1111-4111-8111-111111111111"
+EARLIER_JOB = "00000000-0000-4000-8000-000000000000"
 OTHER_JOB = "22222222-2222-4222-8222-222222222222"
 DATASET, OTHER_DATASET = "wards", "clinics"
 TERMS = LedgerTerms(delta=1e-4)
@@ -208,7 +209,7 @@ def spend(workspace: Workspace, site: Party, clock: Clock, job: str = JOB) -> No
     """Let a site spend budget on its dataset, and state it as it does in a job."""
     site.agree_on_log(UnwitnessedLog.ALLOW)
     event = SampledGaussian(0.5, 8.0, 1)
-    with workspace.ledger(site, DATASET, TERMS) as ledger, site.open_log() as log:
+    with site.open_log() as log, workspace.ledger(site, DATASET, TERMS, log=log) as ledger:
         reservation = ledger.reserve(
             event, dataset_sha256=RECORDS, job_id=job, round_number=0, purpose=Purpose.TRAINING, limits=[]
         )
@@ -246,12 +247,22 @@ def spend(workspace: Workspace, site: Party, clock: Clock, job: str = JOB) -> No
         )
 
 
+def taking_part(workspace: Workspace, clock: Clock) -> Party:
+    """A site that has stated something: no site has a ledger before."""
+    site = workspace.party("site", "north")
+    site.agree_on_log(UnwitnessedLog.ALLOW)
+    with site.open_log() as log:
+        writer = StatementWriter(log, site.signer, site.name, EARLIER_JOB, clock)
+        writer.write(Violation, [Subject("x", RECORDS)], rule="r", detail="d", artifact_sha256=None)
+    return site
+
+
 def ledger_file(site: Party) -> Path:
     return site.folder / "budget" / f"{DATASET}.sqlite"
 
 
-def test_a_ledger_lies_beside_the_site_and_outlives_every_job(workspace: Workspace) -> None:
-    site = workspace.party("site", "north")
+def test_a_ledger_lies_beside_the_site_and_outlives_every_job(workspace: Workspace, clock: Clock) -> None:
+    site = taking_part(workspace, clock)
     workspace.ledger(site, DATASET, TERMS).close()
     path = workspace.root / "parties" / "site" / "north" / "budget" / f"{DATASET}.sqlite"
     assert path.is_file()
@@ -361,8 +372,8 @@ def load_table(folder: Path, rows: list[str]) -> FederatedData:
     return load_source("csv", data_dir=folder)
 
 
-def spend_on(workspace: Workspace, data: FederatedData, job: str) -> None:
-    site = workspace.party("site", "north")
+def spend_on(workspace: Workspace, data: FederatedData, job: str, clock: Clock) -> None:
+    site = taking_part(workspace, clock)
     with workspace.ledger(site, data.schema.name, TERMS) as ledger:
         ledger.reserve(
             SampledGaussian(0.2, 2.864, 40),
@@ -376,21 +387,23 @@ def spend_on(workspace: Workspace, data: FederatedData, job: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_table_that_was_changed_to_get_another_hash_charges_the_same_budget(
-    workspace: Workspace, tmp_path: Path, variant: str
+    workspace: Workspace, tmp_path: Path, clock: Clock, variant: str
 ) -> None:
     first = load_table(tmp_path / "tables", TABLE)
-    spend_on(workspace, first, JOB)
+    spend_on(workspace, first, JOB, clock)
     changed = load_table(tmp_path / "tables", VARIANTS[variant])
     assert changed.sites["north"].dataset_sha256 != first.sites["north"].dataset_sha256
     with pytest.raises(BudgetExceeded):
-        spend_on(workspace, changed, OTHER_JOB)
+        spend_on(workspace, changed, OTHER_JOB, clock)
 
 
-def test_a_new_salt_gives_another_hash_and_no_new_budget(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_new_salt_gives_another_hash_and_no_new_budget(
+    workspace: Workspace, tmp_path: Path, clock: Clock
+) -> None:
     first = load_table(tmp_path / "tables", TABLE)
-    spend_on(workspace, first, JOB)
+    spend_on(workspace, first, JOB, clock)
     (tmp_path / "tables" / "north.salt").unlink()
     salted_anew = load_table(tmp_path / "tables", TABLE)
     assert salted_anew.sites["north"].dataset_sha256 != first.sites["north"].dataset_sha256
     with pytest.raises(BudgetExceeded):
-        spend_on(workspace, salted_anew, OTHER_JOB)
+        spend_on(workspace, salted_anew, OTHER_JOB, clock)

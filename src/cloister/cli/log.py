@@ -42,6 +42,11 @@ def attach(app: typer.Typer) -> None:
         help="Write the whole log as static tiles that a plain web server can offer. Its log states that.",
         epilog="Example:  cloister log tiles --party hub/hub --out public/ --purpose 'public mirror'",
     )(_tiles)
+    group.command(
+        "rotate-key",
+        help="Give a party a new key. Its log stays its own; let witnesses and verifiers know the new one.",
+        epilog="Example:  cloister log rotate-key --party site/north",
+    )(_rotate_key)
     app.add_typer(group, name="log")
 
 
@@ -59,7 +64,7 @@ def _checkpoint(
     settings = load_settings({"workspace": workspace})
     with (
         open_workspace(require_workspace(settings.workspace), settings=settings) as opened,
-        keeper(opened, named_party(party)).open_log() as log,
+        keeper(opened, named_party(party)).open_log_to_show() as log,
     ):
         head = log.checkpoint()
     facts: dict[str, object] = {"origin": head.origin, "size": head.size, "root": head.root.hex()}
@@ -85,7 +90,7 @@ def _proof(
     settings = load_settings({"workspace": workspace})
     with (
         open_workspace(require_workspace(settings.workspace), settings=settings) as opened,
-        keeper(opened, named_party(party)).open_log() as log,
+        keeper(opened, named_party(party)).open_log_to_show() as log,
     ):
         head = log.checkpoint()
         hashes = log.consistency_proof(old_size, head.size) if old_size else ()
@@ -116,12 +121,35 @@ def _tiles(
     settings = load_settings({"workspace": workspace})
     with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
         owner = keeper(opened, named_party(party))
-        with owner.open_log() as log:
+        with owner.open_log_to_show() as log:
             record = AccessRecord(log, owner.signer, system_clock)
             record.state_access(acting(actor, role, purpose), "export", "the whole log, as static tiles")
             head = export_tiles(log, out)
     facts = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "folder": str(out)}
     print(json.dumps(facts, indent=2) if as_json else f"{head.size} entries of {head.origin} are in {out}")
+    return 0
+
+
+def _rotate_key(
+    party: Party, workspace: Workspace = None, as_json: Json = False, debug: Debug = False
+) -> int:
+    from cloister.core.settings import load_settings
+    from cloister.workflow.audit import keeper, named_party, require_workspace
+    from cloister.workflow.workspace import open_workspace
+
+    settings = load_settings({"workspace": workspace})
+    with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
+        owner = keeper(opened, named_party(party))
+        owner.open_log_to_show().close()
+        renewed = opened.rotate_key(owner)
+        renewed.open_log_to_show().close()
+    former, key = owner.signer.public_key, renewed.signer.public_key
+    facts = {"log": owner.origin, "key_id": key.key_id, "former_key_id": former.key_id}
+    if as_json:
+        print(json.dumps({**facts, "public_key": key.pem}, indent=2))
+        return 0
+    print(f"{owner.origin} is signed by {key.key_id} from now on, and was by {former.key_id}")
+    print(key.pem, end="")
     return 0
 
 

@@ -48,7 +48,9 @@ class Settings(BaseSettings):
         ledger_database: URL of the PostgreSQL database that holds the budget ledgers, each in its own schema;
             none keeps each in a file.
         held_checkpoints: a folder in which others publish the checkpoints that they hold of the logs here, as
-            ``*.note`` files; it is to be filled from off this machine.
+            ``*.note`` files; it is to be filled from off this machine, and has to be there.
+        pinned_witnesses: a trust directory with ``witness/<name>.pem``; a checkpoint counts as held off this
+            machine only with the cosignature of one of them.
         witnesses: folders of witnesses, each of which has to cosign the logs' heads in every receipt.
     """
 
@@ -67,6 +69,7 @@ class Settings(BaseSettings):
     log_database: str | None = None
     ledger_database: str | None = None
     held_checkpoints: Path | None = None
+    pinned_witnesses: Path | None = None
     witnesses: tuple[Path, ...] = ()
 
 

@@ -24,6 +24,8 @@ MAX_PROOF_HASHES: Final = 62
 HASH_CHARS: Final = 44
 LOG_STREAMS: Final = UUID("b7b0a5f4-6f0c-5a55-8a37-6f4f2c1d9a10")
 """The UUID namespace (RFC 9562 section 5.5) of the streams that belong to a log itself and to no job."""
+LOG_STREAM_VERSION: Final = 5
+"""The UUID version of such streams, which no job's id may have."""
 
 _PARTY = re.compile(PARTY_PATTERN)
 

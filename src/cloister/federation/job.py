@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from cloister.core.canonical import canonicalize
 from cloister.core.hashes import sha256_hex
+from cloister.evidence.extract import LOG_STREAM_VERSION
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -133,6 +134,8 @@ class FederationJob(BaseModel):
     def _a_uuid(cls, value: str) -> str:
         if str(UUID(value)) != value:
             raise ValueError("job_id must be a UUID in its lower-case hyphenated form")
+        if UUID(value).version == LOG_STREAM_VERSION:
+            raise ValueError("job_id must not be a UUID of version 5, which may stand for a log itself")
         return value
 
     @field_validator("clients")

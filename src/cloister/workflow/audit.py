@@ -275,7 +275,7 @@ def _opened(parties: tuple[Party, ...]) -> Iterator[tuple[EvidenceLog, ...]]:
     with ExitStack() as stack:
         logs: list[EvidenceLog] = []
         for party in parties:
-            log = party.open_log()
+            log = party.open_log_to_show()
             stack.callback(log.close)
             logs.append(log)
         yield tuple(logs)

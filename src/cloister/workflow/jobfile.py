@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID, uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cloister.core.documents import load_yaml
 from cloister.core.errors import InputError
 from cloister.core.parsing import parse_model
+from cloister.evidence.extract import LOG_STREAM_VERSION
 from cloister.federation.job import (
     AggregationStrategy,
     FederationJob,
@@ -74,6 +75,15 @@ class JobFile(_Section):
     model: ModelSpec
     training: TrainingConfig
     privacy: PrivacyConfig
+
+    @field_validator("job_id")
+    @classmethod
+    def _belongs_to_no_log(cls, job_id: UUID | None) -> UUID | None:
+        if job_id is not None and job_id.version == LOG_STREAM_VERSION:
+            raise ValueError(
+                "a UUID of version 5 may stand for a log itself; leave job_id out to have a fresh one"
+            )
+        return job_id
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Ledgers:
         folder = site.folder / "budget"
         path, begun = folder / f"{dataset}.sqlite", folder / f"{dataset}.begun"
         held = site.held_checkpoints()
-        require_newest(log.checkpoint(), log.consistency_proof, held, log.public_key)
+        require_newest(log.checkpoint(), log.consistency_proof, held, *log.keys)
         if begun.exists() or path.exists() or _stated_heads(log, dataset):
             ledger = BudgetLedger.open(self.database or path, dataset, holder=site.name)
             try:
@@ -121,7 +121,7 @@ def require_current(ledger: BudgetLedger, log: EvidenceLog, held: Iterable[Check
         LedgerError: ``ledger.rolled_back``.
         LogError: ``evidence.log_rolled_back`` if the log was set back.
     """
-    require_newest(log.checkpoint(), log.consistency_proof, held, log.public_key)
+    require_newest(log.checkpoint(), log.consistency_proof, held, *log.keys)
     gone = ledger.unknown(_stated_heads(log, ledger.dataset))
     if gone:
         raise LedgerError(

@@ -3,22 +3,29 @@
 A process that is killed closes nothing. Therefore each job leaves a mark in the workspace before its first
 statement and takes it away after the last; who opens the workspace next and finds a mark states the
 incident and closes the chains that were left open, as failed. Then every chain in a log has an end that
-tells what became of the job.
+tells what became of the job. Where one can't be closed, since its log can't be opened to take part in a job,
+the mark stays, and everything that doesn't need that log goes on.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from cloister.core.clock import Clock, format_time
-from cloister.core.files import storage_error, write_atomic
+from cloister.core.errors import CloisterError, InputError
+from cloister.core.files import read_bounded, storage_error, write_atomic
 from cloister.core.hashes import sha256_hex
 from cloister.evidence import EvidenceError, StatementWriter, Subject
+from cloister.evidence.checks import escaped
 from cloister.evidence.predicates import Incident
+from cloister.evidence.predicates.base import PARTY_PATTERN, UUID_PATTERN
 from cloister.workflow.party import Party
 
+_MAX_MARK: Final = 1024 * 1024
+_LINE: Final = re.compile(rf"(hub|site) ({PARTY_PATTERN.strip('^$')})")
 _INTERRUPTED: Final = {
     "incident_class": "run-interrupted",
     "severity": "medium",
@@ -58,24 +65,61 @@ class OpenJobs:
         """Take a job's mark away: all its chains are closed."""
         (self._folder / job_id).unlink(missing_ok=True)
 
-    def close_all(self, party: Callable[[str, str], Party], clock: Clock) -> None:
+    def close_all(self, party: Callable[[str, str], Party], clock: Clock) -> tuple[str, ...]:
         """Close every chain of every marked job that is still open, as failed.
+
+        A mark stays as long as one of its chains can't be closed; a file that is no mark stays too.
 
         Args:
             party: Gives the party of a role and a name.
             clock: The time of the closing statements.
 
-        Raises:
-            EvidenceError: A party's log is gone or doesn't hold together.
-            StorageError: A log can't be written.
+        Returns:
+            A line for each chain that can't be closed now, and for each file that is no mark.
         """
-        for draft in self._folder.glob(".*"):
-            draft.unlink()
-        for mark in sorted(self._folder.glob("*")):
-            for line in mark.read_text().splitlines():
-                role, _, name = line.partition(" ")
-                _close(party(role, name), mark.name, clock)
-            self.end(mark.name)
+        left: list[str] = []
+        for draft in self._folder.glob(".*.tmp"):
+            if draft.is_file():
+                draft.unlink()
+        for mark in sorted(self._folder.glob("[!.]*")):
+            try:
+                marked = _read_mark(mark)
+            except CloisterError as error:
+                left.append(f"{escaped(str(mark))} is left as it is: {escaped(error.message)}")
+                continue
+            problems: list[str] = []
+            for role, name in marked:
+                try:
+                    _close(party(role, name), mark.name, clock)
+                except CloisterError as error:
+                    problems.append(
+                        f"job {mark.name}, which was interrupted, is still open for {role}/{name}: "
+                        f"[{error.code}] {error.message}"
+                    )
+            if not problems:
+                self.end(mark.name)
+            left += problems
+        return tuple(left)
+
+
+def _read_mark(path: Path) -> tuple[tuple[str, str], ...]:
+    """Who has stated something about a job.
+
+    Raises:
+        InputError: It is no mark.
+    """
+    refusal = InputError("input.syntax", "it is no mark of an open job.")
+    if not re.fullmatch(UUID_PATTERN, path.name):
+        raise refusal
+    try:
+        text = read_bounded(path, _MAX_MARK).decode("ascii")
+    except UnicodeDecodeError:
+        raise refusal from None
+    found = [_LINE.fullmatch(line) for line in text.splitlines()]
+    parties = tuple((one[1], one[2]) for one in found if one is not None)
+    if not parties or len(parties) != len(found):
+        raise refusal
+    return parties
 
 
 def _close(party: Party, job_id: str, clock: Clock) -> None:

@@ -16,7 +16,8 @@ Rules kept here:
 
 - One process at a time: a second one is refused, it doesn't wait and it doesn't share.
 - A job's folder appears complete or not at all: it is built under a hidden name and renamed.
-- Whoever opens it after a killed run first closes, as failed, the chains that run left open.
+- Whoever opens it after a killed run first closes, as failed, the chains that run left open, or says which it
+  can't close.
 - A ledger that is gone, or lacks a spend, while the site's log shows spending on its dataset is refused.
 """
 
@@ -25,22 +26,26 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
 from cloister.core.clock import Clock, system_clock
 from cloister.core.errors import StorageError
 from cloister.core.files import sync_directory
-from cloister.core.keys import open_key_store
+from cloister.core.keys import PublicKey, open_key_store
 from cloister.core.settings import Settings
 from cloister.enclave.attestation.simulator import SimulatedVendor
-from cloister.evidence import EvidenceLog
+from cloister.evidence import EvidenceLog, Role, Trust
 from cloister.privacy.ledger import BudgetLedger
 from cloister.workflow.ledgers import MOCK_FOLDER, Ledgers, LedgerTerms
 from cloister.workflow.open_jobs import OpenJobs
 from cloister.workflow.party import LogPlaces, Party
+from cloister.workflow.party_keys import current_key, rotate_key
 
 _STAGING = ".unfinished-"
 
@@ -59,11 +64,34 @@ class Workspace:
         folder = self.root / "parties" / role / name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         store = open_key_store(self.settings, folder / "keys", owner=f"{role}/{name}")
-        signer = store.load(role) if role in store.names() else store.generate(role)
+        current = current_key(role, store.names())
+        signer = store.generate(role) if current is None else store.load(current)
         places = LogPlaces(
-            self.settings.log_database, self.settings.held_checkpoints, neighbours=self.root / "parties"
+            self.settings.log_database,
+            self.settings.held_checkpoints,
+            neighbours=self.root / "parties",
+            witnesses=self._pinned_witnesses,
+            jobs=self.root / "jobs",
         )
         return Party(name=name, role=role, signer=signer, folder=folder, places=places)
+
+    def rotate_key(self, party: Party) -> Party:
+        """Let a party sign with a new key from now on; what it signed before stays its own.
+
+        Raises:
+            KeyStoreError: The store of its keys can't make one.
+            StorageError: Its present public key can't be kept; then nothing was changed.
+        """
+        store = open_key_store(self.settings, party.folder / "keys", owner=f"{party.role}/{party.name}")
+        signer = rotate_key(party.role, party.folder, party.signer.public_key, store)
+        return replace(party, signer=signer)
+
+    @cached_property
+    def _pinned_witnesses(self) -> Mapping[str, PublicKey]:
+        if self.settings.pinned_witnesses is None:
+            return {}
+        trust = Trust.load(self.settings.pinned_witnesses)
+        return {name: trust.key(Role.WITNESS, name) for name in trust.parties(Role.WITNESS)}
 
     def simulated_vendor(self, clock: Clock) -> SimulatedVendor:
         """Return the workspace's own maker of simulated chips; its root says what it is."""
@@ -142,20 +170,32 @@ class Workspace:
             shutil.rmtree(mock, ignore_errors=True)
 
 
+def _to_stderr(line: str) -> None:
+    print(f"cloister: {line}", file=sys.stderr)
+
+
 @contextmanager
 def open_workspace(
-    root: Path, *, settings: Settings | None = None, clock: Clock = system_clock
+    root: Path,
+    *,
+    settings: Settings | None = None,
+    clock: Clock = system_clock,
+    report: Callable[[str], None] = _to_stderr,
 ) -> Iterator[Workspace]:
     """Open a workspace for one process.
+
+    A killed run's chain that can't be closed, for one since its log is gone, or since nobody off this machine
+    has seen it and its manifest wants that, is left as it is and reported: who opens the workspace after that
+    is mended closes it. Everything that needs that log says so itself.
 
     Args:
         root: The folder; made if it isn't there.
         settings: The process's settings, which say where keys are kept; without them, in files.
         clock: The time at which chains are closed that a killed run left open.
+        report: Called with a line for each killed run whose chains can't be closed.
 
     Raises:
         StorageError: It can't be made or written, or another process works in it.
-        EvidenceError: A killed run's chain can't be closed, since its log is gone or doesn't hold together.
     """
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -170,7 +210,8 @@ def open_workspace(
         _lock(handle, root)
         workspace = Workspace(root, settings or Settings.model_construct())
         workspace.clear_unfinished()
-        workspace.open_jobs.close_all(workspace.party, clock)
+        for left in workspace.open_jobs.close_all(workspace.party, clock):
+            report(left)
         yield workspace
 
 

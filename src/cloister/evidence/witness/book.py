@@ -66,7 +66,7 @@ class CheckpointBook:
         """
         path = self._directory / f"{file_name(origin)}{NOTE_SUFFIX}"
         try:
-            found = _note(path)
+            found = read_note(path)
         except InputError as error:
             if error.code == "input.missing_file":
                 return None
@@ -167,7 +167,8 @@ class CheckpointBook:
     def _pairs(self, kind: str, origin: str) -> tuple[tuple[Checkpoint, Checkpoint], ...]:
         folder = self._directory / kind / file_name(origin)
         return tuple(
-            (_note(pair / "held.note"), _note(pair / "offered.note")) for pair in sorted(folder.glob(_PAIRS))
+            (read_note(pair / "held.note"), read_note(pair / "offered.note"))
+            for pair in sorted(folder.glob(_PAIRS))
         )
 
     def _keep_both(self, kind: str, held: Checkpoint, offered: Checkpoint) -> None:
@@ -204,10 +205,16 @@ def read_notes(directory: Path) -> tuple[Checkpoint, ...]:
         EvidenceError: ``evidence.checkpoint_malformed``, naming the file.
         InputError: a file can't be read.
     """
-    return tuple(_note(path) for path in sorted(directory.glob(f"[!.]*{NOTE_SUFFIX}")))
+    return tuple(read_note(path) for path in sorted(directory.glob(f"[!.]*{NOTE_SUFFIX}")))
 
 
-def _note(path: Path) -> Checkpoint:
+def read_note(path: Path) -> Checkpoint:
+    """The checkpoint in a file.
+
+    Raises:
+        EvidenceError: ``evidence.checkpoint_malformed``, naming the file.
+        InputError: it can't be read.
+    """
     data = read_bounded(path, MAX_NOTE_BYTES)
     try:
         return parse_checkpoint(data.decode("utf-8"))

@@ -1,0 +1,112 @@
+"""What a log shows to the outside, also where nobody outside has seen it yet, and under a new key."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cloister.core.errors import CloisterError
+from cloister.core.keys import PublicKey
+from cloister.core.settings import load_settings
+from cloister.evidence.checkpoint import parse_checkpoint, verify_checkpoint
+from cloister.evidence.errors import LogError
+from cloister.workflow.audit import log_keepers
+from cloister.workflow.workspace import open_workspace
+from tests.cli.conftest import Cloister
+from tests.system.example_job import FAST, ExampleJob
+
+EVERYTHING = ("--from", "2020-01-01")
+SITE = ("--party", "site/northgate")
+
+
+@pytest.fixture
+def work(lived_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace with a finished job, of which no manifest says anything about logs unseen outside."""
+    monkeypatch.chdir(tmp_path)
+    copy = Path(shutil.copytree(lived_in, tmp_path / "work"))
+    for party in copy.glob("parties/*/*"):
+        (party / "log.rule").unlink(missing_ok=True)
+    return copy
+
+
+def test_under_the_default_rule_a_log_can_be_shown_exported_and_given_to_a_witness(
+    cloister: Cloister, work: Path, finished: Path
+) -> None:
+    with open_workspace(work) as opened, pytest.raises(LogError) as refused:
+        log_keepers(opened)[0].open_log()
+    assert refused.value.code == "evidence.log_unwitnessed"
+    at = ("-w", work)
+    assert cloister("log", "checkpoint", *at, *SITE).code == 0
+    assert cloister("log", "tiles", *at, *SITE, "--out", "tiles").code == 0
+    assert cloister("audit", "export", *at, *EVERYTHING, "--out", "export.json").code == 0
+    assert cloister("audit", "log", *at).code == 0
+    # What a witness saw is what opens the logs again for a job.
+    assert cloister("witness", "init", "east", "--name", "east", "--trust", finished / "trust").code == 0
+    Path("outside").mkdir()
+    with open_workspace(work) as opened:
+        parties = [(f"{one.role}/{one.name}", one) for one in log_keepers(opened)]
+    for place, one in parties:
+        assert cloister("log", "proof", *at, "--party", place, "--from", "0", "--out", "request").code == 0
+        note = f"outside/{one.name}.note"
+        assert cloister("witness", "cosign", "east", "request", "--out", note).code == 0
+    Path("pinned/witness").mkdir(parents=True)
+    shutil.copy("east/witness.pem", "pinned/witness/east.pem")
+    Path("cloister.toml").write_text('held_checkpoints = "outside"\n')
+    with open_workspace(work, settings=load_settings({})) as opened:
+        for one in log_keepers(opened):
+            with pytest.raises(CloisterError):
+                one.open_log()
+    Path("cloister.toml").write_text('held_checkpoints = "outside"\npinned_witnesses = "pinned"\n')
+    with open_workspace(work, settings=load_settings({})) as opened:
+        for one in log_keepers(opened):
+            one.open_log().close()
+
+
+def test_a_killed_runs_mark_that_cannot_be_taken_away_keeps_nobody_out(
+    cloister: Cloister, work: Path
+) -> None:
+    job = "00000000-0000-4000-8000-000000000009"
+    (work / "open").mkdir(exist_ok=True)
+    (work / "open" / job).write_text("site northgate\n")
+    ended = cloister("log", "checkpoint", "-w", work, *SITE, "--json")
+    assert ended.code == 0
+    assert ended.json()["origin"] == "cloister/site/northgate"
+    assert job in ended.err
+    assert "evidence.log_unwitnessed" in ended.err
+    assert (work / "open" / job).is_file()
+
+
+def test_a_party_with_a_new_key_keeps_its_log(cloister: Cloister, work: Path) -> None:
+    at = ("-w", work)
+    before = parse_checkpoint(cloister("log", "checkpoint", *at, *SITE).out)
+    ended = cloister("log", "rotate-key", *at, *SITE, "--json")
+    assert ended.code == 0
+    told = ended.json()
+    key = PublicKey.from_pem(str(told["public_key"]))
+    assert told["key_id"] == key.key_id != told["former_key_id"]
+    assert cloister("log", "tiles", *at, *SITE, "--out", "tiles").code == 0
+    after = parse_checkpoint(cloister("log", "checkpoint", *at, *SITE).out)
+    assert after.size > before.size
+    verify_checkpoint(after, after.origin, key)
+    again = cloister("log", "rotate-key", *at, *SITE)
+    assert again.code == 0
+    assert "BEGIN PUBLIC KEY" in again.out
+    assert cloister("audit", "export", *at, *EVERYTHING, *SITE, "--out", "export.json").code == 0
+
+
+def test_a_job_after_a_change_of_keys_has_a_receipt(cloister: Cloister, work: Path, tmp_path: Path) -> None:
+    for party in ("hub/hub", "site/northgate"):
+        assert cloister("log", "rotate-key", "-w", work, "--party", party).code == 0
+    for rule in work.glob("parties/*/*"):
+        (rule / "log.rule").write_text("allow")
+    job = ExampleJob(job={**FAST, "privacy.target_epsilon": 0.5}).write(tmp_path / "again")
+    ended = cloister("run", job, "-w", work, "--json")
+    assert ended.code == 0, ended.err
+    assert len(list((work / "jobs").iterdir())) == 2
+
+
+def test_nobody_who_keeps_no_log_gets_a_new_key(cloister: Cloister, work: Path) -> None:
+    assert cloister("log", "rotate-key", "-w", work, "--party", "site/nobody").code != 0
+    assert not (work / "parties" / "site" / "nobody").exists()
