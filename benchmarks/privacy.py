@@ -1,9 +1,9 @@
 """Prints figures of the privacy room, section by section, beside peers measured in the same run.
 
-Use: python benchmarks/privacy.py [--section engine|fed_heart|mnist] [--json]
+Use: python benchmarks/privacy.py [--section engine|jax_peer|fed_heart|mnist] [--json]
 
-Without a section all are measured; MNIST alone takes six minutes of CPU time. A section whose data isn't on
-this machine is skipped by name.
+Without a section all are measured; MNIST alone takes six minutes of CPU time. A section whose data or peer
+isn't on this machine is skipped by name.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 import sys
 from importlib import import_module
 
-from privacy_parts._data import DataAbsentError
+from privacy_parts._data import AbsentError
 
-SECTIONS = ("engine", "fed_heart", "mnist")
+SECTIONS = ("engine", "jax_peer", "ledger", "fed_heart", "mnist")
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         section = import_module(f"privacy_parts.{name}")
         try:
             figures[name] = section.measure()
-        except DataAbsentError as absent:
+        except AbsentError as absent:
             print(f"{name}: skipped, {absent}", file=sys.stderr)
             continue
         if not asked.json:

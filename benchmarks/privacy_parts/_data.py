@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 
-class DataAbsentError(Exception):
-    """A data set isn't on this machine; the message names it."""
+class AbsentError(Exception):
+    """What a section needs isn't on this machine; the message names it."""
 
 
 def data_folder(name: str) -> Path:
@@ -15,5 +15,5 @@ def data_folder(name: str) -> Path:
     project = Path(__file__).resolve().parents[2]
     folder = Path(os.environ.get("CLOISTER_DATA") or project.parent / "shared" / "data") / name
     if not folder.is_dir():
-        raise DataAbsentError(f"{name} is not on this machine (set CLOISTER_DATA)")
+        raise AbsentError(f"{name} is not on this machine (set CLOISTER_DATA)")
     return folder

@@ -16,7 +16,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -207,8 +206,6 @@ def table(figures: dict[str, float]) -> str:
         least = min(figures[f"{name}, {batch}: of plain torch"] for batch in BATCHES)
         memory = figures[f"{name}: peak memory of plain torch"]
         lines.append(f"| {name} | {' | '.join(cells)} | {least:.2f} ({asked[3]}) | {memory:.2f} (1.3) |")
-    if find_spec("jax_privacy") is None:
-        lines.append("\nJAX-Privacy is not installed: not measured.")
     return "\n".join(lines)
 
 

@@ -9,7 +9,8 @@ Private training is FedAvg as the federation does it, one step of DP-SGD on all 
 hospital, weighted by records. Each hospital has a budget ledger in mode ``fixed_plan``, in which the whole
 plan is reserved first; epsilon is recomputed from what the ledger holds. Declared bounds are those of the
 project's schema. On FLamby's preprocessing each centre's exact statistics stay unaccounted, so that row
-compares training alone and is no claim of privacy.
+compares training alone and is no claim of privacy. The same training is also run as whole jobs, each with
+manifests, ledgers, airlock and a receipt that was verified.
 
 Rounds, rate and clip norm are the same for both. They were chosen among twelve settings by looking at these
 public test sets, so the figures flatter them a little: the twelve lay between 0.773 and 0.801 with declared
@@ -28,8 +29,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+import yaml
 from torch import nn
 
+from cloister.cli.progress import silent
 from cloister.evidence.transcript import FIXED_PLAN, epsilon_pld
 from cloister.federation.aggregation import weighted_mean
 from cloister.health.sources.heart_disease import SCHEMA, SITES, load, read_centre
@@ -40,8 +43,12 @@ from cloister.privacy.models import build_model, load_arrays, state_arrays
 from cloister.privacy.modes import calibrate
 from cloister.privacy.randomness import OsRandom
 from cloister.privacy.trainer import DPTrainer, TrainingData, TrainingPlan
+from cloister.workflow.jobfile import load_job
+from cloister.workflow.run import run_job
+from cloister.workflow.workspace import open_workspace
 from privacy_parts._data import data_folder
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "heart"
 EPSILON, DELTA = 1.0, 1e-4
 SEEDS = 40
 FLAMBY_SEEDS = range(42, 47)
@@ -222,6 +229,41 @@ def private_training(centres: Centres, seed: int, sigma: float) -> tuple[Classif
     return decide, spent
 
 
+def whole_job(seed: int) -> tuple[Score, float]:
+    """Run the project's own example as ``cloister run`` does, with these rounds, rate and mode.
+
+    Manifests, attestation, ledgers, airlock, logs, receipt and its verification are all on.
+
+    Args:
+        seed: Of the public starting weights.
+
+    Returns:
+        The released model's score, and the largest epsilon a hospital spent.
+    """
+    documents = {
+        name: yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text())
+        for name in ("job", "manifest", "request")
+    }
+    job = documents["job"]
+    job["federation"] |= {"rounds": ROUNDS, "seed": seed}
+    job["training"] |= {"sampling_probability": 1.0, "learning_rate": LEARNING_RATE}
+    job["privacy"] |= {"target_epsilon": EPSILON, "delta": DELTA, "max_grad_norm": CLIP}
+    documents["manifest"]["privacy_guardrails"]["accounting"] = FIXED_PLAN
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for document, content in documents.items():
+            (folder / f"{document}.yaml").write_text(yaml.safe_dump(content))
+        with open_workspace(folder / "work") as workspace:
+            outcome = run_job(
+                load_job(folder / "job.yaml"), workspace, watch=silent, data_dir=data_folder("heart-disease")
+            )
+    by_site = [one.accuracy for one in outcome.sites if one.accuracy is not None]
+    if not outcome.verdict.accepted or len(by_site) != len(SITES):
+        raise RuntimeError("a receipt was refused, or a hospital's part is missing")
+    spent = max(one.epsilon for one in outcome.sites)
+    return Score(statistics.fmean(by_site), outcome.value), spent
+
+
 def measure() -> dict[str, float]:
     """Return the accuracies of every row, with their deviations over seeds, and the epsilon spent."""
     torch.set_num_threads(1)
@@ -252,6 +294,9 @@ def measure() -> dict[str, float]:
         runs = [private_training(centres, seed, sigma) for seed in range(SEEDS)]
         note(name, [score(decide, centres) for decide, _ in runs])
         figures["epsilon"] = max(figures.get("epsilon", 0.0), *(spent for _, spent in runs))
+    jobs = [whole_job(seed) for seed in range(SEEDS)]
+    note("whole jobs", [result for result, _ in jobs])
+    figures["epsilon"] = max(figures["epsilon"], *(spent for _, spent in jobs))
     return figures | {"noise multiplier": sigma}
 
 
@@ -262,7 +307,8 @@ def table(figures: dict[str, float]) -> str:
         deviation = figures[f"{name}, {part}, deviation"]
         return f"| {title} | {figures[f'{name}, {part}']:.3f} ({deviation:.3f}) | {asked} |"
 
-    private = f"at epsilon {figures['epsilon']:.3f}, delta {DELTA:g}"
+    private = f"epsilon {figures['epsilon']:.3f}, delta {DELTA:g}"
+    declared = f"declared bounds, {private}"
     return "\n".join(
         [
             f"{len(FLAMBY_SEEDS)} seeds without privacy, {SEEDS} with; {ROUNDS} rounds, noise multiplier "
@@ -270,20 +316,12 @@ def table(figures: dict[str, float]) -> str:
             "",
             "| Fed-Heart-Disease, accuracy | measured (deviation over seeds) | asked |",
             "|---|---:|---:|",
-            row(
-                "pooled training, no privacy, mean of four centres",
-                "pooled training",
-                "mean",
-                "0.735 +- 0.01",
-            ),
-            row("Local 1, no privacy, mean of four centres", "Local 1", "mean", "0.629 +- 0.015"),
-            row(f"declared bounds {private}, mean of four", "declared bounds", "mean", "0.78 or more"),
-            row(f"declared bounds {private}, pooled test", "declared bounds", "pooled", "0.77 or more"),
-            row(
-                f"FLamby's preprocessing {private}, mean of four",
-                "FLamby's preprocessing",
-                "mean",
-                "0.70 or more",
-            ),
+            row("pooled training, no privacy, mean of four", "pooled training", "mean", "0.735 +- 0.01"),
+            row("Local 1, no privacy, mean of four", "Local 1", "mean", "0.629 +- 0.015"),
+            row(f"{declared}, mean of four", "declared bounds", "mean", "0.78 or more"),
+            row(f"{declared}, pooled test", "declared bounds", "pooled", "0.77 or more"),
+            row("the same as whole jobs, mean of four", "whole jobs", "mean", "0.78 or more"),
+            row("the same as whole jobs, pooled test", "whole jobs", "pooled", "0.77 or more"),
+            row(f"FLamby's preprocessing, {private}", "FLamby's preprocessing", "mean", "0.70 or more"),
         ]
     )

@@ -222,5 +222,7 @@ def test_the_figures_that_are_claimed_hold_over_forty_seeds(fed_heart: ModuleTyp
     assert figures["Local 1, mean"] == pytest.approx(0.629, abs=0.015)
     assert figures["declared bounds, mean"] >= 0.78
     assert figures["declared bounds, pooled"] >= 0.77
+    assert figures["whole jobs, mean"] >= 0.78
+    assert figures["whole jobs, pooled"] >= 0.77
     assert figures["FLamby's preprocessing, mean"] >= 0.70
     assert figures["epsilon"] <= 1.0
