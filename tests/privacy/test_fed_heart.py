@@ -215,7 +215,7 @@ def test_features_and_split_are_flambys(fed_heart: ModuleType, shared_data: Shar
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_figures_that_are_claimed_hold_over_forty_seeds(fed_heart: ModuleType) -> None:
     figures = fed_heart.measure()
     assert figures["pooled training, mean"] == pytest.approx(0.735, abs=0.01)
