@@ -1,9 +1,9 @@
 """The receipt of a job of 4 sites and 50 rounds: the own checks, composing it, the whole command.
 
 For the own checks the receipt is judged again and again, so that epsilon, which is dp-accounting's time,
-comes from memory; the two checks that rooms above plug in are content with everything. The command,
-`cloister-verify` from start to exit, runs them too, and refuses: the job's attestation and policy are made up.
-Without the epsilon check means that dp-accounting isn't there.
+comes from memory; the two checks that rooms above plug in are content with everything. The whole command,
+`cloister-verify` from start to exit, runs them too and refuses, as the job's attestation and policy are made
+up. Without the epsilon check means that dp-accounting isn't there.
 """
 
 from __future__ import annotations
