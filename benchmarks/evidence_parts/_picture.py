@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 APPEND = {"append, ms": "until it is on disk", "append, CPU ms": "of that, processor time"}
-PROOFS = {
-    "inclusion proof, ms": "inclusion, median",
-    "inclusion proof, 99th percentile, ms": "inclusion, 99th percentile",
-    "consistency proof, ms": "consistency, median",
-}
-COLOURS = ("#0b6e99", "#b5541c", "#4d7a3a")
-MARKERS = ("o", "s", "^")
+PROOFS = {"inclusion proof, ms": "of inclusion", "consistency proof, ms": "of consistency"}
+COLOURS = ("#0b6e99", "#b5541c")
+MARKERS = ("o", "s")
 
 
 def draw(figures: dict[str, float], path: Path) -> None:
@@ -28,9 +24,9 @@ def draw(figures: dict[str, float], path: Path) -> None:
 
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for panel, title, names in zip(
-        panels, ("One durable append", "One proof"), (APPEND, PROOFS), strict=True
+        panels, ("One durable append (median)", "One proof, verified (median)"), (APPEND, PROOFS), strict=True
     ):
-        for (name, label), colour, marker in zip(names.items(), COLOURS, MARKERS, strict=False):
+        for (name, label), colour, marker in zip(names.items(), COLOURS, MARKERS, strict=True):
             found = {key: value for key, value in figures.items() if key.endswith(": " + name)}
             sizes = [int(key.partition(":")[0].replace(",", "")) for key in found]
             panel.plot(sizes, list(found.values()), color=colour, marker=marker, label=label)
