@@ -20,7 +20,8 @@ from cloister.enclave.attestation.trust import TrustStore
 from cloister.enclave.attestation.verifier import Verifier
 from cloister.evidence.checks import Check, CheckRegistry, failed, judged
 from cloister.evidence.context import ReceiptContext
-from cloister.evidence.predicates import AttestationVerdict, JobOpened, Role, RoundAggregated
+from cloister.evidence.predicates import AttestationVerdict, Role
+from cloister.evidence.record import JobRecord
 
 ATTESTATION_CHECK_ID = "attestation"
 
@@ -53,8 +54,9 @@ def check_attestation(context: ReceiptContext) -> Check:
     nonces = [verdict.nonce for verdict in verdicts]
     if len(set(nonces)) != len(nonces):
         problems.append("a nonce was used for two verdicts")
+    policy = _agreed(record)
     for verdict in verdicts:
-        problems.extend(f"{verdict.site}: {text}" for text in _differences(verdict, context, trust))
+        problems.extend(f"{verdict.site}: {text}" for text in _differences(verdict, context, trust, policy))
     problems.extend(_unattested(context, verdicts))
     simulated = sum(verdict.simulated for verdict in verdicts)
     detail = f"{len(verdicts)} platform verdict(s) reached again from the raw evidence"
@@ -63,13 +65,27 @@ def check_attestation(context: ReceiptContext) -> Check:
     return judged(ATTESTATION_CHECK_ID, problems, detail)
 
 
-def _differences(stated: AttestationVerdict, context: ReceiptContext, trust: TrustStore) -> Iterator[str]:
+def _agreed(record: JobRecord) -> AppraisalPolicy | CloisterError | ValueError:
+    """What every manifest allows, or why nothing is; looked at once for all verdicts."""
+    try:
+        return AppraisalPolicy.agreed_by(one.terms.attestation for one in record.manifests.values())
+    except (CloisterError, ValueError) as error:
+        return error
+
+
+def _differences(
+    stated: AttestationVerdict,
+    context: ReceiptContext,
+    trust: TrustStore,
+    policy: AppraisalPolicy | CloisterError | ValueError,
+) -> Iterator[str]:
     record = context.record
     if stated.site not in record.manifests:
         yield "no manifest of this site"
         return
     try:
-        policy = AppraisalPolicy.agreed_by(one.terms.attestation for one in record.manifests.values())
+        if isinstance(policy, Exception):
+            raise policy
         evaluated_at, recorded_at = parse_time(stated.evaluated_at), parse_time(stated.recorded_at)
         key = context.trust.key(Role.SITE, stated.site, key_id=stated.site_key_id, at=evaluated_at)
         binding = Binding(
@@ -86,8 +102,7 @@ def _differences(stated: AttestationVerdict, context: ReceiptContext, trust: Tru
     except (CloisterError, ValueError) as error:
         yield error.message if isinstance(error, CloisterError) else "the manifest's terms are not sound"
         return
-    opened = [parse_time(one.recorded_at) for one in record.by(record.issuer, JobOpened)]
-    if not opened or not min(opened) <= evaluated_at <= recorded_at:
+    if record.opened_at is None or not record.opened_at <= evaluated_at <= recorded_at:
         yield "evaluated outside the time between the job's opening and the statement"
     again = verdict_fields(stated.site, verdict, binding, policy)
     written = stated.model_dump(mode="json")
@@ -99,10 +114,11 @@ def _differences(stated: AttestationVerdict, context: ReceiptContext, trust: Tru
 
 def _unattested(context: ReceiptContext, verdicts: tuple[AttestationVerdict, ...]) -> Iterator[str]:
     record = context.record
+    by_site: dict[str, list[AttestationVerdict]] = {}
+    for one in verdicts:
+        by_site.setdefault(one.site, []).append(one)
     for site in record.participants:
-        first_round = min(
-            one.sequence for one in record.by(record.issuer, RoundAggregated) if site in one.updates
-        )
-        stated = [one for one in verdicts if one.site == site and one.sequence < first_round]
+        rounds = record.used.get(site, ())
+        stated = [one for one in by_site.get(site, ()) if rounds and one.sequence < rounds[0].sequence]
         if not stated or stated[-1].status != "TRUSTED":
             yield f"{site}: took part without a TRUSTED verdict before its first round"

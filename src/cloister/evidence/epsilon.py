@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final, cast
 
 from cloister.core.canonical import JSON
+from cloister.core.errors import InputError
 from cloister.evidence.predicates import BudgetSpend
 from cloister.evidence.record import JobRecord
 from cloister.evidence.terms import HARD_STOP_EPSILON
@@ -27,6 +28,9 @@ from cloister.evidence.transcript import (
 
 DECIMALS: Final = 6
 """Epsilon is stated rounded up to this many decimals, so that no machine's last bit understates it."""
+
+MAX_MECHANISMS: Final = 512
+"""How many different mechanisms of one dataset are composed; each takes some hundredths of a second."""
 
 TOLERANCE: Final = 1.5 * 10**-DECIMALS
 
@@ -106,13 +110,20 @@ def epsilon_figures(spends: Sequence[BudgetSpend]) -> EpsilonFigures:
         The figures, possibly infinite.
 
     Raises:
-        InputError: if an event can't be read.
+        InputError: if an event can't be read, or there are more than ``MAX_MECHANISMS`` different ones.
         ImportError: if dp-accounting is not installed.
     """
     delta, mode = max(one.delta for one in spends), spends[0].mode
     here, before = coalesce(job_events(spends)), prior_events(spends)
+    everything = coalesce((*before, *here))
+    if len(everything) > MAX_MECHANISMS:
+        raise InputError(
+            "input.too_large",
+            f"The dataset was charged for {len(everything)} different mechanisms; "
+            f"at most {MAX_MECHANISMS} are composed.",
+        )
     job = _epsilon(mode, here, delta)
-    total = _epsilon(mode, coalesce((*before, *here)), delta)
+    total = _epsilon(mode, everything, delta)
     other = _epsilon(other_mode(mode), here, delta)
     return EpsilonFigures(_round_up(job), _round_up(total), _round_up(other))
 

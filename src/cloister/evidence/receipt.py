@@ -51,7 +51,8 @@ from cloister.evidence.witness.links import ConsistencyLink, ConsistencySection
 
 RECEIPT_SCHEMA: Final = "urn:cloister:receipt:v2"
 RECEIPT_TYPE: Final = "application/vnd.cloister.receipt+json"
-MAX_RECEIPT_BYTES: Final = 256 * 1024 * 1024
+MAX_RECEIPT_BYTES: Final = 32 * 1024 * 1024
+"""About 4,000 sites times rounds; reading one takes some hundred megabytes at most."""
 MAX_STATEMENTS: Final = 1_000_000
 MAX_PARTIES: Final = 1024
 MAX_CHAINS: Final = 16
@@ -281,8 +282,8 @@ def compose_receipt(
 
     Raises:
         EvidenceError: ``evidence.statement_missing``, with every missing statement in ``details``;
-            ``evidence.receipt_refused`` if a site's epsilon isn't finite or the model's file name isn't a
-            plain one.
+            ``evidence.receipt_refused`` if a site's epsilon isn't finite, the model's file name isn't a
+            plain one, or the receipt would be larger than is read.
         ImportError: if dp-accounting is not installed.
     """
     ordered = sorted(extracts, key=lambda one: one.origin)
@@ -320,9 +321,16 @@ def compose_receipt(
     }
     signature = signer.sign(signed_bytes(body))
     key_id = signer.public_key.key_id
-    return canonicalize(
+    receipt = canonicalize(
         {"body": body, "signature": {"key_id": key_id, "sig": b64encode(signature)}, "timestamps": []}
     )
+    if len(receipt) > MAX_RECEIPT_BYTES - MAX_TIMESTAMPS * 2 * MAX_TIMESTAMP_BYTES:
+        raise EvidenceError(
+            "evidence.receipt_refused",
+            f"The receipt would have {len(receipt)} bytes, more than any verifier reads.",
+            "Split the job into several of fewer rounds.",
+        )
+    return receipt
 
 
 def _statement(origin: str, entry: ProvenEntry) -> JSON:

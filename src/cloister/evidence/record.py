@@ -1,6 +1,8 @@
 """The record of one job: its documents and every statement made about it, parsed but not yet judged.
 
-The composer of a receipt and its verifier both reason about this record, with the same functions.
+The composer of a receipt and its verifier both reason about this record, with the same functions. What they
+look up again and again is indexed here once: whoever wrote the record, judging it takes time in proportion to
+its size.
 """
 
 from __future__ import annotations
@@ -9,17 +11,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TypeVar
+from typing import Final, TypeVar, cast
 
 from cloister.core.canonical import JSON, canonicalize
 from cloister.core.clock import parse_time
 from cloister.core.hashes import Sha256, sha256_hex
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.envelope import Envelope
+from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import LogExtract, ProvenEntry, log_owner
-from cloister.evidence.predicates import BudgetSpend, JobOpened, Predicate, Role, RoundAggregated
+from cloister.evidence.predicates import (
+    BudgetSpend,
+    DataCommitment,
+    JobOpened,
+    Predicate,
+    Role,
+    RoundAggregated,
+)
 from cloister.evidence.statement import Statement, open_statement
 from cloister.evidence.terms import JobTerms, ManifestTerms, RequestTerms, read_document, read_terms
+
+MAX_MEMBERS: Final = 2_000_000
+FREE_MEMBERS: Final = 65_536
+BYTES_A_MEMBER: Final = 6
+"""Statements with more values than that for their size say nothing that one of ours does, and would take
+twenty times their size to hold."""
 
 PredicateT = TypeVar("PredicateT", bound=Predicate)
 
@@ -98,9 +114,32 @@ class JobRecord:
         return min(times, default=None)
 
     @cached_property
+    def clients(self) -> frozenset[str]:
+        """The sites of the job."""
+        return frozenset(self.job.clients)
+
+    @cached_property
     def participants(self) -> tuple[str, ...]:
-        """The sites whose updates went into the model, sorted."""
-        return tuple(sorted({site for one in self.of(RoundAggregated) for site in one.updates}))
+        """The sites of the job whose updates went into the model, sorted."""
+        named = {site for one in self.of(RoundAggregated) for site in one.updates}
+        return tuple(sorted(named & self.clients))
+
+    @cached_property
+    def used(self) -> Mapping[str, tuple[RoundAggregated, ...]]:
+        """By site, the hub's aggregates that its updates went into, by sequence."""
+        found: dict[str, list[RoundAggregated]] = {}
+        for one in self.by(self.issuer, RoundAggregated):
+            for site in one.updates:
+                found.setdefault(site, []).append(one)
+        return {site: tuple(group) for site, group in found.items()}
+
+    @cached_property
+    def records(self) -> Mapping[str, int]:
+        """By site, how many records it committed to."""
+        found: dict[str, int] = {}
+        for one in self.of(DataCommitment):
+            found[one.party] = found.get(one.party, 0) + one.records
+        return found
 
     @cached_property
     def involved(self) -> tuple[str, ...]:
@@ -127,11 +166,19 @@ class JobRecord:
 
     def of(self, kind: type[PredicateT]) -> tuple[PredicateT, ...]:
         """All predicates of a kind, by party and sequence."""
-        return tuple(one for one in self._by_class.get(kind, ()) if isinstance(one, kind))
+        return cast("tuple[PredicateT, ...]", self._by_class.get(kind, ()))
+
+    @cached_property
+    def _by_party(self) -> Mapping[tuple[str, type[Predicate]], tuple[Predicate, ...]]:
+        found: dict[tuple[str, type[Predicate]], list[Predicate]] = {}
+        for kind, group in self._by_class.items():
+            for one in group:
+                found.setdefault((one.party, kind), []).append(one)
+        return {place: tuple(group) for place, group in found.items()}
 
     def by(self, party: str, kind: type[PredicateT]) -> tuple[PredicateT, ...]:
         """All predicates of a kind that a party made, by sequence."""
-        return tuple(one for one in self.of(kind) if one.party == party)
+        return cast("tuple[PredicateT, ...]", self._by_party.get((party, kind), ()))
 
 
 def build_record(
@@ -155,8 +202,9 @@ def build_record(
         The record; nothing in it has been judged.
 
     Raises:
-        EvidenceError: if any part can't be read.
+        EvidenceError: if any part can't be read, or the statements hold more values than are read.
     """
+    _refuse_crowds([entry.envelope.payload for one in extracts for entry in one.entries])
     return JobRecord(
         issuer=issuer,
         job_json=job,
@@ -171,6 +219,14 @@ def build_record(
         logged=tuple(_logged(extracts)),
         checkpoints={one.origin: one.checkpoint for one in extracts},
     )
+
+
+def _refuse_crowds(payloads: Sequence[bytes]) -> None:
+    members = sum(one.count(mark) for one in payloads for mark in (b",", b"[", b"{"))
+    if members > min(MAX_MEMBERS, FREE_MEMBERS + sum(map(len, payloads)) // BYTES_A_MEMBER):
+        raise EvidenceError(
+            "evidence.receipt_malformed", "The statements hold more values than are read at their size."
+        )
 
 
 def _logged(extracts: Sequence[LogExtract]) -> Iterable[LoggedStatement]:

@@ -55,30 +55,32 @@ def _problems(record: JobRecord) -> Iterator[str]:
         if rounds[number] != 1:
             yield f"{hub}: {rounds[number]} aggregates of round {number}"
     if extra := sorted(number for number in rounds if number >= record.job.rounds):
-        yield f"{hub}: aggregates of rounds the job doesn't have: {extra}"
+        yield f"{hub}: aggregates of rounds the job doesn't have: {extra[:5]}"
+    if strange := sorted(record.used.keys() - record.clients):
+        yield f"{hub}: aggregates of sites the job doesn't have: {', '.join(strange[:5])}"
     if not record.participants:
         yield "no site took part in any round"
-    for site in sorted({*record.job.clients} - record.manifests.keys()):
+    for site in sorted(record.clients - record.manifests.keys()):
         yield f"{site}: no manifest"
+    verdicts = record.by(hub, AttestationVerdict)
+    trusted = Counter(one.site for one in verdicts if one.status == "TRUSTED")
     for site in record.involved:
-        yield from _site(record, site)
+        yield from _site(record, site, trusted[site])
     yield from _closings(record)
 
 
-def _site(record: JobRecord, site: str) -> Iterator[str]:
+def _site(record: JobRecord, site: str, trusted: int) -> Iterator[str]:
     for kind in _SITE_ONCE:
         yield from _once(record, site, kind)
-    verdicts = [one.status for one in record.by(record.issuer, AttestationVerdict) if one.site == site]
-    if verdicts.count("TRUSTED") != 1:
-        yield f"{record.issuer}: {verdicts.count('TRUSTED')} attestation verdicts that trust {site}"
+    if trusted != 1:
+        yield f"{record.issuer}: {trusted} attestation verdicts that trust {site}"
     spends = Counter(one.round for one in record.by(site, BudgetSpend) if one.purpose == "training")
     updates = Counter(one.round for one in record.by(site, UpdateReleased))
-    for one in record.by(record.issuer, RoundAggregated):
-        if site in one.updates:
-            if spends[one.round] != 1:
-                yield f"{site}: {spends[one.round]} training spends in round {one.round}"
-            if updates[one.round] != 1:
-                yield f"{site}: {updates[one.round]} released updates in round {one.round}"
+    for one in record.used.get(site, ()):
+        if spends[one.round] != 1:
+            yield f"{site}: {spends[one.round]} training spends in round {one.round}"
+        if updates[one.round] != 1:
+            yield f"{site}: {updates[one.round]} released updates in round {one.round}"
 
 
 def _closings(record: JobRecord) -> Iterator[str]:

@@ -26,7 +26,8 @@ from cloister.evidence.predicates import Predicate, predicate_class
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
-MAX_STATEMENT_BYTES: Final = 4 * 1024 * 1024
+MAX_STATEMENT_BYTES: Final = 48 * 1024
+"""In its envelope, in base64, a longer one would fit into no entry of a log."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ evidenced (destruction, for now) isn't in it but in the receipt's list of claims
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -279,11 +280,10 @@ def _performance(record: JobRecord) -> PerformanceSummary:
 
 
 def _logs(record: JobRecord) -> dict[str, LogSummary]:
+    statements = Counter(one.log for one in record.logged)
     return {
         origin: LogSummary(
-            size=checkpoint.size,
-            root=b64encode(checkpoint.root),
-            statements=sum(one.log == origin for one in record.logged),
+            size=checkpoint.size, root=b64encode(checkpoint.root), statements=statements[origin]
         )
         for origin, checkpoint in record.checkpoints.items()
     }

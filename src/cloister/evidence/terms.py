@@ -6,7 +6,9 @@ document. Documents are compared by the hash of their signed bytes, so nothing i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Final, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -25,6 +27,7 @@ MOCK_MECHANISM: Final = "MOCK"
 SINGLE_CLASS_FLAG: Final = "single-class-flag"
 MODEL_WEIGHTS: Final = "model-weights"
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
+MAX_LIST: Final = 1000
 
 
 class View(BaseModel):
@@ -109,7 +112,7 @@ class ManifestSuccess(View):
 class ManifestOutputs(View):
     """What may leave."""
 
-    allowed_outputs: tuple[NameField, ...]
+    allowed_outputs: tuple[NameField, ...] = Field(max_length=MAX_LIST)
     max_model_bytes: int
 
 
@@ -117,7 +120,7 @@ class ManifestAttestation(View):
     """Which code may touch the data."""
 
     allow_simulated: bool
-    allowed_measurements: tuple[str, ...]
+    allowed_measurements: tuple[str, ...] = Field(max_length=MAX_LIST)
 
 
 class ManifestValidity(View):
@@ -174,11 +177,15 @@ class RequestTerms(View):
     ai_developer: RequestDeveloper
     purpose: NameField
     privacy: RequestPrivacy
-    sites: tuple[RequestSite, ...]
+    sites: tuple[RequestSite, ...] = Field(max_length=MAX_LIST)
+
+    @cached_property
+    def _by_site(self) -> Mapping[str, RequestSite]:
+        return {one.site: one for one in reversed(self.sites)}
 
     def of_site(self, site: str) -> RequestSite | None:
         """What is asked of this site, or None."""
-        return next((one for one in self.sites if one.site == site), None)
+        return self._by_site.get(site)
 
 
 V = TypeVar("V", bound=View)

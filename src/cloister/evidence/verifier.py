@@ -5,7 +5,8 @@ Rules kept here:
 1. Pure: no file, no network, no clock, no database. What isn't in the receipt or pinned isn't looked up.
 2. It always answers. A receipt that can't be read gets a verdict with the check that failed; the checks
    behind it are not run, and that counts as failed. A check that breaks counts as not run.
-3. Every check is made, so that a verdict names all that is wrong and not only the first thing.
+3. Every check is made, so that a verdict names all that is wrong and not only the first thing. But what
+   takes long is computed only from what its parties signed: nobody without a key can keep a verifier busy.
 4. A verdict is recomputed from statements; nothing the issuer concludes is taken over.
 """
 
@@ -114,6 +115,10 @@ CHECK_IDS: Final = (
 )
 """Every check of a verdict, in the order in which it lists them."""
 
+SIGNATURES: Final = ("receipt-signature", "checkpoint-signature", "statement-signature")
+COSTLY: Final = ("policy", "attestation", "epsilon")
+"""Checks that are made only where all of ``SIGNATURES`` passed, which come before them."""
+
 _CHECKS: Final[Mapping[str, ReceiptCheck]] = MappingProxyType(
     {
         "receipt-signature": check_receipt_signature,
@@ -202,7 +207,7 @@ class Verifier:
             return Verdict(tuple(_completed(done)), simulated=False, test_randomness=False)
         for check_id in CHECK_IDS:
             if check_id not in done:
-                done[check_id] = self._run(check_id, context)
+                done[check_id] = self._run(check_id, context, done)
         record = context.record
         return Verdict(
             tuple(_completed(done)),
@@ -235,7 +240,9 @@ class Verifier:
             done["trust"] = failed("trust", error.message)
         return ReceiptContext(parsed, signed, record, trust, model, self._policy)
 
-    def _run(self, check_id: str, context: ReceiptContext) -> Check:
+    def _run(self, check_id: str, context: ReceiptContext, done: Mapping[str, Check]) -> Check:
+        if check_id in COSTLY and any(done[one].outcome is not Outcome.PASSED for one in SIGNATURES):
+            return not_run(check_id, "it isn't computed from what isn't signed; see the signatures")
         if check_id in PLUGGED_CHECKS:
             return self._registry.run(check_id, context)
         if check_id == "randomness":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,9 @@ OS_ENTROPY = "aes-256-ctr/os-entropy"
 SEEDED_TEST = "seeded-test"
 MOCK = "mock/no-noise"
 
+MAX_PRIOR_EVENTS: Final = 256
+"""Equal mechanisms are one event; each further one takes who recomputes epsilon hundredths of a second."""
+
 
 @known
 class BudgetSpend(Predicate):
@@ -46,7 +49,8 @@ class BudgetSpend(Predicate):
         dataset_sha256: the dataset charged.
         noise_generator: where noise and sampling came from.
         ledger_head: SHA-256 of the ledger's newest row after this charge.
-        prior_events: in the job's first spend, what this dataset was charged by earlier jobs; else empty.
+        prior_events: in the job's first spend, what this dataset was charged by earlier jobs, equal
+            mechanisms merged; else empty.
     """
 
     TYPE: ClassVar[str] = TYPE_PREFIX + "budget-spend:v2"
@@ -65,7 +69,7 @@ class BudgetSpend(Predicate):
     dataset_sha256: Sha256Field
     noise_generator: Literal["aes-256-ctr/os-entropy", "seeded-test", "mock/no-noise"]
     ledger_head: Sha256Field
-    prior_events: tuple[dict[str, str | int | float], ...]
+    prior_events: tuple[dict[str, str | int | float], ...] = Field(max_length=MAX_PRIOR_EVENTS)
 
     @model_validator(mode="after")
     def _a_plan_where_it_was_fixed(self) -> Self:

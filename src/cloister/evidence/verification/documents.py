@@ -19,18 +19,16 @@ def check_manifests(context: ReceiptContext) -> Check:
     record = context.record
     problems = [f"no manifest of {site}" for site in record.job.clients if site not in record.manifests]
     problems += [
-        f"a manifest of {site}, no site of the job"
-        for site in record.manifests
-        if site not in record.job.clients
+        f"a manifest of {site}, no site of the job" for site in record.manifests if site not in record.clients
     ]
     for site in sorted(record.manifests):
         problems += [f"{site}: {problem}" for problem in _manifest_problems(context, site)]
-    for opened in record.by(record.issuer, JobOpened):
-        problems += [
-            f"{site}: the hub runs code that the manifest doesn't allow"
-            for site, signed in sorted(record.manifests.items())
-            if opened.code_measurement not in signed.terms.attestation.allowed_measurements
-        ]
+    runs = {one.code_measurement for one in record.by(record.issuer, JobOpened)}
+    problems += [
+        f"{site}: the hub runs code that the manifest doesn't allow"
+        for site, signed in sorted(record.manifests.items())
+        if not runs.issubset(frozenset(signed.terms.attestation.allowed_measurements))
+    ]
     return judged("manifest", problems, f"{len(record.manifests)} manifests signed and in force")
 
 
@@ -77,10 +75,10 @@ def check_request(context: ReceiptContext) -> Check:
     )
     for site in record.involved:
         problems += [f"{site}: {problem}" for problem in _decision_problems(context, site)]
+    terms = (tuple(sorted(record.job.clients)), record.job.rounds, record.job.strategy)
     for opened in record.by(record.issuer, JobOpened):
         if opened.job_sha256 != record.job_sha256:
             problems.append("the hub opened another job")
-        terms = (tuple(sorted(record.job.clients)), record.job.rounds, record.job.strategy)
         if (tuple(opened.sites), opened.rounds, opened.strategy) != terms:
             problems.append("the hub opened a job with other sites, rounds or strategy")
     return judged("request", problems, f"approved by {len(record.involved)} sites, for this job")

@@ -25,10 +25,10 @@ def check_evaluation(context: ReceiptContext) -> Check:
     """The metric, test set and threshold are the manifests', and score and verdict follow from the values."""
     record = context.record
     found = record.by(record.issuer, Evaluation)
-    problems = [problem for one in found for problem in _evaluation_problems(record, one)]
-    if not found:
-        problems.append("there is no evaluation")
-    return judged("evaluation", problems, "; ".join(map(_in_words, found)))
+    problems = [problem for one in found[:1] for problem in _evaluation_problems(record, one)]
+    if len(found) != 1:
+        problems.append(f"there are {len(found)} evaluations")
+    return judged("evaluation", problems, "".join(map(_in_words, found[:1])))
 
 
 def _in_words(one: Evaluation) -> str:
@@ -68,7 +68,7 @@ def _impossible_figures(record: JobRecord, one: Evaluation) -> Iterator[str]:
             if abs(value * one.records - round(value * one.records)) > WHOLE:
                 yield f"the {name} is no whole number of {one.records} records"
     figures = [(figure.site, figure.metric) for figure in one.sites]
-    if len(set(figures)) != len(figures) or any(site not in record.job.clients for site, _ in figures):
+    if len(set(figures)) != len(figures) or any(site not in record.clients for site, _ in figures):
         yield "a figure is given twice, or for no site of the job"
     if any((figure.value is None) != bool(figure.reason) for figure in one.sites):
         yield "a site has neither a figure nor a reason why not, or both"

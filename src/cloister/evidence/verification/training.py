@@ -41,6 +41,7 @@ def check_data(context: ReceiptContext) -> Check:
     problems: list[str] = []
     sites = sorted({one.party for one in record.of(DataCommitment)} | set(record.involved))
     for site in sites:
+        charged = {spend.dataset_sha256 for spend in record.by(site, BudgetSpend)}
         manifest, asked = record.manifests.get(site), record.request.terms.of_site(site)
         for one in record.by(site, DataCommitment):
             if manifest is None or one.dataset_sha256 != manifest.terms.dataset_scope.sha256:
@@ -53,7 +54,7 @@ def check_data(context: ReceiptContext) -> Check:
                 problems.append(f"{site}: it tells of its labels what its manifest doesn't let out")
             if asked is None or one.dataset_sha256 != asked.dataset_sha256:
                 problems.append(f"{site}: the dataset is not the one asked for")
-            if any(spend.dataset_sha256 != one.dataset_sha256 for spend in record.by(site, BudgetSpend)):
+            if not charged <= {one.dataset_sha256}:
                 problems.append(f"{site}: the budget of another dataset was charged")
     return judged("data", problems, f"{len(sites)} datasets as agreed")
 
@@ -112,13 +113,17 @@ def _ledger_problems(record: JobRecord, site: str) -> Iterator[str]:
     if rounds != sorted(set(rounds)) or any(number >= record.job.rounds for number in rounds):
         yield "its rounds don't follow one another"
     noises: set[float] = set()
+    sampling = _sampling_probability(record, site)
     for one in spends:
-        yield from (f"round {one.round}: {problem}" for problem in _event_problems(record, one, noises))
+        problems = _event_problems(record, one, noises, sampling)
+        yield from (f"round {one.round}: {problem}" for problem in problems)
     if len(noises) > 1:
         yield "the noise multiplier changed between rounds"
 
 
-def _event_problems(record: JobRecord, one: BudgetSpend, noises: set[float]) -> Iterator[str]:
+def _event_problems(
+    record: JobRecord, one: BudgetSpend, noises: set[float], sampling: float
+) -> Iterator[str]:
     try:
         event = event_from_json(cast(JSON, one.event))
     except CloisterError as error:
@@ -142,7 +147,7 @@ def _event_problems(record: JobRecord, one: BudgetSpend, noises: set[float]) -> 
             yield "the plan that was fixed is not the job's"
         if one.executed_steps != one.reserved_steps:
             yield "steps were given back of a plan that was fixed"
-    if not math.isclose(event.sampling_probability, _sampling_probability(record, one.party), rel_tol=1e-12):
+    if not math.isclose(event.sampling_probability, sampling, rel_tol=1e-12):
         yield "the sampling probability is not the job's"
 
 
@@ -268,7 +273,7 @@ def check_aggregation(context: ReceiptContext) -> Check:
 def _round_problems(record: JobRecord, one: RoundAggregated) -> Iterator[str]:
     job = record.job
     used, absent = set(one.updates), set(one.absent)
-    if used & absent or used | absent != set(job.clients):
+    if used & absent or used | absent != record.clients:
         yield "a site of the job is neither used nor absent, or both"
     if len(used) < job.min_clients:
         yield f"{len(used)} sites took part, fewer than {job.min_clients}"
@@ -283,7 +288,7 @@ def _round_problems(record: JobRecord, one: RoundAggregated) -> Iterator[str]:
 
 
 def _weights_follow_records(record: JobRecord, one: RoundAggregated) -> bool:
-    records = {site: sum(data.records for data in record.by(site, DataCommitment)) for site in one.updates}
+    records = {site: record.records.get(site, 0) for site in one.updates}
     total_records, total_weight = sum(records.values()), math.fsum(one.weights.values())
     return total_records > 0 and all(
         math.isclose(one.weights[site] / total_weight, records[site] / total_records, rel_tol=1e-9)
