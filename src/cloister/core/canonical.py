@@ -9,6 +9,7 @@ Whatever is signed or hashed is bytes made by `canonicalize`; whatever comes bac
   bound that is exactly the canonical text of one double is a ``float``, so that all output can be read again.
 * Reading is UTF-8 only, without byte-order mark; duplicate keys, lone surrogates, and documents past their
   size or depth are refused. No error shows any of the text.
+* A canonical document with far more values than documents of its size have is refused before it is read.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | Non
 MAX_SAFE_INTEGER = 2**53 - 1
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 64
+MAX_MEMBERS = 4_000_000
+FREE_MEMBERS = 65_536
+BYTES_A_MEMBER = 12
+"""What is signed here is mostly base64. A document of more values than that for its size isn't one of ours,
+and would take fifty times its size to read."""
 
 _quote: Callable[[str], str] = encode_basestring
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -165,6 +171,7 @@ def parse_canonical(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int =
     Raises:
         InputError: as `parse` does, and ``input.not_canonical`` where the bytes could be written otherwise.
     """
+    _refuse_crowds(data)
     fast = _read_fast(data, max_bytes, max_depth)
     if fast is not None:
         return fast
@@ -266,6 +273,12 @@ def _refuse_depth(value: JSON, max_depth: int) -> None:
             for child in (node.values() if isinstance(node, dict) else cast("list[JSON]", node))
             if type(child) is dict or type(child) is list
         ]
+
+
+def _refuse_crowds(data: bytes) -> None:
+    members = data.count(b",") + data.count(b"[") + data.count(b"{")
+    if members > min(MAX_MEMBERS, FREE_MEMBERS + len(data) // BYTES_A_MEMBER):
+        raise InputError("input.too_large", "The document holds more values than are read at its size.")
 
 
 def _refuse_lone_surrogates(value: JSON) -> None:

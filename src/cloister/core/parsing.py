@@ -12,11 +12,16 @@ import json
 import re
 from typing import TypeVar
 
+from annotated_types import MaxLen
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from cloister.core.canonical import JSON
 from cloister.core.errors import InputError
 
+_MAX_FINDINGS = 1000
+_MAX_KEYS = 4096
+_MAX_ITEMS = 100_000
 _PATH_PART = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -43,6 +48,62 @@ def parse_model(model: type[Model], value: JSON, what: str) -> Model:
         return model.model_validate_json(document)
     except ValidationError as error:
         raise schema_error(error, what) from None
+
+
+def wrong_fields(error: ValidationError, depth: int = 4, shown: int = 5) -> str:
+    """The paths of a few of the fields that a model refused, at a cost that hostile input can't raise.
+
+    Args:
+        error: the model's refusal.
+        depth: how many parts of a path are named.
+        shown: how many paths are named.
+
+    Returns:
+        The paths, sorted; where there are very many findings only their number.
+    """
+    if error.error_count() > _MAX_FINDINGS:
+        return f"{error.error_count()} of them"
+    found = error.errors(include_input=False, include_context=False, include_url=False)
+    paths = sorted({".".join(_shown(part) for part in one["loc"][:depth]) for one in found})
+    return ", ".join(paths[:shown])
+
+
+def misfits(model: type[BaseModel], value: JSON, path: str = "") -> list[str]:
+    """Fields that an object of this form lacks or doesn't have, or too long ones, before the model is asked.
+
+    A model collects an error for each of them, with a copy of what they stand in; this stops at the first.
+
+    Args:
+        model: the form; what it nests directly is looked at too.
+        value: the parsed document.
+        path: where it stands.
+
+    Returns:
+        The path of one misfit; nothing where all names fit.
+    """
+    if not isinstance(value, dict):
+        return [path.rstrip(".") or "the document"]
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    needed = [name for name, field in fields.items() if field.is_required()]
+    wrong = next((one for one in needed if one not in value), None)
+    if wrong is None and len(value) > len(needed):
+        wrong = next((one for one in value if one not in fields), None)
+    if wrong is not None:
+        return [f"{path}{_shown(wrong)}"]
+    for name, field in fields.items():
+        inner, content = field.annotation, value.get(name)
+        if name in value and isinstance(inner, type) and issubclass(inner, BaseModel):
+            found = misfits(inner, content, f"{path}{name}.")
+            if found:
+                return found
+        elif isinstance(content, dict | list) and len(content) > _longest(field, content):
+            return [f"{path}{name}"]
+    return []
+
+
+def _longest(field: FieldInfo, content: dict[str, JSON] | list[JSON]) -> int:
+    stated = [one.max_length for one in field.metadata if isinstance(one, MaxLen)]
+    return min(stated, default=_MAX_KEYS if isinstance(content, dict) else _MAX_ITEMS)
 
 
 def schema_error(error: ValidationError, what: str) -> InputError:

@@ -25,7 +25,7 @@ from cloister.core.clock import Clock, format_time
 from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256, Sha256Field
 from cloister.core.keys import Signer
-from cloister.core.parsing import wrong_fields
+from cloister.core.parsing import misfits, wrong_fields
 from cloister.evidence.checkpoint import parse_checkpoint
 from cloister.evidence.compliance import CLAIMS_NOT_MADE, COMPLIANCE_STATEMENTS
 from cloister.evidence.envelope import Envelope, envelope_from_json, pae
@@ -169,12 +169,13 @@ def receipt_from_json(value: JSON, data: bytes) -> Receipt:
             f"The receipt is not of the schema {RECEIPT_SCHEMA}.",
             "Verify with the version of cloister that issued it, or a newer one.",
         )
+    misfit = misfits(Receipt, value)
     try:
-        return Receipt.model_validate_json(data, strict=True)
+        if not misfit:
+            return Receipt.model_validate_json(data, strict=True)
     except ValidationError as error:
-        raise EvidenceError(
-            "evidence.receipt_malformed", f"The receipt's fields are wrong: {wrong_fields(error)}."
-        ) from None
+        misfit = [wrong_fields(error)]
+    raise EvidenceError("evidence.receipt_malformed", f"The receipt's fields are wrong: {misfit[0]}.")
 
 
 def _schema_of(value: JSON) -> JSON:
