@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from cloister.evidence import Trust
     from cloister.evidence.custody.access import Accessed, Actor
     from cloister.evidence.custody.verify import BundleVerdict
     from cloister.evidence.predicates import ExportSelection
     from cloister.evidence.regulation import Assessment
     from cloister.workflow.audit import AuditRequest
 
+OWN, PINNED = "the workspace's own", "pinned"
 EXPORT_FILE, REPORT_JSON, REPORT_HTML = "export.json", "report.json", "report.html"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
@@ -46,6 +48,20 @@ Name = Annotated[
     str | None, typer.Option("--actor", metavar="NAME", help="Who you are, beside your account's name.")
 ]
 ActorRole = Annotated[str, typer.Option("--role", help="In what role you ask.")]
+OwnersWord = Annotated[
+    bool,
+    typer.Option(
+        "--accept-owners-word",
+        help="Accept that a log's owner alone says what lies outside the period. The verdict says so.",
+    ),
+]
+Heads = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--held",
+        help="A head of these logs that a witness cosigned, to bound the period; may be given again.",
+    ),
+]
 Purpose = Annotated[str, typer.Option("--purpose", metavar="TEXT", help="Why; the log states it.")]
 
 
@@ -77,8 +93,8 @@ def attach(app: typer.Typer) -> None:
     )(_log)
     group.command(
         "chain",
-        help="Check that exports, oldest first, each name the one before; a missing one is located.",
-        epilog="Example:  cloister audit chain first.json second.json third.json",
+        help="Verify exports, oldest first, and that each names the one before; a missing one is located.",
+        epilog="Example:  cloister audit chain first.json second.json third.json --trust trust/",
     )(_chain)
     app.add_typer(group, name="audit")
 
@@ -108,6 +124,12 @@ def _export(
     end: To = None,
     party: Party = None,
     recipient: Recipient = "unnamed recipient",
+    held: Heads = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", help="Pinned keys to check it with, such as the recipient's; else our own."),
+    ] = None,
+    accept_owners_word: OwnersWord = False,
     actor: Name = None,
     role: ActorRole = "operator",
     purpose: Purpose = "not stated",
@@ -115,11 +137,13 @@ def _export(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
+    from cloister.cli.failure import EXIT_REFUTED
     from cloister.core.clock import system_clock
-    from cloister.core.files import write_new
+    from cloister.core.files import StagedFile
     from cloister.core.hashes import sha256_hex
     from cloister.core.settings import load_settings
-    from cloister.evidence.custody import verify_bundle
+    from cloister.evidence import Trust
+    from cloister.evidence.custody import Outside, verify_bundle
     from cloister.workflow.audit import export_audit, own_trust, require_workspace
     from cloister.workflow.workspace import open_workspace
 
@@ -127,17 +151,22 @@ def _export(
     if job is None and start is None and end is None:
         raise typer.BadParameter("name what to export: --job ID, or --from and --to")
     settings = load_settings({"workspace": workspace})
-    request = _request(job, start, end, party, recipient)
-    with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
-        bundle = export_audit(opened, request, acting(actor, role, purpose), system_clock)
-        verdict = verify_bundle(bundle, own_trust(opened))
-    write_new(out, bundle)
+    request = _request(job, start, end, party, recipient, held)
+    pinned = None if trust is None else Trust.load(trust)
+    with (
+        open_workspace(require_workspace(settings.workspace), settings=settings) as opened,
+        StagedFile(out) as staged,
+    ):
+        bundle = export_audit(opened, request, acting(actor, role, purpose), system_clock, staged.write)
+        staged.appear()
+        outside = Outside(owners_word=accept_owners_word)
+        verdict = verify_bundle(bundle, pinned or own_trust(opened), outside)
     if as_json:
         answer = {"bundle": str(out), "sha256": sha256_hex(bundle), "bytes": len(bundle)}
         print(json.dumps({**answer, **_counted(verdict)}, indent=2))
-        return 0
-    _show_export(out, bundle, verdict)
-    return 0
+    else:
+        _show_export(out, bundle, verdict)
+    return 0 if verdict.accepted else EXIT_REFUTED
 
 
 def _report(
@@ -155,6 +184,8 @@ def _report(
     ] = None,
     party: Party = None,
     recipient: Recipient = "unnamed recipient",
+    held: Heads = None,
+    accept_owners_word: OwnersWord = False,
     actor: Name = None,
     role: ActorRole = "operator",
     purpose: Purpose = "not stated",
@@ -164,14 +195,10 @@ def _report(
 ) -> int:
     from cloister.core.clock import system_clock
     from cloister.core.files import read_bounded, write_new
-    from cloister.core.settings import load_settings
     from cloister.evidence import Trust
-    from cloister.evidence.custody import verify_bundle
+    from cloister.evidence.custody import Outside, verify_bundle
     from cloister.evidence.custody.bundle import MAX_BUNDLE_BYTES
     from cloister.evidence.regulation import RegulationId, assess
-    from cloister.evidence.regulation.render import render_report
-    from cloister.workflow.audit import own_trust, report_audit, require_workspace
-    from cloister.workflow.workspace import open_workspace
 
     if bundle is not None and trust is None:
         raise typer.BadParameter("an export of somebody else's is verified with pinned keys: name --trust")
@@ -183,31 +210,65 @@ def _report(
     pinned = None if trust is None else Trust.load(trust)
     if bundle is not None and pinned is not None:
         data = read_bounded(bundle, MAX_BUNDLE_BYTES)
-        assessment = assess(verify_bundle(data, pinned), chosen)
+        notes = tuple(read_bounded(one, MAX_BUNDLE_BYTES) for one in held or ())
+        outside = Outside(held=notes, owners_word=accept_owners_word, now=system_clock())
+        assessment = assess(verify_bundle(data, pinned, outside), chosen, PINNED)
+        _make_folder(out)
+        write_new(out / EXPORT_FILE, data)
     else:
-        settings = load_settings({"workspace": workspace})
-        request = _request(job, start, end, party, recipient)
-        with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
-            keys = pinned or own_trust(opened)
-            data, assessment = report_audit(
-                opened,
-                request,
-                chosen,
-                acting(actor, role, purpose),
-                system_clock,
-                keys,
-            )
-    written = json.dumps(assessment.as_json(), indent=2, sort_keys=True).encode() + b"\n"
-    page = render_report(assessment).encode()
-    _make_folder(out)
-    for name, content in ((EXPORT_FILE, data), (REPORT_JSON, written), (REPORT_HTML, page)):
-        write_new(out / name, content)
+        request = _request(job, start, end, party, recipient, held)
+        asking = acting(actor, role, purpose)
+        verdict = _exported(out, workspace, request, asking, pinned, accept_owners_word=accept_owners_word)
+        assessment = assess(verdict, chosen, PINNED if pinned is not None else OWN)
+    _write_report(out, assessment)
     if as_json:
         counts = {one.value: assessment.standing_count(one) for one in _standings()}
         print(json.dumps({"regulation": chosen.value, "clauses": counts, "folder": str(out)}, indent=2))
     else:
         _show_report(out, assessment)
     return 0
+
+
+def _exported(
+    out: Path,
+    workspace: Path | None,
+    request: AuditRequest,
+    actor: Actor,
+    pinned: Trust | None,
+    *,
+    accept_owners_word: bool,
+) -> BundleVerdict:
+    """Make the export that a report rests on, beside the report, and judge it."""
+    from cloister.core.clock import system_clock
+    from cloister.core.files import StagedFile
+    from cloister.core.settings import load_settings
+    from cloister.evidence.custody import Outside, verify_bundle
+    from cloister.workflow.audit import export_audit, own_trust, require_workspace
+    from cloister.workflow.workspace import open_workspace
+
+    settings = load_settings({"workspace": workspace})
+    with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
+        made = not out.exists()
+        _make_folder(out)
+        try:
+            with StagedFile(out / EXPORT_FILE) as staged:
+                data = export_audit(opened, request, actor, system_clock, staged.write, action="report")
+                staged.appear()
+        except BaseException:
+            if made:
+                out.rmdir()
+            raise
+        keys = pinned or own_trust(opened)
+    return verify_bundle(data, keys, Outside(owners_word=accept_owners_word))
+
+
+def _write_report(out: Path, assessment: Assessment) -> None:
+    from cloister.core.files import write_new
+    from cloister.evidence.regulation.render import render_report
+
+    written = json.dumps(assessment.as_json(), indent=2, sort_keys=True).encode() + b"\n"
+    for name, content in ((REPORT_JSON, written), (REPORT_HTML, render_report(assessment).encode())):
+        write_new(out / name, content)
 
 
 def _log(
@@ -242,17 +303,23 @@ def _log(
 
 def _chain(
     bundles: Annotated[list[Path], typer.Argument(help="The exports, oldest first.")],
+    trust: Annotated[
+        Path, typer.Option("--trust", help="Folder of pinned public keys, one folder per role.")
+    ],
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     from cloister.cli.failure import EXIT_REFUTED
     from cloister.cli.text import printable
+    from cloister.core.clock import system_clock
     from cloister.core.files import read_bounded
+    from cloister.evidence import Trust
     from cloister.evidence.checks import Outcome
-    from cloister.evidence.custody import check_custody_chain
+    from cloister.evidence.custody import Outside, verify_custody_chain
     from cloister.evidence.custody.bundle import MAX_BUNDLE_BYTES
 
-    check = check_custody_chain([read_bounded(one, MAX_BUNDLE_BYTES) for one in bundles])
+    exports = [read_bounded(one, MAX_BUNDLE_BYTES) for one in bundles]
+    check = verify_custody_chain(exports, Trust.load(trust), Outside(now=system_clock()))
     if as_json:
         print(json.dumps({"id": check.id, "outcome": check.outcome.value, "detail": check.detail}, indent=2))
     else:
@@ -261,14 +328,20 @@ def _chain(
 
 
 def _request(
-    job: str | None, start: str | None, end: str | None, party: str | None, recipient: str
+    job: str | None,
+    start: str | None,
+    end: str | None,
+    party: str | None,
+    recipient: str,
+    held: list[Path] | None,
 ) -> AuditRequest:
-    from cloister.workflow.audit import AuditRequest, named_party
+    from cloister.workflow.audit import AuditRequest, named_party, read_head
 
     return AuditRequest(
         selection=_selection(job, start, end),
         party=None if party is None else named_party(party),
         recipient=recipient,
+        notes=tuple(read_head(one) for one in held or ()),
     )
 
 
@@ -311,7 +384,8 @@ def _counted(verdict: BundleVerdict) -> dict[str, object]:
     record = verdict.record
     logs = {} if record is None else {name: len(group) for name, group in record.statements.items()}
     failures = [{"id": one.id, "detail": one.detail} for one in verdict.failures]
-    return {"verifies": verdict.accepted, "entries": logs, "failures": failures}
+    told = {"verifies": verdict.accepted, "owners_word": verdict.owners_word}
+    return {**told, "entries": logs, "failures": failures}
 
 
 def _show_export(out: Path, bundle: bytes, verdict: BundleVerdict) -> None:
@@ -324,6 +398,10 @@ def _show_export(out: Path, bundle: bytes, verdict: BundleVerdict) -> None:
     print(f"SHA-256 {sha256_hex(bundle)}; the export is stated in each of these logs")
     for one in verdict.failures:
         print(f"a verifier will refuse it: {one.id}: {one.detail}")
+    if verdict.accepted and verdict.owners_word:
+        print(
+            "what lies outside the period is so on the owner's word alone; whoever gets it has to accept that"
+        )
 
 
 def _show_report(out: Path, assessment: Assessment) -> None:

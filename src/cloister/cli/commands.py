@@ -145,6 +145,13 @@ def _verify(
         list[Path] | None,
         typer.Option("--previous", help="An export made before this one; oldest first, may be given again."),
     ] = None,
+    accept_owners_word: Annotated[
+        bool,
+        typer.Option(
+            "--accept-owners-word",
+            help="Accept that a log's owner alone says what lies outside an export's period.",
+        ),
+    ] = False,
     certificates: Annotated[
         list[Path] | None,
         typer.Option("--certificates", help="A chain that came with a log's head; may be given again."),
@@ -178,6 +185,7 @@ def _verify(
             segment_key=segment_key,
             certificates=tuple(certificates or ()),
             at=at,
+            accept_owners_word=accept_owners_word,
             as_json=as_json,
             quiet=quiet,
         )

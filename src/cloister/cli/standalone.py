@@ -83,6 +83,7 @@ def _run(words: list[str]) -> int:
             segment_key=typed.segment_key,
             certificates=tuple(typed.certificates),
             at=typed.at,
+            accept_owners_word=typed.accept_owners_word,
             as_json=typed.as_json,
             quiet=typed.quiet,
         )
@@ -122,6 +123,11 @@ def _parser() -> _Parser:
         default=[],
         metavar="FILE",
         help="an export made before this one, oldest first; may be given again",
+    )
+    add(
+        "--accept-owners-word",
+        action="store_true",
+        help="accept that a log's owner alone says what lies outside an export's period",
     )
     add(
         "--segment-key",

@@ -17,6 +17,9 @@ _NARROWEST = 20
 
 SIMULATED = "SIMULATED  attestation was signed by a simulated chip: no hardware protected this run"
 TEST_RANDOMNESS = "TEST RANDOMNESS  seeded noise: repeatable, and not private"
+OWNERS_WORD = (
+    "OWNER'S WORD  what lies outside the period is so on a log's owner's word alone, as was accepted"
+)
 
 
 class Paint(Enum):
@@ -39,6 +42,7 @@ def verdict_json(verdict: ArtifactVerdict, *, production: bool) -> dict[str, obj
         "refused_because": [check.id for check in verdict.failures],
         "simulated": verdict.simulated,
         "test_randomness": verdict.test_randomness,
+        "owners_word": verdict.owners_word,
         "production_required": production,
         "measurements": list(verdict.measurements),
         "facts": dict(verdict.facts),
@@ -59,6 +63,8 @@ def verdict_lines(verdict: ArtifactVerdict, name: str, *, width: int | None, pai
         yield _painted(f" {SIMULATED} ", _YELLOW, paint)
     if verdict.test_randomness:
         yield _painted(f" {TEST_RANDOMNESS} ", _RED, paint)
+    if verdict.owners_word:
+        yield _painted(f" {OWNERS_WORD} ", _YELLOW, paint)
     first = max(len("check"), *(len(check.id) for check in verdict.checks))
     yield f"{'check':<{first}}  {'verdict':<{_VERDICT_WIDTH}}  detail"
     for check in verdict.checks:

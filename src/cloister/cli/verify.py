@@ -17,9 +17,17 @@ from typing import TYPE_CHECKING, Final
 
 from cloister.cli.failure import EXIT_REFUTED
 from cloister.cli.verdict import Paint, verdict_json, verdict_lines
+from cloister.core.clock import system_clock
 from cloister.core.errors import InputError
 from cloister.core.files import open_plain, read_bounded
-from cloister.evidence.artifacts import ArtifactKind, Demands, Simulation, find_kind, verify_artifact
+from cloister.evidence.artifacts import (
+    ArtifactKind,
+    Demands,
+    OwnersWord,
+    Simulation,
+    find_kind,
+    verify_artifact,
+)
 from cloister.evidence.trust import Trust
 from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule
 
@@ -53,6 +61,7 @@ class VerifyOptions:
         previous: Files with the exports before this one, oldest first.
         certificates: Files with certificate chains that came with a log's head.
         at: For which time they have to hold, RFC 3339 in UTC.
+        accept_owners_word: Accept that a log's owner alone says what lies outside an export's period.
         segment_key: File or folder of the private keys that open the secrets of segments.
         as_json: Print JSON.
         quiet: Print nothing; the exit code tells.
@@ -72,6 +81,7 @@ class VerifyOptions:
     segment_key: Path | None = None
     certificates: tuple[Path, ...] = ()
     at: str | None = None
+    accept_owners_word: bool = False
     as_json: bool = False
     quiet: bool = False
 
@@ -103,6 +113,8 @@ def verify_command(options: VerifyOptions) -> int:
         previous=tuple(read_bounded(path, _MAX_ARTIFACT_BYTES) for path in options.previous),
         certificates=tuple(read_bounded(path, _MAX_CHAIN_BYTES) for path in options.certificates),
         at=None if options.at is None else _moment(options.at),
+        owners_word=OwnersWord.ACCEPT if options.accept_owners_word else None,
+        now=system_clock() if kind is ArtifactKind.EXPORT else None,
         segment_secrets=None if options.segment_key is None else _opener(options.segment_key),
     )
     verdict = verify_artifact(content, Trust.load(options.trust), demands, _registry, kind=kind)

@@ -17,6 +17,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from cloister.core.errors import InputError, StorageError
 
@@ -53,6 +54,61 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         StorageError: ``storage.exists`` where the name is taken (by a link too); nothing was changed.
     """
     _write(path, data, mode, _link)
+
+
+class StagedFile:
+    """A file that is whole on disk before it has a name: for what is announced only once it can be kept.
+
+    Use it in a ``with`` block, which removes what was written unless `appear` was called.
+
+    Args:
+        path: the name it will have, which must be free; its folder has to exist.
+        mode: its permission bits, independent of the process's umask.
+
+    Raises:
+        StorageError: nothing can be written there, or the name is taken.
+    """
+
+    def __init__(self, path: Path, *, mode: int = 0o600) -> None:
+        self._path, self._mode = path, mode
+        self._temporary = path.parent / f".{path.name[:64]}.{secrets.token_hex(8)}.tmp"
+        if os.path.lexists(path):
+            raise storage_error(FileExistsError(errno.EEXIST, ""), path)
+        try:
+            _write_through(self._temporary, b"", mode)
+        except OSError as error:
+            raise storage_error(error, path) from None
+
+    def write(self, data: bytes) -> None:
+        """Put all of its content on disk.
+
+        Raises:
+            StorageError: it can't be written.
+        """
+        try:
+            self._temporary.unlink()
+            _write_through(self._temporary, data, self._mode)
+            sync_directory(self._path.parent)
+        except OSError as error:
+            raise storage_error(error, self._path) from None
+
+    def appear(self) -> None:
+        """Give it its name.
+
+        Raises:
+            StorageError: ``storage.exists`` where the name was taken meanwhile.
+        """
+        try:
+            _link(self._temporary, self._path)
+            sync_directory(self._path.parent)
+        except OSError as error:
+            raise storage_error(error, self._path) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._temporary.unlink(missing_ok=True)
 
 
 def _link(temporary: Path, path: Path) -> None:

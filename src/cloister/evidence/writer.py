@@ -5,7 +5,9 @@ Rules kept here:
 1. The writer fills in job, party, sequence, predecessor and time; a caller can't get them wrong.
 2. A party makes only statements its role may make, with its own key, into its own log.
 3. A writer made anew continues the chain found in the log; after `close` nothing more is written.
-4. Times in a chain never run backwards, even where the machine's clock is set back.
+4. Times never run backwards, in a chain or over the whole log, even where the machine's clock is set back.
+   Only entries that queue together may stand in another order than they were dated, by as long as they
+   queued. Where the log is a day or more ahead of the clock, nothing is written: one of them is wrong.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import timedelta
+from typing import Final, Literal
 
 from pydantic import ValidationError
 
-from cloister.core.clock import Clock, format_time
+from cloister.core.clock import Clock, format_time, parse_time
 from cloister.core.hashes import Sha256, sha256_hex
 from cloister.core.keys import Signer
 from cloister.evidence.envelope import Envelope
@@ -26,6 +29,9 @@ from cloister.evidence.extract import log_owner, log_stream
 from cloister.evidence.log import EvidenceLog, LogEntry
 from cloister.evidence.predicates import HubEnding, JobClosed, Predicate, Role
 from cloister.evidence.statement import Statement, Subject, open_statement, require_subjects, sign_statement
+
+MAX_AHEAD: Final = timedelta(days=1)
+"""By how much a log's newest entry may be later than the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class StatementWriter:
         self._job_id = job_id
         self._clock = clock
         self._lock = threading.Lock()
+        self._log_at = (0, "")
         self._follow_the_log()
 
     @property
@@ -184,7 +191,7 @@ class StatementWriter:
             "party": self._party,
             "sequence": self._sequence,
             "previous": self._previous,
-            "recorded_at": max(format_time(self._clock()), self._recorded_at),
+            "recorded_at": self._now(),
         }
         try:
             predicate = predicate_class.model_validate({**fields, **chain})
@@ -206,6 +213,26 @@ class StatementWriter:
         self._sequence += 1
         self._previous = written.sha256
         self._recorded_at = predicate.recorded_at
+        self._log_at = (entry.index + 1, predicate.recorded_at)
         self._closed = predicate_class is JobClosed
         self._in_step = True
         return written
+
+    def _now(self) -> str:
+        """The clock's time, or that of the newest entry in chain or log where the clock is behind."""
+        moment = self._clock()
+        newest = max(self._recorded_at, self._newest_in_log())
+        if newest and parse_time(newest) > moment + MAX_AHEAD:
+            raise EvidenceError(
+                "evidence.statement_refused",
+                f"The newest statement in {self._log.origin} is dated {newest}, and the clock here says "
+                f"{format_time(moment)}.",
+                "Set the clock. If that statement was dated wrongly, its time has to come first.",
+            )
+        return max(format_time(moment), newest)
+
+    def _newest_in_log(self) -> str:
+        size = self._log.size
+        if size != self._log_at[0]:
+            self._log_at = (size, open_statement(self._log.entry(size - 1)).predicate.recorded_at)
+        return self._log_at[1]

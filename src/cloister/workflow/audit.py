@@ -2,7 +2,8 @@
 
 Rules kept here:
 
-1. What is handed over was stated before, in the log of each party it comes from: who, why, and which bundle.
+1. What is handed over was stated before, in the log of each party it comes from: who asks and why, before it
+   is made; which bundle it is, once that is safely kept.
 2. Several parties' logs may lie on one machine; one of them exports and signs, and each states it for itself.
 3. A report rests on an export that was made for it, or that somebody handed in, and that verified.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,13 +22,13 @@ from uuid import uuid4
 
 from cloister.core.clock import Clock, format_time
 from cloister.core.errors import InputError
+from cloister.core.files import read_bounded
 from cloister.evidence import EvidenceLog, Role, Trust, TrustEntry
-from cloister.evidence.custody import decode_bundle, verify_bundle
+from cloister.evidence.checkpoint import MAX_CHECKPOINT_CHARS, Checkpoint, parse_checkpoint
 from cloister.evidence.custody.access import Accessed, AccessRecord, Action, Actor, accesses
-from cloister.evidence.custody.export import compose_bundle
+from cloister.evidence.custody.export import compose_bundle, logs_to_export
 from cloister.evidence.errors import AuditError
 from cloister.evidence.predicates import ExportSelection
-from cloister.evidence.regulation import Assessment, RegulationId, assess
 from cloister.workflow.credentials import credentials_of
 from cloister.workflow.party import Party
 from cloister.workflow.workspace import Workspace
@@ -45,11 +46,23 @@ class AuditRequest:
         selection: One job, or a span of time.
         party: The only party to export from, as ``(role, name)``; None for all in the workspace.
         recipient: For whom the export is made.
+        notes: Heads of the logs that witnesses cosigned, beside those that the parties know to be held.
     """
 
     selection: ExportSelection
     party: tuple[Role, str] | None
     recipient: str
+    notes: tuple[Checkpoint, ...] = ()
+
+
+def read_head(path: Path) -> Checkpoint:
+    """A head of a log that somebody kept as a file.
+
+    Raises:
+        InputError: It can't be read.
+        EvidenceError: It isn't one.
+    """
+    return parse_checkpoint(read_bounded(path, 4 * MAX_CHECKPOINT_CHARS).decode("utf-8", "replace"))
 
 
 def operating_system_user() -> str:
@@ -100,15 +113,15 @@ def period_selection(start: str | None, end: str | None, clock: Clock) -> Export
 def _moment(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is None and len(text) <= len("2026-11-21"):
+            moment = moment.replace(tzinfo=UTC)
+        return format_time(moment)
+    except (ValueError, OverflowError):
         raise InputError(
             "input.syntax",
             "A period's bound is not a date or time.",
             "Write 2026-11-21, which is midnight UTC, or 2026-11-21T14:00:00Z.",
         ) from None
-    if moment.tzinfo is None and len(text) <= len("2026-11-21"):
-        moment = moment.replace(tzinfo=UTC)
-    return format_time(moment)
 
 
 def log_keepers(workspace: Workspace) -> tuple[Party, ...]:
@@ -157,7 +170,12 @@ def keeper(workspace: Workspace, party: tuple[Role, str]) -> Party:
 
 
 def export_audit(
-    workspace: Workspace, request: AuditRequest, actor: Actor, clock: Clock, action: Action = "export"
+    workspace: Workspace,
+    request: AuditRequest,
+    actor: Actor,
+    clock: Clock,
+    keep: Callable[[bytes], None],
+    action: Action = "export",
 ) -> bytes:
     """Make an export and state it in each log it comes from. It may be handed over when this returns.
 
@@ -166,63 +184,44 @@ def export_audit(
         request: What is asked for.
         actor: Who asks, and why.
         clock: Gives the time.
+        keep: Keeps the bundle where it won't be lost; called before the logs state that it was made.
         action: What the export is made for, as the logs will state it.
 
     Returns:
         The bundle.
 
     Raises:
-        AuditError: Nothing here fits the request, or it isn't clear who exports.
+        AuditError: Nothing here fits the request, or it isn't clear who exports; nothing is stated then.
         EvidenceError: A log doesn't hold together.
-        StorageError: It can't be stated; then nothing is handed over.
+        StorageError: It can't be kept or stated; then nothing is handed over.
     """
     exporter, others = _exporter(workspace, request)
-    with _opened((exporter, *others)) as logs:
+    parties = (exporter, *others)
+    export_id = str(uuid4())
+    with _opened(parties) as logs:
+        chosen = logs_to_export(request.selection, logs[0], logs[1:], clock)
+        records = [
+            AccessRecord(log, party.signer, clock)
+            for party, log in zip(parties, logs, strict=True)
+            if log in chosen
+        ]
+        for record in records:
+            record.state_access(actor, action, describe(request.selection), export_id)
         bundle = compose_bundle(
-            export_id=str(uuid4()),
+            export_id=export_id,
             signer=exporter.signer,
             clock=clock,
             recipient=request.recipient,
             selection=request.selection,
             exporter=logs[0],
             others=logs[1:],
-            credentials=credentials_of((exporter, *others)),
+            credentials=credentials_of(parties),
+            notes=[*request.notes, *(note for party in parties for note in party.held_checkpoints())],
         )
-        given = decode_bundle(bundle).body.logs
-        for party, log in zip((exporter, *others), logs, strict=True):
-            if log.origin in given:
-                record = AccessRecord(log, party.signer, clock)
-                record.state_access(actor, action, describe(request.selection))
-                record.state_export(bundle)
+        keep(bundle)
+        for record in records:
+            record.state_export(bundle)
     return bundle
-
-
-def report_audit(
-    workspace: Workspace,
-    request: AuditRequest,
-    regulation: RegulationId,
-    actor: Actor,
-    clock: Clock,
-    trust: Trust,
-) -> tuple[bytes, Assessment]:
-    """Make an export and what it tells about a regulation.
-
-    Args:
-        workspace: Holds the logs.
-        request: What the report is about.
-        regulation: The regulation.
-        actor: Who asks, and why.
-        clock: Gives the time.
-        trust: The keys to verify the export with, such as `own_trust`.
-
-    Returns:
-        The bundle the report rests on, and the assessment.
-
-    Raises:
-        EvidenceError: The export doesn't verify, such as that of a job that isn't closed.
-    """
-    bundle = export_audit(workspace, request, actor, clock, action="report")
-    return bundle, assess(verify_bundle(bundle, trust), regulation)
 
 
 def read_accesses(

@@ -14,9 +14,12 @@ from cloister.core.clock import format_time
 from cloister.core.hashes import sha256_hex
 from cloister.core.keys import EphemeralKeyStore, Signer
 from cloister.evidence import EvidenceLog, Role, StatementWriter, Subject, Trust, TrustEntry, log_origin
+from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.custody.access import AccessRecord, Actor
-from cloister.evidence.custody.export import compose_bundle
+from cloister.evidence.custody.export import compose_bundle, logs_to_export
+from cloister.evidence.extract import log_owner
 from cloister.evidence.predicates import ExportSelection, Violation
+from cloister.evidence.statement import Statement, sign_statement
 
 START = datetime(2026, 11, 21, 14, 0, tzinfo=UTC)
 JOB = "11111111-2222-4333-8444-555555555555"
@@ -45,7 +48,7 @@ class House:
         self._opened = ExitStack()
         store = EphemeralKeyStore()
         for role, name in PARTIES:
-            self.keys[name] = store.generate(name)
+            self.keys[name] = self.keys.get(name) or store.generate(name)
             log = EvidenceLog.create(
                 self.folder / f"{name}.sqlite", origin=log_origin(Role(role), name), signer=self.keys[name]
             )
@@ -68,9 +71,14 @@ class House:
     @property
     def trust(self) -> Trust:
         """All parties pinned."""
-        return Trust(
+        return Trust(self.trust_entries)
+
+    @property
+    def trust_entries(self) -> list[TrustEntry]:
+        """The parties' keys."""
+        return [
             TrustEntry(Role(role), name, self.keys[name].public_key.pem.encode()) for role, name in PARTIES
-        )
+        ]
 
     def writer(self, party: str, job: str = JOB) -> StatementWriter:
         """A party's writer about a job."""
@@ -89,6 +97,24 @@ class House:
             detail=detail,
             artifact_sha256=artifact,
         )
+
+    def forge(self, party: str, seconds: float, job: str = JOB, detail: str = "a forged entry") -> None:
+        """Let a log's owner put in an entry with any date, past the writer that wouldn't."""
+        log, key = self.logs[party], self.keys[party]
+        last = log.last(job)
+        sha256 = sha256_hex(detail.encode())
+        violation = Violation(
+            job_id=job,
+            party=party,
+            sequence=log.length(job),
+            previous=None if last is None else last.envelope.payload_sha256,
+            recorded_at=self.moment(seconds),
+            rule="max-bytes",
+            detail=detail,
+            artifact_sha256=sha256,
+        )
+        statement = Statement((Subject("update", sha256),), violation)
+        log.append(sign_statement(statement, key), stream=job, position=violation.sequence)
 
     def close(
         self, party: str, job: str = JOB, outcome: Literal["completed", "refused", "failed"] = "completed"
@@ -111,23 +137,29 @@ class House:
         exporter: str = "hub",
         others: Iterable[str] = ("north", "south"),
         credentials: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        notes: Sequence[Checkpoint] = (),
+        recipient: str = "auditor",
     ) -> bytes:
         """Export, state that in the logs exported from, and hand the bundle over."""
-        named = tuple(one for one in others if one != exporter)
+        named = [self.logs[one] for one in others if one != exporter]
         self.exports += 1
+        chosen = logs_to_export(selection, self.logs[exporter], named, self.clock)
+        owners = [log_owner(log.origin)[1] for log in chosen]
+        records = [AccessRecord(self.logs[one], self.keys[one], self.clock) for one in owners]
+        for record in records:
+            record.state_access(AUDITOR, "export", "an audit export", export_id(self.exports))
         bundle = compose_bundle(
             export_id=export_id(self.exports),
             signer=self.keys[exporter],
             clock=self.clock,
-            recipient="auditor",
+            recipient=recipient,
             selection=selection,
             exporter=self.logs[exporter],
-            others=[self.logs[one] for one in named],
+            others=named,
             credentials=credentials,
+            notes=notes,
         )
-        for party in (exporter, *named):
-            record = AccessRecord(self.logs[party], self.keys[party], self.clock)
-            record.state_access(AUDITOR, "export", "an audit export")
+        for record in records:
             record.state_export(bundle)
         return bundle
 

@@ -46,11 +46,11 @@ def test_a_period_is_exported_with_a_neighbour_on_either_side(house: House) -> N
     assert verdict.record is not None
     shown = [one.entry.index for one in verdict.record.statements["cloister/hub/hub"]]
     asked = [one.entry.index for one in verdict.record.selected if one.owner == "hub"]
-    assert (shown, asked) == ([0, 1, 2, 3], [1, 2])
+    assert (shown, asked) == ([0, 1, 2, 3, 4], [1, 2])
 
 
-@pytest.mark.parametrize(("start", "end"), [(-50, -40), (100, 110), (2.2, 2.8), (-50, 1000)])
-def test_a_period_before_after_between_or_over_everything_is_provable(
+@pytest.mark.parametrize(("start", "end"), [(-50, -40), (2.2, 2.8), (-50, 1000)])
+def test_a_period_before_between_or_over_everything_is_provable(
     house: House, start: float, end: float
 ) -> None:
     house.job()
@@ -97,18 +97,16 @@ def test_a_period_that_has_not_ended_is_refused(house: House) -> None:
 
 def test_small_steps_back_of_the_clock_within_a_log_are_borne(house: House) -> None:
     house.state("hub")
-    house.seconds -= 30
-    house.state("hub", OTHER_JOB)
+    house.forge("hub", -30, OTHER_JOB)
     house.seconds += 100
-    verdict = verify_bundle(house.export(house.of_period(0, 60)), house.trust)
+    verdict = verify_bundle(house.export(house.of_period(-50, 60)), house.trust)
     assert verdict.accepted, verdict.failures
 
 
 def test_a_clock_set_back_far_shows(house: House) -> None:
     house.seconds = 10_000
     house.state("hub")
-    house.seconds = 0
-    house.state("hub", OTHER_JOB)
+    house.forge("hub", 1, OTHER_JOB)
     house.seconds = 20_000
     assert "statement-order" in refused(house.export(house.of_period(-5, 15_000)), house)
 
@@ -120,6 +118,9 @@ def test_each_export_is_stated_before_it_is_handed_over_with_who_and_why(house: 
     house.job()
     bundle = house.export(house.of_job())
     for party in ("hub", "north", "south"):
+        if party == "south":
+            assert accesses(house.logs[party]) == ()
+            continue
         access, export = (one.statement for one in accesses(house.logs[party]))
         assert isinstance(access, Access)
         assert (access.actor, access.role, access.purpose) == ("os:auditor", "auditor", "yearly audit")
@@ -154,7 +155,7 @@ def test_a_predecessor_that_the_log_does_not_state_is_refused(house: House) -> N
     house.export(house.of_job())
     body = parse(house.export(house.of_job()))
     assert isinstance(body, dict)
-    bundle = resigned(body, house, lambda logs: logs["cloister/hub/hub"]["previous"].update(sha256="0" * 64))
+    bundle = resigned(body, house, lambda logs: logs["cloister/hub/hub"].update(previous="0" * 64))
     assert refused(bundle, house) == {"custody"}
 
 
@@ -195,7 +196,6 @@ def test_a_period_can_not_be_narrowed(house: House) -> None:
 
     def narrow(logs) -> None:
         log = logs["cloister/hub/hub"]
-        log["entries"] = log["entries"][1:]
         log["span"]["start"] += 2
 
     assert refused(resigned(document, house, narrow), house) == {"completeness"}
@@ -252,7 +252,7 @@ def test_the_sentences_about_what_is_not_proven_stand_word_for_word(house: House
     ("old", "new"),
     [
         (b'{"body":', b'{ "body":'),
-        (b'"schema":"urn:cloister:audit-export:v1"', b'"schema":"urn:cloister:audit-export:v2"'),
+        (b'"schema":"urn:cloister:audit-export:v2"', b'"schema":"urn:cloister:audit-export:v1"'),
         (b'"recipient":"auditor"', b'"recipient":7'),
         (b'"index":0', b'"index":0.0'),
         (b'"index":1', b'"index":true'),
@@ -287,6 +287,7 @@ def test_a_closing_statement_that_counts_others_than_are_there_is_refused(house:
         recorded_at=house.moment(50),
         statements=7,
         outcome="completed",
+        hub_ending=None,
     )
     statement = Statement((Subject("job", sha256_hex(b"job")),), closing)
     house.logs["north"].append(sign_statement(statement, house.keys["north"]), stream=JOB, position=1)

@@ -11,6 +11,14 @@ Rules kept here:
 
 from cloister.evidence.artifacts.dispatch import verify_artifact
 from cloister.evidence.artifacts.kinds import ArtifactKind, find_kind
-from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands, Simulation
+from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands, OwnersWord, Simulation
 
-__all__ = ["ArtifactKind", "ArtifactVerdict", "Demands", "Simulation", "find_kind", "verify_artifact"]
+__all__ = [
+    "ArtifactKind",
+    "ArtifactVerdict",
+    "Demands",
+    "OwnersWord",
+    "Simulation",
+    "find_kind",
+    "verify_artifact",
+]

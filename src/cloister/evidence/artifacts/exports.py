@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from cloister.core.errors import CloisterError
 from cloister.core.hashes import sha256_hex
 from cloister.evidence.artifacts.checkpoints import check_cosignatures
 from cloister.evidence.artifacts.kinds import ArtifactKind
-from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands
+from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands, OwnersWord
 from cloister.evidence.checkpoint import parse_checkpoint
 from cloister.evidence.checks import Check, Outcome, failed, judged, not_run
-from cloister.evidence.custody import ExportBundle, check_custody_chain, verify_bundle
+from cloister.evidence.custody import ExportBundle, Outside, verify_bundle, verify_custody_chain
+from cloister.evidence.custody.bounds import check_held
+from cloister.evidence.custody.record import ExportRecord
 from cloister.evidence.trust import Trust
 
 
@@ -18,21 +21,44 @@ def verify_export(data: bytes, trust: Trust, demands: Demands) -> ArtifactVerdic
     Args:
         data: the bundle's bytes.
         trust: the pinned keys.
-        demands: how many witnesses are wanted, and the exports before this one if they are at hand.
+        demands: how many witnesses are wanted; heads of logs and the exports before this one, as far as they
+            are at hand; and whether a log's owner's word will do for what lies outside a period.
 
     Returns:
-        The verdict; ``witnesses`` and, with earlier exports, ``custody-chain`` follow the export's checks.
+        The verdict; ``witnesses`` and, where something is held, ``held-checkpoints`` and ``custody-chain``
+        follow the export's checks.
     """
-    verdict = verify_bundle(data, trust)
+    outside = Outside(
+        held=demands.held,
+        previous=demands.previous,
+        owners_word=demands.owners_word is OwnersWord.ACCEPT,
+        now=demands.now,
+    )
+    verdict = verify_bundle(data, trust, outside)
     checks = list(verdict.checks)
     if verdict.record is None:
         checks.append(not_run("witnesses", "the export can't be read"))
     else:
         checks.append(_witnesses(verdict.record.bundle, trust, demands.witnesses or 0))
+        if demands.held:
+            credentials = [pem for chain in verdict.record.bundle.body.credentials.values() for pem in chain]
+            checks.append(_held(verdict.record, trust, credentials, demands.held))
     if demands.previous:
-        checks.append(_chain((*demands.previous, data), trust))
+        checks.append(verify_custody_chain((*demands.previous, data), trust, outside))
     facts = {} if verdict.record is None else _facts(verdict.record.bundle, data)
-    return ArtifactVerdict(ArtifactKind.EXPORT, tuple(checks), facts)
+    return ArtifactVerdict(
+        ArtifactKind.EXPORT,
+        tuple(checks),
+        facts,
+        owners_word=verdict.owners_word and outside.owners_word,
+    )
+
+
+def _held(record: ExportRecord, trust: Trust, credentials: list[str], held: tuple[bytes, ...]) -> Check:
+    try:
+        return check_held(record, trust.with_credentials(credentials), held)
+    except CloisterError as error:
+        return failed("held-checkpoints", error.message)
 
 
 def _witnesses(bundle: ExportBundle, trust: Trust, wanted: int) -> Check:
@@ -47,14 +73,6 @@ def _witnesses(bundle: ExportBundle, trust: Trust, wanted: int) -> Check:
     return judged("witnesses", problems, each)
 
 
-def _chain(bundles: tuple[bytes, ...], trust: Trust) -> Check:
-    for number, bundle in enumerate(bundles[:-1], start=1):
-        refused = verify_bundle(bundle, trust).failures
-        if refused:
-            return failed("custody-chain", f"earlier export {number} is refused: {refused[0].id}")
-    return check_custody_chain(bundles)
-
-
 def _facts(bundle: ExportBundle, data: bytes) -> dict[str, str]:
     body = bundle.body
     return {
@@ -65,7 +83,7 @@ def _facts(bundle: ExportBundle, data: bytes) -> dict[str, str]:
         "logs": ", ".join(sorted(body.logs)),
         "sha256": sha256_hex(data),
         **{
-            f"previous export of {origin}": log.previous.sha256
+            f"previous export of {origin}": log.previous
             for origin, log in body.logs.items()
             if log.previous is not None
         },

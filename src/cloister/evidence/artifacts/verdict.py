@@ -26,6 +26,13 @@ class Simulation(Enum):
     REFUSE = "refuse"
 
 
+class OwnersWord(Enum):
+    """Whether the word of a log's owner will do for what lies outside a period; its verdict says so."""
+
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class Demands:
     """What has to hold beyond the artifact's own checks. None stands for what is not demanded.
@@ -40,6 +47,8 @@ class Demands:
         held: checkpoints that the verifying party kept, each a file's bytes, which the artifact may not
             contradict: notes of a log, or lines of a segment's sink.
         previous: the exports that the same party made before this one, oldest first.
+        owners_word: whether the period of an export may be bounded by nothing but its logs' owners' word.
+        now: the verifying party's time, than which no export may be later.
         certificates: chains in PEM that came with a log's head, for an owner whose key isn't pinned.
         at: for which time such a chain has to hold.
         segment_secrets: who opens the secrets of segments, so that their tags are computed again.
@@ -56,6 +65,8 @@ class Demands:
     segment_secrets: SecretsOpener | None = None
     certificates: tuple[bytes, ...] = ()
     at: datetime | None = None
+    owners_word: OwnersWord | None = None
+    now: datetime | None = None
 
     @property
     def policy(self) -> VerificationPolicy:
@@ -90,11 +101,13 @@ _APPLIES: Final[Mapping[str, frozenset[ArtifactKind]]] = MappingProxyType(
         "test_randomness": frozenset({ArtifactKind.RECEIPT}),
         "timestamp": frozenset({ArtifactKind.RECEIPT}),
         "witnesses": frozenset(ArtifactKind) - {ArtifactKind.SEGMENT},
-        "held": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG, ArtifactKind.SEGMENT}),
+        "held": frozenset(ArtifactKind) - {ArtifactKind.RECEIPT},
         "certificates": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
         "at": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
         "segment_secrets": frozenset({ArtifactKind.SEGMENT}),
         "previous": frozenset({ArtifactKind.EXPORT}),
+        "owners_word": frozenset({ArtifactKind.EXPORT}),
+        "now": frozenset({ArtifactKind.EXPORT}),
     }
 )
 
@@ -108,6 +121,8 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "witnesses": "a number of witnesses",
         "held": "checkpoints held from before",
         "previous": "earlier exports",
+        "owners_word": "its owner's word",
+        "now": "the time it is now",
         "certificates": "certificates beside it",
         "at": "a time",
         "segment_secrets": "a key to secrets of segments",
@@ -126,6 +141,7 @@ class ArtifactVerdict:
         measurements: SHA-384 of the code each platform attested, for an accepted receipt.
         simulated: whether any attestation was of a simulated platform.
         test_randomness: whether any noise came from a seeded test generator.
+        owners_word: whether the period of an export is bounded by a log's owner's word alone, as accepted.
     """
 
     kind: ArtifactKind | None
@@ -134,6 +150,7 @@ class ArtifactVerdict:
     measurements: tuple[str, ...] = ()
     simulated: bool = False
     test_randomness: bool = False
+    owners_word: bool = False
 
     @property
     def accepted(self) -> bool:

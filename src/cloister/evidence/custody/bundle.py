@@ -1,26 +1,30 @@
 """The audit export: one canonical JSON document with the entries of logs that an auditor asked for.
 
 It holds the entries of one job, or of a span of time, with their inclusion proofs under each log's signed
-head, and for each log the SHA-256 of the export made from it before: a chain of custody.
+head, and for each log the export made from it before, with all that its own stream states since: a chain of
+custody.
 
 Rules kept here:
 
 1. A bundle has one spelling: the canonical encoding of its own parse. The exporting party signs its body.
-2. A span of time is a contiguous range of a log with the entry before and the entry after it, so that
-   nothing of the span can be left out without a gap.
-3. A bundle carries the sentences about what it doesn't prove; the verifier compares them verbatim.
-4. Reading judges nothing; `verify` does.
+2. A span of time is a gapless range of a log. That other entries lie before or after it is dated by the log's
+   owner; what others saw of the log, and when, goes with it and bounds the range (see `bounds`).
+3. The log's own stream goes with it from the export before up to the statement about this one, so that an
+   export in between can't be hidden without giving two statements of that stream one number.
+4. A bundle carries the sentences about what it doesn't prove; the verifier compares them verbatim.
+5. Reading judges nothing; `verify` does. All of it is bounded before it is read.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal, cast
 
-from pydantic import Field, JsonValue, StringConstraints, ValidationError
+from pydantic import FailFast, Field, JsonValue, StringConstraints, ValidationError
 
 from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize, parse_canonical
 from cloister.core.errors import InputError
-from cloister.core.hashes import Sha256Field
+from cloister.core.hashes import Sha256Field, sha256_hex
+from cloister.core.parsing import misfits, wrong_fields
 from cloister.evidence.checkpoint import parse_checkpoint
 from cloister.evidence.envelope import envelope_from_json, pae
 from cloister.evidence.errors import EvidenceError
@@ -34,20 +38,27 @@ from cloister.evidence.predicates.base import (
     TimeField,
     UuidField,
 )
+from cloister.evidence.statement import Subject
 
-EXPORT_SCHEMA: Final = "urn:cloister:audit-export:v1"
+EXPORT_SCHEMA: Final = "urn:cloister:audit-export:v2"
 EXPORT_TYPE: Final = "application/vnd.cloister.audit-export+json"
 MAX_BUNDLE_BYTES: Final = 256 * 1024 * 1024
 MAX_LOGS: Final = 1024
 MAX_CHAINS: Final = 16
+MAX_ENTRIES: Final = 100_000
+MAX_BOUNDS: Final = 64
+MAX_SENTENCES: Final = 64
 
 EXPORT_CLAIMS_NOT_MADE: Final = (
     "That what a statement says is so: it is its party's word, signed, and was not altered since.",
     "That a party stated everything it did: an export shows what was stated.",
-    "That the times are right: each party's own clock gave them, and the log shows only their order.",
-    "That a party kept a single chain for a job: the export of a whole period shows all it logged then.",
+    "That the times are right: each party's own clock gave them. Which entries lie outside a period is shown "
+    "only as far as others saw the log then; the check of the period says who did, or that nobody did.",
+    "That a party kept a single chain for a job: two would show in an export of all the log holds.",
     "That nobody was shown another log of the same name: compare the log's head with one that a witness, "
     "the hub or another site holds.",
+    "That no export was made after this one, or stated beside the log's own chain: two statements of that "
+    "chain with one number would show in an export of all the log holds.",
     "That the named recipient got this export, or that nobody else did.",
     "That any law is complied with: which duties apply, and whether they are met, is for people to judge.",
 )
@@ -71,16 +82,19 @@ class IndexRange(Part):
     end: CountField
 
 
-class PreviousExport(Part):
-    """The export made from a log before this one, and where the log states that.
+class Sighting(Part):
+    """Where another party states that it held a head of this log.
 
     Attributes:
-        sha256: SHA-256 of that bundle.
-        entry: the Export statement about it, in the log's own stream.
+        log: the other party's log, which is in the export too.
+        entry: its statement (CheckpointHeld), proven under the head of that log.
     """
 
-    sha256: Sha256Field
+    log: NameField
     entry: ExportedEntry
+
+
+Entries = Annotated[tuple[ExportedEntry, ...], FailFast()]
 
 
 class ExportedLog(Part):
@@ -88,15 +102,23 @@ class ExportedLog(Part):
 
     Attributes:
         checkpoint: the log's signed head that the proofs lead to, as a C2SP note.
-        previous: the export made from this log before; None for the first.
+        previous: SHA-256 of the export made from this log before; None for the first.
+        own: the log's own stream, from the statement about that export (for the first, from the stream's
+            beginning) to the statement that this export was asked for.
         span: for a span of time, the indices of the entries in it; None for a job.
-        entries: a job's entries; or those of the span with the one before and the one after it.
+        entries: a job's entries; or those of the span, with a neighbour on either side and whatever else
+            nobody but the log's owner dates outside of the span.
+        heads: earlier heads of this log with the cosignatures of witnesses, which say when they saw it.
+        sightings: statements of other parties that they held a head of this log.
     """
 
     checkpoint: str = Field(max_length=64 * 1024)
-    previous: PreviousExport | None
+    previous: Sha256Field | None
+    own: Entries = Field(max_length=MAX_ENTRIES)
     span: IndexRange | None
-    entries: tuple[ExportedEntry, ...]
+    entries: Entries = Field(max_length=MAX_ENTRIES)
+    heads: tuple[Annotated[str, StringConstraints(max_length=64 * 1024)], ...] = Field(max_length=MAX_BOUNDS)
+    sightings: tuple[Sighting, ...] = Field(max_length=MAX_BOUNDS)
 
 
 class ExportBody(Part):
@@ -115,7 +137,7 @@ class ExportBody(Part):
         claims_not_made: what an export doesn't prove, word for word.
     """
 
-    schema_: Literal["urn:cloister:audit-export:v1"] = Field(alias="schema")
+    schema_: Literal["urn:cloister:audit-export:v2"] = Field(alias="schema")
     export_id: UuidField
     exported_at: TimeField
     exporter_role: Literal["hub", "site"]
@@ -126,7 +148,7 @@ class ExportBody(Part):
     credentials: dict[NameField, Annotated[tuple[PemChain, ...], Field(max_length=MAX_CHAINS)]] = Field(
         max_length=MAX_LOGS
     )
-    claims_not_made: tuple[str, ...]
+    claims_not_made: tuple[str, ...] = Field(max_length=MAX_SENTENCES)
 
 
 class ExportSignature(Part):
@@ -141,6 +163,11 @@ class ExportBundle(Part):
 
     body: ExportBody
     signature: ExportSignature
+
+
+def asked_subject(export_id: str) -> Subject:
+    """What the statement that an export was asked for is about, beside the log."""
+    return Subject(f"audit export {export_id}", sha256_hex(export_id.encode()))
 
 
 def signed_bytes(body: JSON) -> bytes:
@@ -161,11 +188,13 @@ def read_bundle(value: JSON, data: bytes) -> ExportBundle:
     Raises:
         EvidenceError: ``evidence.export_malformed`` for an unknown schema, or wrong or missing fields.
     """
+    misfit = misfits(ExportBundle, value)
+    if misfit:
+        raise _malformed(f"these fields are wrong: {misfit[0]}")
     try:
         bundle = ExportBundle.model_validate(value)
     except ValidationError as error:
-        fields = sorted({".".join(map(str, one["loc"][:4])) for one in error.errors(include_input=False)})
-        raise _malformed(f"these fields are wrong: {', '.join(fields[:5])}") from None
+        raise _malformed(f"these fields are wrong: {wrong_fields(error)}") from None
     if encode_bundle(bundle) != data:
         raise _malformed("it holds values of the wrong type")
     return bundle

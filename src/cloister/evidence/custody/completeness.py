@@ -2,9 +2,13 @@
 
 Rules kept here:
 
-1. A job's chain runs from its first statement to the closing one that counts them.
-2. A span of time is a gapless range of the log, with a neighbour outside the span on either side.
-3. Exports form a chain: each names the one before, as the exporter's own log states it.
+1. A job's chain runs from its first statement to the closing one that counts them. Parties that the job names
+   and whose logs aren't here are named.
+2. A span of time is a gapless range of the log that holds every entry dated in it; what bounds the range
+   other than its owner's clock, `bounds` says.
+3. Exports form a chain: each names the one before, as the exporter's own log states it, and the log's own
+   stream is unbroken from there to the statement that this export was asked for.
+4. Times in a log never run backwards but for the moments in which entries queue.
 """
 
 from __future__ import annotations
@@ -16,12 +20,23 @@ from typing import Final, cast
 
 from cloister.core.clock import parse_time
 from cloister.evidence.checks import Check, judged
+from cloister.evidence.custody.bundle import asked_subject
 from cloister.evidence.custody.record import ExportRecord, chains
-from cloister.evidence.extract import log_owner, log_stream
-from cloister.evidence.predicates import Export, JobClosed
+from cloister.evidence.extract import log_origin, log_owner, log_stream
+from cloister.evidence.predicates import (
+    Access,
+    AttestationVerdict,
+    CheckpointHeld,
+    Export,
+    JobClosed,
+    JobOpened,
+    Role,
+)
 from cloister.evidence.trust import Trust
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""How far the clocks of two parties may differ."""
+QUEUE_TOLERANCE: Final = timedelta(minutes=1)
 """How far times in one log may run backwards: writers on one machine take the time before they queue."""
 
 
@@ -38,7 +53,7 @@ def check_order(record: ExportRecord, trust: Trust) -> Check:
         latest = None
         for one in group:
             moment = parse_time(one.predicate.recorded_at)
-            if latest is not None and moment < latest - CLOCK_TOLERANCE:
+            if latest is not None and moment < latest - QUEUE_TOLERANCE:
                 problems.append(f"{one.place} is dated before entries that the log holds before it")
             latest = moment if latest is None else max(latest, moment)
         if latest is not None and latest > exported_at + CLOCK_TOLERANCE:
@@ -87,14 +102,41 @@ def check_completeness(record: ExportRecord, trust: Trust) -> Check:
         if not owners:
             problems.append("no log holds a statement about the job")
         done = f"all that {', '.join(owners)} stated about the job, as each closing statement counts it"
-        return judged("completeness", problems, done)
+        return judged("completeness", problems, f"{done}; {_others(record)}")
     problems = [problem for origin in record.extracts for problem in _span_problems(record, origin)]
     if cast(str, selection.end) > record.bundle.body.exported_at:
         problems.append("the export was made before the period had ended")
-    done = (
-        f"{len(record.selected)} entries, a gapless range of each log between neighbours outside the period"
-    )
-    return judged("completeness", problems, done)
+    shown = len(record.all) - len(record.selected)
+    done = f"{len(record.selected)} entries, and {shown} beside them: a gapless range of each log"
+    return judged("completeness", problems, f"{done}; {_others(record)}")
+
+
+def absent_logs(record: ExportRecord) -> tuple[str, ...]:
+    """The logs of parties that a job in the export names, and that are not in it."""
+    named: set[str] = set()
+    for one in record.selected:
+        if isinstance(one.predicate, JobOpened):
+            named.update(log_origin(Role.SITE, site) for site in one.predicate.sites)
+        elif isinstance(one.predicate, AttestationVerdict):
+            named.add(log_origin(Role.SITE, one.predicate.site))
+        elif isinstance(one.predicate, CheckpointHeld):
+            named.update(held.origin for held in one.predicate.held)
+    return tuple(sorted(named - record.extracts.keys()))
+
+
+def unopened_jobs(record: ExportRecord) -> tuple[str, ...]:
+    """The jobs in the export about which no statement here says which parties take part."""
+    own = {log_stream(origin) for origin in record.extracts}
+    opened = {one.predicate.job_id for one in record.selected if isinstance(one.predicate, JobOpened)}
+    return tuple(sorted({one.predicate.job_id for one in record.selected} - own - opened))
+
+
+def _others(record: ExportRecord) -> str:
+    absent, unopened = absent_logs(record), unopened_jobs(record)
+    told = [f"not here, though named in it: {', '.join(absent)}"] if absent else []
+    if unopened:
+        told.append(f"which parties took part isn't said here for {len(unopened)} jobs")
+    return "; ".join(told) or "no party that it names is left out"
 
 
 def _job_problems(record: ExportRecord, origin: str) -> Iterator[str]:
@@ -124,8 +166,10 @@ def _span_problems(record: ExportRecord, origin: str) -> Iterator[str]:
     if log.span is None or not log.span.start <= log.span.end <= size:
         yield f"{origin}: it doesn't say which range of the log lies in the period"
         return
-    first, stop = max(log.span.start - 1, 0), min(log.span.end + 1, size)
     indices = [one.entry.index for one in group]
+    first = min(max(log.span.start - 1, 0), indices[0]) if indices else max(log.span.start - 1, 0)
+    stop = min(log.span.end + 1, size)
+    stop = max(stop, indices[-1] + 1) if indices else stop
     if indices != list(range(first, first + len(indices))) or len(indices) != stop - first:
         missing = sorted(set(range(first, min(stop, first + len(indices) + 1))) - set(indices))
         where = f"entry {missing[0]}" if missing else "an entry"
@@ -134,25 +178,21 @@ def _span_problems(record: ExportRecord, origin: str) -> Iterator[str]:
     for one in group:
         when = one.predicate.recorded_at
         if one.entry.index < log.span.start and when >= start:
-            yield f"{one.place}: it is not before the period, so there may be more of it before"
+            yield f"{one.place}: it is not before the period, and isn't told to be of it"
         if one.entry.index >= log.span.end and when < end:
-            yield f"{one.place}: it is not after the period, so there may be more of it after"
+            yield f"{one.place}: it is not after the period, and isn't told to be of it"
 
 
 def check_custody(record: ExportRecord, trust: Trust) -> Check:
-    """Each log names the export made from it before, as it states it; stated exports form a chain."""
+    """Each log shows its own stream from the export before to this one being asked for, without a break."""
     problems: list[str] = []
     for origin, log in record.bundle.body.logs.items():
+        problems += _own_problems(record, origin)
         exports = [one for one in record.statements[origin] if isinstance(one.predicate, Export)]
-        before = record.previous.get(origin)
-        stated = before.predicate if before is not None else None
-        if log.previous is not None and (
-            not isinstance(stated, Export) or stated.bundle_sha256 != log.previous.sha256
-        ):
-            problems.append(f"{origin}: the log doesn't state the export named as the one before")
+        before = record.own[origin][0] if log.previous is not None and record.own[origin] else None
         problems += [
             f"{one.place}: an export is stated outside of the log's own stream"
-            for one in (*exports, *([before] if before is not None else []))
+            for one in exports
             if one.predicate.job_id != log_stream(origin)
         ]
         problems += [
@@ -164,8 +204,46 @@ def check_custody(record: ExportRecord, trust: Trust) -> Check:
         newer = exports[-1].entry.index if exports else -1
         if newer > (before.entry.index if before is not None else -1):
             problems.append(f"{origin}: a later export than the one named as the one before is stated")
-    named = len(record.previous)
+    named = sum(log.previous is not None for log in record.bundle.body.logs.values())
     first = len(record.extracts) - named
     told = [f"{named} logs name the export made before"] if named else []
     told += [f"{first} logs say that this is their first"] if first else []
-    return judged("custody", problems, ", ".join(told))
+    return judged("custody", problems, f"{', '.join(told)}; no export in between is stated")
+
+
+def _own_problems(record: ExportRecord, origin: str) -> Iterator[str]:
+    own, previous = record.own[origin], record.bundle.body.logs[origin].previous
+    stream, asked = log_stream(origin), asked_subject(record.bundle.body.export_id)
+    if not own:
+        yield f"{origin}: it doesn't state that this export was asked for"
+        return
+    if any(one.predicate.job_id != stream for one in own):
+        yield f"{origin}: something else is shown as the log's own stream"
+    first, last = own[0], own[-1]
+    if previous is None:
+        if first.predicate.sequence != 0:
+            yield f"{origin}: it is said to be the first, and the log's own stream isn't shown from the start"
+    elif not isinstance(first.predicate, Export) or first.predicate.bundle_sha256 != previous:
+        yield f"{origin}: the log doesn't state the export named as the one before"
+    for before, after in pairwise(own):
+        if after.entry.index <= before.entry.index:
+            yield f"{after.place} stands after entry {before.entry.index}"
+        if after.predicate.sequence != before.predicate.sequence + 1:
+            yield f"{origin}: statement {before.predicate.sequence + 1} of its own stream is missing"
+        elif after.predicate.previous != before.entry.envelope.payload_sha256:
+            yield f"{after.place}: it follows another statement than the one before it"
+    yield from (
+        f"{one.place}: another export than the one named as the one before was made"
+        for one in own[previous is not None :]
+        if isinstance(one.predicate, Export)
+    )
+    if not (isinstance(last.predicate, Access) and asked in last.statement.subjects):
+        yield f"{origin}: its own stream doesn't end in the statement that this export was asked for"
+    known = {one.entry.index: one.entry.envelope.payload_sha256 for one in own}
+    yield from (
+        f"{one.place}: it is of the log's own stream, and isn't shown there"
+        for one in record.statements[origin]
+        if one.predicate.job_id == stream
+        and first.entry.index <= one.entry.index <= last.entry.index
+        and known.get(one.entry.index) != one.entry.envelope.payload_sha256
+    )

@@ -3,106 +3,157 @@
 Rules kept here:
 
 1. An export holds what the log's owner would have to show: all of a job's entries, or a gapless range of the
-   log with a neighbour outside the span on either side. Nothing is chosen entry by entry.
+   log. Nothing is chosen entry by entry.
 2. All proofs of one log lead to one signed head.
-3. An export names, for each log, the one made from it before, with the log's own statement about that.
+3. An export names, for each log, the one made from it before, with the log's own stream from there to the
+   statement that this one was asked for, which comes first.
+4. What would be refused is refused before anything is stated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from cloister.core.canonical import JSON, b64encode, canonicalize
 from cloister.core.clock import Clock, format_time
 from cloister.core.keys import Signer
+from cloister.evidence.checkpoint import Checkpoint
+from cloister.evidence.custody.access import own_backwards
 from cloister.evidence.custody.bundle import (
     EXPORT_CLAIMS_NOT_MADE,
     EXPORT_SCHEMA,
+    MAX_BUNDLE_BYTES,
+    MAX_ENTRIES,
+    ExportedEntry,
     ExportedLog,
-    IndexRange,
-    PreviousExport,
+    Sighting,
+    asked_subject,
     exported_entry,
     signed_bytes,
 )
-from cloister.evidence.envelope import decode_envelope
+from cloister.evidence.custody.dating import DatedLog
+from cloister.evidence.custody.finding import what_to_show
 from cloister.evidence.errors import AuditError
-from cloister.evidence.extract import ProvenEntry, log_owner, log_stream
-from cloister.evidence.predicates import Export, ExportSelection
+from cloister.evidence.extract import ProvenEntry, log_owner
+from cloister.evidence.predicates import Access, Export, ExportSelection
 from cloister.evidence.statement import open_statement
 
 if TYPE_CHECKING:
     from cloister.evidence.log import EvidenceLog
 
 
-def select(log: EvidenceLog, selection: ExportSelection) -> ExportedLog:
-    """What a log gives for a selection.
+def logs_to_export(
+    selection: ExportSelection, exporter: EvidenceLog, others: Sequence[EvidenceLog], clock: Clock
+) -> tuple[EvidenceLog, ...]:
+    """The logs that have a part in an export, the exporter's first; to be asked before anything is stated.
 
     Args:
-        log: the log.
-        selection: one job, or a span of time.
+        selection: one job, or a span of time that has ended.
+        exporter: the exporting party's log.
+        others: further logs.
+        clock: tells whether it has.
 
     Returns:
-        Its head and entries with proofs; for a job the log doesn't know, no entries.
+        The exporter's log, and the others that know the job; for a span of time, all.
 
     Raises:
-        EvidenceError: if the log doesn't hold together.
+        AuditError: ``evidence.export_refused`` if no log knows the job, or the span hasn't ended.
     """
-    stated = last_export(log)
-    if selection.job_id is not None:
-        extract = log.extract(selection.job_id)
-        return ExportedLog(
-            checkpoint=extract.checkpoint.encode(),
-            previous=_previous(log, stated, extract.checkpoint.size),
-            span=None,
-            entries=tuple(exported_entry(one) for one in extract.entries),
+    if selection.end is not None and selection.end > format_time(clock()):
+        raise AuditError(
+            "evidence.export_refused",
+            "The period hasn't ended yet, so an export of it couldn't be complete.",
+            "Let it end now or earlier.",
         )
-    head = log.checkpoint()
-    times = [
-        open_statement(decode_envelope(one.data)).predicate.recorded_at for one in log.entries(0, head.size)
-    ]
-    span = _span(times, cast(str, selection.start), cast(str, selection.end))
-    proven = log.proven(head, max(span.start - 1, 0), min(span.end + 1, head.size))
+    if selection.job_id is None:
+        return (exporter, *others)
+    knowing = [one for one in (exporter, *others) if one.length(selection.job_id)]
+    if not knowing:
+        raise AuditError(
+            "evidence.export_refused",
+            f"No log here holds a statement about job {selection.job_id}.",
+            "Name a job that ran in this workspace, or the workspace in which it ran.",
+        )
+    return (exporter, *(one for one in knowing if one is not exporter))
+
+
+def _of_job(log: EvidenceLog, job_id: str, export_id: str) -> ExportedLog:
+    extract = log.extract(job_id)
+    previous, own = _own(log, export_id, extract.checkpoint.size)
     return ExportedLog(
-        checkpoint=head.encode(),
-        previous=_previous(log, stated, head.size),
-        span=span,
-        entries=tuple(exported_entry(one) for one in proven),
+        checkpoint=extract.checkpoint.encode(),
+        previous=previous,
+        own=own,
+        span=None,
+        entries=_exported(extract.entries),
+        heads=(),
+        sightings=(),
     )
 
 
-def _previous(log: EvidenceLog, stated: ProvenEntry | None, size: int) -> PreviousExport | None:
-    """The export stated last, proven under the head that the bundle carries."""
-    if stated is None:
-        return None
-    entry = ProvenEntry(stated.index, stated.envelope, log.inclusion_proof(stated.index, size))
-    predicate = cast(Export, open_statement(stated.envelope).predicate)
-    return PreviousExport(sha256=predicate.bundle_sha256, entry=exported_entry(entry))
+def _of_period(
+    log: EvidenceLog,
+    heads: Mapping[str, tuple[EvidenceLog, Checkpoint]],
+    period: tuple[str, str],
+    recipient: str,
+    export_id: str,
+    notes: Sequence[Checkpoint],
+) -> ExportedLog:
+    head = heads[log.origin][1]
+    dated = DatedLog(log, head.size)
+    span = dated.span(*period)
+    others = [DatedLog(other, at.size) for origin, (other, at) in heads.items() if origin != log.origin]
+    shown = what_to_show(dated, span, period, recipient, notes, others)
+    if shown.stop - shown.first > MAX_ENTRIES:
+        raise _too_large()
+    previous, own = _own(log, export_id, head.size)
+    return ExportedLog(
+        checkpoint=head.encode(),
+        previous=previous,
+        own=own,
+        span=span,
+        entries=_exported(log.proven(head, shown.first, shown.stop)),
+        heads=tuple(dict.fromkeys(one.head.encode() for one in shown.found if one.head is not None)),
+        sightings=tuple(
+            Sighting(log=one.log, entry=exported_entry(one.entry))
+            for one in shown.found
+            if one.log is not None and one.entry is not None
+        ),
+    )
 
 
-def _span(times: Sequence[str], start: str, end: str) -> IndexRange:
-    """The smallest range that holds every entry dated in the period and has neighbours that aren't."""
-    inside = [index for index, when in enumerate(times) if start <= when < end]
-    if inside:
-        first, stop = inside[0], inside[-1] + 1
-    else:
-        first = stop = next((index for index, when in enumerate(times) if when >= end), len(times))
-    while first > 0 and times[first - 1] >= start:
-        first -= 1
-    while stop < len(times) and times[stop] < end:
-        stop += 1
-    return IndexRange(start=first, end=stop)
+def _exported(entries: Sequence[ProvenEntry]) -> tuple[ExportedEntry, ...]:
+    if len(entries) > MAX_ENTRIES:
+        raise _too_large()
+    return tuple(exported_entry(one) for one in entries)
 
 
-def last_export(log: EvidenceLog) -> ProvenEntry | None:
-    """Where a log states its owner's latest export; None if there was none.
+def _own(log: EvidenceLog, export_id: str, size: int) -> tuple[str | None, tuple[ExportedEntry, ...]]:
+    """The log's own stream between the export before, if any, and this one's being asked for."""
+    asked, previous = asked_subject(export_id), None
+    own: list[ExportedEntry] = []
+    for entry in own_backwards(log):
+        statement = open_statement(entry.envelope)
+        if own or (isinstance(statement.predicate, Access) and asked in statement.subjects):
+            proof = log.inclusion_proof(entry.index, size)
+            own.append(exported_entry(ProvenEntry(entry.index, entry.envelope, proof)))
+            if isinstance(statement.predicate, Export):
+                previous = statement.predicate.bundle_sha256
+                break
+            if len(own) > MAX_ENTRIES:
+                raise _too_large()
+    if not own:
+        raise AuditError(
+            "evidence.export_refused", f"{log.origin} doesn't state that this export was asked for."
+        )
+    return previous, tuple(reversed(own))
 
-    Raises:
-        EvidenceError: if the log doesn't hold together.
-    """
-    entries = log.extract(log_stream(log.origin)).entries
-    stated = (one for one in reversed(entries) if isinstance(open_statement(one.envelope).predicate, Export))
-    return next(stated, None)
+
+def _too_large() -> AuditError:
+    return AuditError(
+        "evidence.export_refused", "There is more than one export can hold.", "Ask for a shorter period."
+    )
 
 
 def compose_bundle(
@@ -115,11 +166,14 @@ def compose_bundle(
     exporter: EvidenceLog,
     others: Sequence[EvidenceLog] = (),
     credentials: Mapping[str, Sequence[str]],
+    notes: Sequence[Checkpoint] = (),
 ) -> bytes:
-    """Compose and sign an export. It may be handed over once its Export statement is logged.
+    """Compose and sign an export that each of its logs states it was asked for.
+
+    It may be handed over once its Export statement is logged.
 
     Args:
-        export_id: a fresh UUID.
+        export_id: a fresh UUID, which the logs' newest Access statements name.
         signer: the exporting party's key.
         clock: gives the time of the export.
         recipient: for whom it is.
@@ -127,29 +181,25 @@ def compose_bundle(
         exporter: the exporting party's log.
         others: further logs to export from.
         credentials: certificate chains by ``<role>/<party>``, where keys aren't pinned.
+        notes: heads of these logs that witnesses cosigned, to bound a span of time with.
 
     Returns:
         The bundle's canonical bytes.
 
     Raises:
-        AuditError: ``evidence.export_refused`` if no log knows the job, or the span hasn't ended.
+        AuditError: ``evidence.export_refused`` if no log knows the job, the span hasn't ended, a log doesn't
+            state that it was asked for, or there is too much for one export.
         EvidenceError: if a log doesn't hold together.
     """
+    chosen = logs_to_export(selection, exporter, others, clock)
+    if selection.job_id is not None:
+        job_id = selection.job_id
+        logs = {one.origin: _of_job(one, job_id, export_id) for one in chosen}
+    else:
+        period = (selection.start or "", selection.end or "")
+        heads = {one.origin: (one, one.checkpoint()) for one in chosen}
+        logs = {one.origin: _of_period(one, heads, period, recipient, export_id, notes) for one in chosen}
     exported_at = format_time(clock())
-    if selection.end is not None and selection.end > exported_at:
-        raise AuditError(
-            "evidence.export_refused",
-            "The period hasn't ended yet, so an export of it couldn't be complete.",
-            "Let it end now or earlier.",
-        )
-    logs = {one.origin: select(one, selection) for one in (exporter, *others)}
-    kept = {origin: log for origin, log in logs.items() if _has_part(log) or origin == exporter.origin}
-    if selection.job_id is not None and not any(log.entries for log in kept.values()):
-        raise AuditError(
-            "evidence.export_refused",
-            f"No log here holds a statement about job {selection.job_id}.",
-            "Name a job that ran in this workspace, or the workspace in which it ran.",
-        )
     role, party = log_owner(exporter.origin)
     body: dict[str, JSON] = {
         "schema": EXPORT_SCHEMA,
@@ -159,14 +209,13 @@ def compose_bundle(
         "exporter": party,
         "recipient": recipient,
         "selection": selection.model_dump(mode="json"),
-        "logs": {origin: log.model_dump(mode="json") for origin, log in kept.items()},
+        "logs": {origin: log.model_dump(mode="json") for origin, log in logs.items()},
         "credentials": {place: list(chains) for place, chains in credentials.items()},
         "claims_not_made": list(EXPORT_CLAIMS_NOT_MADE),
     }
     signature = signer.sign(signed_bytes(body))
     key_id = signer.public_key.key_id
-    return canonicalize({"body": body, "signature": {"key_id": key_id, "sig": b64encode(signature)}})
-
-
-def _has_part(log: ExportedLog) -> bool:
-    return log.span is not None or bool(log.entries)
+    bundle = canonicalize({"body": body, "signature": {"key_id": key_id, "sig": b64encode(signature)}})
+    if len(bundle) > MAX_BUNDLE_BYTES:
+        raise _too_large()
+    return bundle

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cloister.evidence.custody.bundle import ExportBundle, log_extract, proven_entry
+from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import LogExtract, ProvenEntry, log_origin, log_owner
 from cloister.evidence.predicates import Predicate, Role
 from cloister.evidence.statement import Statement, open_statement
@@ -51,13 +52,15 @@ class ExportRecord:
         bundle: the document.
         extracts: each log's head and entries, by the log's name.
         statements: every statement, by log, in the order of the bundle.
-        previous: for each log that names an export made before, the log's statement about it.
+        own: by log, its own stream since the export before, as the bundle carries it.
+        sightings: by log, what other parties state that they held of it; each stands in another log.
     """
 
     bundle: ExportBundle
     extracts: Mapping[str, LogExtract]
     statements: Mapping[str, tuple[ExportedStatement, ...]]
-    previous: Mapping[str, ExportedStatement]
+    own: Mapping[str, tuple[ExportedStatement, ...]]
+    sightings: Mapping[str, tuple[ExportedStatement, ...]]
 
     @cached_property
     def all(self) -> tuple[ExportedStatement, ...]:
@@ -66,8 +69,9 @@ class ExportRecord:
 
     @cached_property
     def proven(self) -> tuple[ExportedStatement, ...]:
-        """Every statement that comes with a proof: those, and the ones about earlier exports."""
-        return (*self.all, *self.previous.values())
+        """Every statement that comes with a proof: those, the logs' own streams, and the sightings."""
+        besides = (one for part in (self.own, self.sightings) for group in part.values() for one in group)
+        return (*self.all, *besides)
 
     @cached_property
     def selected(self) -> tuple[ExportedStatement, ...]:
@@ -86,19 +90,25 @@ def export_record(bundle: ExportBundle) -> ExportRecord:
     Raises:
         EvidenceError: if any part of it can't be read.
     """
+    logs = bundle.body.logs
     extracts: dict[str, LogExtract] = {}
     statements: dict[str, tuple[ExportedStatement, ...]] = {}
-    previous: dict[str, ExportedStatement] = {}
-    for origin, log in bundle.body.logs.items():
+    own: dict[str, tuple[ExportedStatement, ...]] = {}
+    sightings: dict[str, tuple[ExportedStatement, ...]] = {}
+    for origin, log in logs.items():
         extracts[origin] = log_extract(origin, log)
         span = log.span
         statements[origin] = tuple(
             _statement(origin, entry, selected=span is None or span.start <= entry.index < span.end)
             for entry in extracts[origin].entries
         )
-        if log.previous is not None:
-            previous[origin] = _statement(origin, proven_entry(log.previous.entry), selected=False)
-    return ExportRecord(bundle, extracts, statements, previous)
+        own[origin] = tuple(_statement(origin, proven_entry(one), selected=False) for one in log.own)
+        if any(one.log not in logs for one in log.sightings):
+            raise EvidenceError("evidence.export_malformed", "A statement is of a log that isn't here.")
+        sightings[origin] = tuple(
+            _statement(one.log, proven_entry(one.entry), selected=False) for one in log.sightings
+        )
+    return ExportRecord(bundle, extracts, statements, own, sightings)
 
 
 def _statement(origin: str, entry: ProvenEntry, *, selected: bool) -> ExportedStatement:

@@ -34,6 +34,7 @@ from cloister.evidence.log.store import (
     read_head,
     read_last,
     read_nodes,
+    read_place,
     read_range,
     read_stream,
 )
@@ -262,6 +263,17 @@ class LogReader:
         with self._store.snapshot() as connection:
             head = self._head(connection)
             found = read_last(connection, stream)
+            return None if found is None else self._prove(connection, head, [found])[0]
+
+    def at(self, stream: str, position: int) -> ProvenEntry | None:
+        """The entry that holds a position of a stream, proven against the present head; None if none does.
+
+        Raises:
+            LogError: ``evidence.log_mismatch`` if the log is broken.
+        """
+        with self._store.snapshot() as connection:
+            head = self._head(connection)
+            found = read_place(connection, stream, position)
             return None if found is None else self._prove(connection, head, [found])[0]
 
     def length(self, stream: str) -> int:

@@ -5,7 +5,10 @@ Rules kept here:
 1. Only an export that verified is assessed, and only the statements that were asked for count.
 2. A clause gets what was found, "no evidence", or "software can't evidence this". Nothing here says that a
    law is observed.
-3. Each piece of evidence names its statement by hash, log and index, so that anyone finds it in the export.
+3. What an export lacks is said: parties whose logs aren't in it, and a period that only its owner bounds.
+4. What a party states about another (a platform attested, a model evaluated) is its word here: nothing is
+   appraised or computed again for a report. It says with whose keys the export was verified.
+5. Each piece of evidence names its statement by hash, log and index, so that anyone finds it in the export.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from typing import Final
 from cloister.core.canonical import JSON
 from cloister.core.hashes import Sha256, sha256_hex
 from cloister.evidence.custody.bundle import EXPORT_CLAIMS_NOT_MADE, ExportBody, encode_bundle
-from cloister.evidence.custody.record import ExportedStatement
+from cloister.evidence.custody.completeness import absent_logs, unopened_jobs
+from cloister.evidence.custody.record import ExportedStatement, ExportRecord
 from cloister.evidence.custody.verify import BundleVerdict
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import log_stream
@@ -165,6 +169,11 @@ class Assessment:
         clauses: the clauses in the order of the law.
         simulated: whether any attestation or destruction in the export was simulated.
         test_randomness: whether any noise came from a seeded test generator.
+        owners_word: whether only a log's owner says what lies outside the period.
+        absent: logs of parties that a job in the export names, and that are not in it.
+        unopened: how many jobs in the export have no statement in it about which parties take part.
+        keys_from: whose pinned keys the export was verified with.
+        keys: by party, the keys whose signatures held.
     """
 
     regulation_id: RegulationId
@@ -178,6 +187,11 @@ class Assessment:
     clauses: tuple[ClauseAssessment, ...]
     simulated: bool
     test_randomness: bool
+    owners_word: bool
+    absent: tuple[str, ...]
+    unopened: int
+    keys_from: str
+    keys: Mapping[str, tuple[str, ...]]
 
     def standing_count(self, standing: str) -> int:
         """How many clauses stand so."""
@@ -204,6 +218,13 @@ class Assessment:
                 "exporter": f"{self.export.exporter_role}/{self.export.exporter}",
                 "recipient": self.export.recipient,
                 "selection": self.export.selection.model_dump(mode="json"),
+                "verified_with": {
+                    "keys_from": self.keys_from,
+                    "keys": {party: list(found) for party, found in self.keys.items()},
+                },
+                "owners_word": self.owners_word,
+                "absent_logs": list(self.absent),
+                "jobs_without_their_parties": self.unopened,
                 "checks": [{"id": check_id, "detail": detail} for check_id, detail in self.checks],
             },
             "logs": {name: {"size": size, "root": root} for name, (size, root) in self.heads.items()},
@@ -215,12 +236,13 @@ class Assessment:
         }
 
 
-def assess(verdict: BundleVerdict, regulation_id: RegulationId) -> Assessment:
+def assess(verdict: BundleVerdict, regulation_id: RegulationId, keys_from: str) -> Assessment:
     """Assess a verified export against one regulation.
 
     Args:
         verdict: what the verifier found.
         regulation_id: the regulation.
+        keys_from: whose pinned keys it was verified with, for people.
 
     Returns:
         The assessment.
@@ -260,7 +282,21 @@ def assess(verdict: BundleVerdict, regulation_id: RegulationId) -> Assessment:
         test_randomness=any(
             isinstance(one, BudgetSpend) and one.noise_generator == SEEDED_TEST for one in predicates
         ),
+        owners_word=verdict.owners_word,
+        absent=absent_logs(record),
+        unopened=len(unopened_jobs(record)),
+        keys_from=keys_from,
+        keys=_keys(record),
     )
+
+
+def _keys(record: ExportRecord) -> dict[str, tuple[str, ...]]:
+    body = record.bundle.body
+    held: dict[str, set[str]] = {f"{body.exporter_role}/{body.exporter}": {record.bundle.signature.key_id}}
+    for one in record.proven:
+        named = {signature.key_id for signature in one.entry.envelope.signatures[:1]}
+        held.setdefault(f"{one.role.value}/{one.owner}", set()).update(named)
+    return {party: tuple(sorted(found)) for party, found in sorted(held.items())}
 
 
 def _assess(clause: Clause, found: Mapping[str, Finding]) -> ClauseAssessment:
