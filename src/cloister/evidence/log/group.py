@@ -1,27 +1,29 @@
 """Group commit: many threads hand something in, one of them commits for all, each gets its own answer.
 
-Whoever comes while nobody commits becomes the leader. Those who come meanwhile wait; when the leader is done,
-the first of them leads the next group. There is no thread of its own and no timer: a lone writer waits for
+Those who come while somebody commits gather in a group, before its gate. The first one through leads: when
+the commit before it is done, it closes the group and commits for all. The others come through the gate one
+after the other and find their answers. There is no thread of its own and no timer: a lone writer waits for
 nobody.
 
 Rules kept here:
 
 1. A ticket is answered once, by the commit that held it.
 2. An error that the commit gives a ticket reaches the one who handed it in. Any error that the commit raises
-   (an interrupt, a key that is gone) is the leader's alone: the others' tickets are tried again, marked as
-   uncertain, so that the commit looks whether they are in already.
-3. A waiter that is interrupted withdraws its ticket if no leader has taken it, and passes the lead on.
-4. The answered wake each other, one after the other: woken all at once they would fight for the interpreter.
-   Whoever is woken wakes the next before anything else, interrupted or not.
+   (an interrupt, a key that is gone) is the leader's alone: the next one through the gate commits for the
+   rest, marked as uncertain, so that the commit looks whether they are in already.
+3. Whoever leaves by an exception abandons its ticket, which is in no commit that begins later, and waits for
+   the one that may have it. Cut short even there, by a second interrupt, it holds up nobody.
+4. Nobody owes anybody a wake-up. Every lock is held by a ``with`` statement, which gives it back wherever an
+   interrupt falls.
+5. Those who were answered come through the gate in turn: woken all at once they would fight for the
+   interpreter.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 from cloister.core.errors import CloisterError
@@ -58,19 +60,16 @@ class Ticket:
     Attributes:
         entries: what to log.
         uncertain: an earlier commit that held it was cut off; it may be in the log already.
-        following: whom its waiter wakes next.
+        abandoned: nobody waits for the answer any more; it is not to be committed.
     """
 
-    __slots__ = ("_bell", "_outcome", "_rung", "entries", "following", "uncertain")
+    __slots__ = ("_outcome", "abandoned", "entries", "uncertain")
 
     def __init__(self, entries: Sequence[PendingEntry]) -> None:
         self.entries = entries
         self.uncertain = False
-        self.following: Ticket | None = None
+        self.abandoned = False
         self._outcome: tuple[LogEntry, ...] | CloisterError | None = None
-        self._rung = False
-        self._bell = threading.Lock()
-        self._bell.acquire()
 
     @property
     def settled(self) -> bool:
@@ -89,15 +88,16 @@ class Ticket:
             raise RuntimeError("a ticket was asked before it was settled")
         return self._outcome
 
-    def ring(self) -> None:
-        """Wake whoever waits for it."""
-        self._rung = True
-        self._bell.release()
 
-    def wait(self) -> None:
-        """Sleep until somebody rings; where somebody has, a second time returns at once."""
-        if not self._rung:
-            self._bell.acquire()
+class _Group:
+    """Tickets that are committed together, and the gate before which their owners wait."""
+
+    __slots__ = ("gate", "tickets", "tried")
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket] = []
+        self.gate = threading.Lock()
+        self.tried = False
 
 
 class GroupCommit:
@@ -110,8 +110,8 @@ class GroupCommit:
     def __init__(self, commit: Callable[[Sequence[Ticket]], None]) -> None:
         self._commit = commit
         self._mutex = threading.Lock()
-        self._waiting: deque[Ticket] = deque()
-        self._led = False
+        self._turn = threading.Lock()
+        self._gathering = _Group()
 
     def submit(self, ticket: Ticket) -> tuple[LogEntry, ...]:
         """Have a ticket committed, with others if there are any.
@@ -122,55 +122,32 @@ class GroupCommit:
         Raises:
             CloisterError: as the commit gave it.
         """
-        with self._mutex:
-            waits = self._led
-            if waits:
-                self._waiting.append(ticket)
-            self._led = True
-        if waits:
-            self._wait(ticket)
-        if not ticket.settled:
-            self._lead(ticket)
+        try:
+            group = self._join(ticket)
+            with group.gate:
+                if not ticket.settled:
+                    self._lead(group)
+        except BaseException:
+            ticket.abandoned = True
+            with self._turn:
+                pass  # Who commits just now may have taken it; no later commit does.
+            raise
         return ticket.result()
 
-    def _wait(self, ticket: Ticket) -> None:
-        try:
-            ticket.wait()
-        except BaseException:
-            with self._mutex:
-                if ticket in self._waiting:
-                    self._waiting.remove(ticket)
-                    raise
-            # A leader has it, or it was given the lead: the bell has rung or is about to.
-            ticket.wait()
-            if not ticket.settled:
-                self._pass_on()
-            raise
-        finally:
-            if ticket.following is not None:
-                ticket.following.ring()
-
-    def _lead(self, own: Ticket) -> None:
+    def _join(self, ticket: Ticket) -> _Group:
         with self._mutex:
-            others = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP - 1))]
-        try:
-            self._commit((own, *others))
-        finally:
-            again = [one for one in others if not one.settled]
-            answered = [one for one in others if one.settled]
-            for one, following in pairwise(answered):
-                one.following = following
-            if answered:
-                answered[0].ring()
-            for one in again:
-                one.uncertain = True
-            with self._mutex:
-                self._waiting.extendleft(reversed(again))
-            self._pass_on()
+            if len(self._gathering.tickets) >= MAX_GROUP:
+                self._gathering = _Group()
+            self._gathering.tickets.append(ticket)
+            return self._gathering
 
-    def _pass_on(self) -> None:
-        with self._mutex:
-            if self._waiting:
-                self._waiting.popleft().ring()
-            else:
-                self._led = False
+    def _lead(self, group: _Group) -> None:
+        with self._turn:
+            with self._mutex:
+                if self._gathering is group:
+                    self._gathering = _Group()
+            tickets = [one for one in group.tickets if not (one.settled or one.abandoned)]
+            for one in tickets:
+                one.uncertain = one.uncertain or group.tried
+            group.tried = True
+            self._commit(tickets)
