@@ -123,6 +123,7 @@ def test_the_public_view_holds_no_statistic_of_the_records() -> None:
     assert shown["sites"][0] == {
         "name": "northgate",
         "records": 190,
+        "subjects": None,
         "features": 30,
         "dataset_sha256": HASHES["northgate"],
     }

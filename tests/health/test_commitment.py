@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cloister.health import Column, HealthError, LabelColumn, TableSchema, dataset_sha256
 from cloister.health.commitment import PUBLIC_RECORDS
 from cloister.health.schema import Float64Array
+from cloister.health.subjects import Subjects, read_subjects
 
 SCHEMA = TableSchema(
     name="t",
@@ -115,3 +116,40 @@ def test_arrays_that_do_not_fit_have_no_hash() -> None:
     with pytest.raises(HealthError) as refused:
         dataset_sha256(SCHEMA, RAW, LABELS[:1], salt=SALT)
     assert refused.value.code == "health.shape"
+
+
+def of_subjects(*ids: str, column: str = "patient") -> str:
+    subjects = read_subjects(column, ids, what="a table")
+    return dataset_sha256(SCHEMA, RAW, LABELS, salt=SALT, subjects=subjects)
+
+
+def test_whose_record_each_is_stands_behind_the_labels_and_its_columns_name_in_the_header() -> None:
+    header = (
+        b'{"classes":["n","p"],"columns":["a","b"],"kinds":["number","number"],"label":"y",'
+        b'"records":2,"salt":"' + SALT.hex().encode() + b'","schema":"urn:cloister:dataset:v1",'
+        b'"subject":"patient"}'
+    )
+    body = struct.pack("<4d", 1.0, 0.5, 2.0, 0.25) + struct.pack("<2q", 0, 1) + struct.pack("<2q", 0, 1)
+    expected = hashlib.sha256(struct.pack(">Q", len(header)) + header + body).hexdigest()
+    assert of_subjects("ada", "grace") == expected
+
+
+def test_a_record_that_becomes_anothers_changes_it_and_other_ids_for_the_same_persons_do_not() -> None:
+    raw, labels = np.zeros((4, 2)), np.zeros(4, np.int64)
+
+    def of(*ids: str) -> str:
+        subjects = read_subjects("patient", ids, what="a table")
+        return dataset_sha256(SCHEMA, raw, labels, salt=SALT, subjects=subjects)
+
+    assert of("ada", "ada", "grace", "ada") == of("17", "17", "4", "17")
+    assert len({of("a", "a", "b", "a"), of("a", "a", "b", "b"), of("a", "b", "b", "a")}) == 3
+    assert of_subjects("a", "b") not in (commitment(), of_subjects("a", "b", column="person"))
+
+
+def test_subjects_of_another_table_or_in_another_order_have_no_hash() -> None:
+    with pytest.raises(HealthError) as refused:
+        dataset_sha256(SCHEMA, RAW, LABELS, salt=SALT, subjects=read_subjects("p", "abc", what="a table"))
+    assert refused.value.code == "health.shape"
+    for numbers in ([1, 0], [0, 2], [-1, 0]):
+        with pytest.raises(HealthError):
+            Subjects("patient", np.asarray(numbers, np.int64))

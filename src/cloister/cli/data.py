@@ -41,10 +41,13 @@ def data_command(job: Path, data: Path | None, *, as_json: bool) -> int:
     from cloister.cli.text import printable
 
     table = Table(title=f"{description.source}", title_justify="left", box=None, header_style="dim")
-    for name in ("site", "records", "features", "dataset_sha256 (for the manifest)"):
+    known = any(site.subjects is not None for site in description.sites)
+    counted = ("records", "subjects") if known else ("records",)
+    for name in ("site", *counted, "features", "dataset_sha256 (for the manifest)"):
         table.add_column(name, overflow="fold")
     for site in description.sites:
-        table.add_row(site.name, str(site.records), str(site.features), site.dataset_sha256)
+        counts = (site.records, site.subjects) if known else (site.records,)
+        table.add_row(site.name, *map(str, counts), str(site.features), site.dataset_sha256)
     out = console()
     out.print(table)
     held = f"{description.test_records} records, {description.test_set_sha256}"

@@ -8,10 +8,12 @@ compute their hash.
 
 The encoding is fixed: an 8-byte big-endian length, then the RFC 8785 form of
 ``{"schema": "urn:cloister:dataset:v1", "columns": [names], "kinds": [...], "label": name, "classes": [...],
-"records": n, "salt": 64 hex digits}`` (no ``salt`` for public records), then the raw values as little-endian
-IEEE 754 binary64 in row-major order, then the labels as little-endian signed 64-bit integers. Rows stand in
-file order; negative zero is written as zero. It covers the raw records before any clamping or scaling, so
-that one changed cell changes the hash.
+"records": n, "salt": 64 hex digits, "subject": name}`` (no ``salt`` for public records, no ``subject`` where
+no column says whose each record is), then the raw values as little-endian IEEE 754 binary64 in row-major
+order, then the labels as little-endian signed 64-bit integers, then in the same form the subjects' numbers,
+where there are any. Rows stand in file order; negative zero is written as zero. It covers the raw records
+before any clamping or scaling, so that one changed cell changes the hash, and so does a record that becomes
+another subject's. Subjects are numbered from 0 by first appearance: other ids for the same change nothing.
 """
 
 import hashlib
@@ -21,6 +23,7 @@ import numpy as np
 from cloister.core.canonical import JSON, canonicalize
 from cloister.health.errors import HealthError
 from cloister.health.schema import Float64Array, Int64Array, TableSchema
+from cloister.health.subjects import Subjects
 
 DATASET_SCHEMA = "urn:cloister:dataset:v1"
 SALT_BYTES = 32
@@ -28,7 +31,14 @@ PUBLIC_RECORDS = b""
 """The salt of records that anyone can read anyway: none, so that anyone can also compute their hash."""
 
 
-def dataset_sha256(schema: TableSchema, raw: Float64Array, labels: Int64Array, *, salt: bytes) -> str:
+def dataset_sha256(
+    schema: TableSchema,
+    raw: Float64Array,
+    labels: Int64Array,
+    *,
+    salt: bytes,
+    subjects: Subjects | None = None,
+) -> str:
     """Commit to a table of records.
 
     Args:
@@ -36,6 +46,7 @@ def dataset_sha256(schema: TableSchema, raw: Float64Array, labels: Int64Array, *
         raw: finite values [records, columns].
         labels: class indices [records].
         salt: 32 secret random bytes, or ``PUBLIC_RECORDS``.
+        subjects: whose record each is, where that is declared.
 
     Returns:
         64 lower-case hex digits.
@@ -46,6 +57,8 @@ def dataset_sha256(schema: TableSchema, raw: Float64Array, labels: Int64Array, *
     """
     if raw.ndim != 2 or raw.shape[1] != len(schema.columns) or labels.shape != (raw.shape[0],):
         raise HealthError("health.shape", "Records and schema don't fit one another.")
+    if subjects is not None and subjects.numbers.shape != labels.shape:
+        raise HealthError("health.shape", "Records and subjects don't fit one another.")
     if not np.isfinite(raw).all():
         raise HealthError("health.not_finite", "A table with missing values has no dataset hash.")
     if salt != PUBLIC_RECORDS and len(salt) != SALT_BYTES:
@@ -58,9 +71,13 @@ def dataset_sha256(schema: TableSchema, raw: Float64Array, labels: Int64Array, *
         "classes": list(schema.label.classes),
         "records": int(raw.shape[0]),
     }
+    if subjects is not None:
+        declared["subject"] = subjects.column
     header = canonicalize(declared | {"salt": salt.hex()} if salt else declared)
     digest = hashlib.sha256(len(header).to_bytes(8, "big"))
     digest.update(header)
     digest.update(np.ascontiguousarray(raw + 0.0, dtype="<f8").tobytes())
     digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
+    if subjects is not None:
+        digest.update(np.ascontiguousarray(subjects.numbers, dtype="<i8").tobytes())
     return digest.hexdigest()

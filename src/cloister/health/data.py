@@ -1,7 +1,8 @@
 """Federated data as typed values: what each site holds, the named test set, and what may be said of them.
 
-``describe`` gives the only view meant for other eyes: names, counts of records, hashes and how features were
-scaled. Counts by class and statistics of the records are private and not part of it.
+``describe`` gives the only view meant for other eyes: names, counts of records and subjects, hashes and how
+features were scaled. Counts by class, records by subject and statistics of the records are private and not
+part of it.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cloister.health.commitment import PUBLIC_RECORDS, dataset_sha256
 from cloister.health.schema import Float32Array, Float64Array, Int64Array, TableSchema
+from cloister.health.subjects import Subjects
 
 _Array = TypeVar("_Array", Float64Array, Float32Array, Int64Array)
 
@@ -124,12 +126,13 @@ class FederatedData:
 
 
 class PublicSite(BaseModel):
-    """What may be said of a site's records."""
+    """What may be said of a site's records; ``subjects`` is None where nothing says whose they are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     records: int
+    subjects: int | None
     features: int
     dataset_sha256: str
 
@@ -171,6 +174,7 @@ def describe(data: FederatedData) -> PublicDescription:
             PublicSite(
                 name=site.name,
                 records=site.records,
+                subjects=site.subject_count,
                 features=len(site.feature_names),
                 dataset_sha256=site.dataset_sha256,
             )
@@ -183,7 +187,13 @@ def describe(data: FederatedData) -> PublicDescription:
 
 
 def make_site(
-    name: str, schema: TableSchema, raw: Float64Array, labels: Int64Array, *, salt: bytes
+    name: str,
+    schema: TableSchema,
+    raw: Float64Array,
+    labels: Int64Array,
+    *,
+    salt: bytes,
+    subjects: Subjects | None = None,
 ) -> SiteData:
     """Validate, hash and scale one site's records.
 
@@ -193,6 +203,7 @@ def make_site(
         raw: values [records, columns].
         labels: class indices [records].
         salt: the site's secret salt, or ``PUBLIC_RECORDS``; it is not kept.
+        subjects: whose record each is, where that is declared.
 
     Returns:
         The site's data, arrays read-only.
@@ -207,7 +218,8 @@ def make_site(
         features=_frozen(schema.scale(raw)),
         labels=_frozen(labels),
         feature_names=schema.feature_names,
-        dataset_sha256=dataset_sha256(schema, raw, labels, salt=salt),
+        dataset_sha256=dataset_sha256(schema, raw, labels, salt=salt, subjects=subjects),
+        subjects=None if subjects is None else _frozen(subjects.numbers),
     )
 
 

@@ -22,6 +22,8 @@ class HealthError(CloisterError):
         "health.not_finite": "A column holds missing, NaN or infinite values.",
         "health.out_of_range": "A column holds values outside its declared bounds.",
         "health.label": "A label is not one of the declared classes.",
+        "health.subject": "A record doesn't say whose it is, though its table declares that it does.",
+        "health.one_subject": "All records of a table are one person's.",
         "health.classes": "A label has another number of classes than two.",
         "health.salt_missing": "A private table has no secret salt beside it.",
         "health.salt_malformed": "A salt file doesn't hold 64 hexadecimal digits.",

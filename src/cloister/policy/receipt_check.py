@@ -122,7 +122,8 @@ def _facts(site: str, facts: DecisionFacts, stated: RequestDecided, record: JobR
     if facts.site != site:
         yield "the decision rests on the facts of another site"
     for held in record.by(site, DataCommitment):
-        if (held.dataset_sha256, held.records) != (facts.dataset_sha256, facts.records):
+        committed = (held.dataset_sha256, held.records, held.subject_count)
+        if committed != (facts.dataset_sha256, facts.records, facts.subjects):
             yield "the decision rests on other records than the site committed to"
         if (held.dataset_name, held.bounds_sha256) != (facts.dataset_name, facts.bounds_sha256):
             yield "the decision rests on another name or declaration than the site committed to"

@@ -203,7 +203,7 @@ def _decide_at(
         epsilon_budget=manifest.privacy_guardrails.epsilon_budget,
         delta_budget=manifest.privacy_guardrails.delta_budget,
     )
-    facts = _facts_at(site, data, clock)
+    facts = _facts_at(site, data, manifest, clock)
     decision = decide(manifest, request, facts)
     reasons = (*decision.reason_lines, *decide_job(manifest, request, terms).reason_lines)
     writer.write(
@@ -223,7 +223,9 @@ def _only_mocks(reason: str) -> bool:
     return reason.startswith(f"{MOCK_RULE}: ")
 
 
-def _facts_at(site: str, data: FederatedData, clock: Clock) -> DecisionFacts:
+def _facts_at(site: str, data: FederatedData, manifest: ProtocolManifest, clock: Clock) -> DecisionFacts:
+    """What the decision rests on; how many persons there are only where the hospital protects persons."""
+    by_subject = manifest.privacy_guardrails.unit == "subject"
     return parse_model(
         DecisionFacts,
         {
@@ -232,7 +234,7 @@ def _facts_at(site: str, data: FederatedData, clock: Clock) -> DecisionFacts:
             "bounds_sha256": data.bounds_sha256,
             "dataset_sha256": data.sites[site].dataset_sha256,
             "records": data.sites[site].records,
-            "subjects": data.sites[site].subject_count,
+            "subjects": data.sites[site].subject_count if by_subject else None,
             "test_set_sha256": data.test.sha256,
             "test_set_records": data.test.records,
             "decided_at": format_time(clock()),

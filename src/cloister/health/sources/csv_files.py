@@ -2,10 +2,11 @@
 
 ``schema.yaml`` declares, before any record is read, the columns with their public bounds, the label's
 classes, the sites and the test set's name (see ``TableDeclaration``). A CSV file is UTF-8 with one header
-line that names the declared columns in order and the label last; ``test.csv`` may begin with a column
-``site`` that says which site a row belongs to. Label cells and category cells hold declared names. The label
-has two classes. Beside each table lies its secret ``<site>.salt``, made by :func:`prepare`; ``test.csv`` is
-public and has none.
+line that names the declared columns in order and the label last. Where a column is declared that says whose
+record a row is, a site's file begins with it; ``test.csv``, which is public, doesn't have it. ``test.csv``
+may begin with a column ``site`` that says which site a row belongs to. Label cells and category cells hold
+declared names. The label has two classes. Beside each table lies its secret ``<site>.salt``, made by
+:func:`prepare`; ``test.csv`` is public and has none.
 
 Rules kept here: no path leaves the folder or passes through a link; sizes are bounded; no cell's content
 appears in an error; every problem of a file is listed.
@@ -30,6 +31,7 @@ from cloister.health.errors import HealthError
 from cloister.health.schema import Column, ColumnKind, Float64Array, Int64Array, TableSchema
 from cloister.health.sources.salts import make_salt, read_salt, salt_name
 from cloister.health.sources.selection import choose_sites
+from cloister.health.subjects import MISSING, SubjectColumn, Subjects, read_subjects
 
 NAME = "csv"
 DECLARATION_FILE = "schema.yaml"
@@ -52,6 +54,8 @@ class TableDeclaration(BaseModel):
         sites: names of the sites; each has a file ``<site>.csv``.
         test_set: how receipts call the records in ``test.csv``.
         citation: where the records come from and on what terms.
+        subject: the column that says whose record a row is, where a person may have several; None where
+            every row is another person's, or nothing says whose it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +65,7 @@ class TableDeclaration(BaseModel):
     sites: Annotated[tuple[_Site, ...], Field(min_length=1, max_length=1000)]
     test_set: _Text
     citation: _Text
+    subject: SubjectColumn | None = None
 
 
 def prepare(*, data_dir: Path | None, sites: Sequence[str] | None) -> tuple[str, ...]:
@@ -104,12 +109,15 @@ def load(*, data_dir: Path | None, sites: Sequence[str] | None, seed: int) -> Fe
     schema = declaration.table
     chosen = choose_sites(sites, declaration.sites, NAME)
     salts = {name: read_salt(folder, name) for name in chosen}
-    tables = {name: _read(resolve_inside(folder, f"{name}.csv"), schema)[:2] for name in chosen}
-    raw, labels, row_sites = _read(resolve_inside(folder, TEST_FILE), schema)
+    tables = {name: _read_table(resolve_inside(folder, f"{name}.csv"), declaration) for name in chosen}
+    raw, labels, row_sites = _read_test(resolve_inside(folder, TEST_FILE), schema)
     kept = np.asarray([not site or site in chosen for site in row_sites], dtype=bool)
     return FederatedData(
         source=NAME,
-        sites={name: make_site(name, schema, *table, salt=salts[name]) for name, table in tables.items()},
+        sites={
+            name: make_site(name, schema, values, classes, salt=salts[name], subjects=subjects)
+            for name, (values, classes, subjects) in tables.items()
+        },
         test=make_test_set(
             declaration.test_set,
             schema,
@@ -142,6 +150,16 @@ def _declaration(folder: Path) -> TableDeclaration:
     )
     if "test" in found.sites or len(set(found.sites)) != len(found.sites):
         raise HealthError("health.schema", f"{DECLARATION_FILE} names a site twice, or one named test.")
+    if found.subject is not None and found.subject.column in (
+        SITE_COLUMN,
+        *found.table.column_names,
+        found.table.label.name,
+    ):
+        raise HealthError(
+            "health.schema",
+            f"{DECLARATION_FILE} names one column twice, or the subject's column {SITE_COLUMN}.",
+            "The column that says whose a row is has a name of its own, and is no feature.",
+        )
     if found.table.column_names[0] == SITE_COLUMN:
         raise HealthError("health.schema", f"The first column can't be named {SITE_COLUMN}.", "Rename it.")
     classes = len(found.table.label.classes)
@@ -154,26 +172,57 @@ def _declaration(folder: Path) -> TableDeclaration:
     return found
 
 
-def _read(path: Path, schema: TableSchema) -> tuple[Float64Array, Int64Array, tuple[str, ...]]:
+def _read_table(
+    path: Path, declaration: TableDeclaration
+) -> tuple[Float64Array, Int64Array, Subjects | None]:
+    if declaration.subject is None:
+        header, body = _cells(path, _expected(declaration.table), ())
+        return *_values(path.name, declaration.table, _columns(header, body)), None
+    column = declaration.subject.column
+    header, body = _cells(path, [column, *_expected(declaration.table)], ())
+    ids, *cells = _columns(header, body)
+    values = _values(path.name, declaration.table, cells)
+    return *values, read_subjects(column, ids, what=path.name)
+
+
+def _read_test(path: Path, schema: TableSchema) -> tuple[Float64Array, Int64Array, tuple[str, ...]]:
+    expected = _expected(schema)
+    header, body = _cells(path, expected, [SITE_COLUMN, *expected])
+    cells = _columns(header, body)
+    if header == expected:
+        return *_values(path.name, schema, cells), ("",) * len(body)
+    return *_values(path.name, schema, cells[1:]), tuple(cell.strip() for cell in cells[0])
+
+
+def _expected(schema: TableSchema) -> list[str]:
+    return [*schema.column_names, schema.label.name]
+
+
+def _cells(path: Path, expected: list[str], or_else: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The header, which is one of two, and the rows, each as long as it."""
     rows = _rows(path)
-    expected = [*schema.column_names, schema.label.name]
     header = [name.strip() for name in rows[0]] if rows else []
-    with_sites = path.name == TEST_FILE and header == [SITE_COLUMN, *expected]
-    if not with_sites and header != expected:
-        missing = [name for name in expected if name not in header]
+    if header not in (expected, or_else):
         raise HealthError(
             "health.columns",
             f"The header of {path.name} isn't the declared one.",
             f"The first line names, in this order: {', '.join(expected)}.",
-            details=[f"missing column: {name}" for name in missing],
+            details=[f"missing column: {name}" for name in expected if name not in header],
         )
     body = [row for row in rows[1:] if row]
     ragged = sum(1 for row in body if len(row) != len(header))
     if ragged:
         raise HealthError("health.columns", f"{ragged} row(s) of {path.name} have another number of cells.")
-    columns = list(zip(*body, strict=True)) if body else [() for _ in header]
-    row_sites = tuple(cell.strip() for cell in columns[0]) if with_sites else ("",) * len(body)
-    cells = columns[1:] if with_sites else columns
+    return header, body
+
+
+def _columns(header: list[str], body: list[list[str]]) -> list[tuple[str, ...]]:
+    return list(zip(*body, strict=True)) if body else [() for _ in header]
+
+
+def _values(
+    name: str, schema: TableSchema, cells: Sequence[Sequence[str]]
+) -> tuple[Float64Array, Int64Array]:
     problems: list[str] = []
     parts = [
         _column(column, values, problems) for column, values in zip(schema.columns, cells[:-1], strict=True)
@@ -181,16 +230,12 @@ def _read(path: Path, schema: TableSchema) -> tuple[Float64Array, Int64Array, tu
     if problems:
         raise HealthError(
             "health.type",
-            f"Cells of {path.name} can't be read as declared.",
+            f"Cells of {name} can't be read as declared.",
             "Correct the cells, or the declared kinds and categories.",
             details=problems,
         )
     labels = _indices(schema.label.classes)
-    return (
-        np.stack(parts, axis=1),
-        np.asarray([labels(cell) for cell in cells[-1]], dtype=np.int64),
-        row_sites,
-    )
+    return np.stack(parts, axis=1), np.asarray([labels(cell) for cell in cells[-1]], dtype=np.int64)
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -221,7 +266,7 @@ def _number(cell: str) -> float | None:
     text = cell.strip()
     if _NUMBER.fullmatch(text):
         return float(text)
-    return float("nan") if text.lower() in ("", "na", "nan", "?", "null") else None
+    return float("nan") if text.lower() in MISSING else None
 
 
 def _indices(names: Sequence[str]) -> Callable[[str], int]:
