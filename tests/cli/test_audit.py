@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from cloister.core.clock import system_clock
+from cloister.core.clock import format_time, system_clock
+from cloister.core.errors import StorageError
+from cloister.core.files import StagedFile
 from cloister.core.hashes import sha256_hex
 from cloister.evidence import EvidenceLog, StatementWriter, Subject, Trust
 from cloister.evidence.custody import verify_bundle
@@ -118,11 +121,27 @@ def test_exports_name_the_one_before_and_a_missing_one_is_located(
     files = [tmp_path / f"{number}.json" for number in range(3)]
     for file in files:
         assert cloister("audit", "export", "-w", work, "--job", job_of(finished), "--out", file).code == 0
-    whole = cloister("audit", "chain", *files, "--json")
+    pinned = ("--trust", finished / "trust")
+    whole = cloister("audit", "chain", *files, *pinned, "--json")
     assert (whole.code, whole.json()["outcome"]) == (0, "passed")
-    broken = cloister("audit", "chain", files[0], files[2])
+    broken = cloister("audit", "chain", files[0], files[2], *pinned)
     assert broken.code == 1
     assert "one between is missing" in broken.out
+    assert cloister("audit", "chain", *files).code == 2
+
+
+def test_a_chain_of_one_or_of_forged_exports_is_none(
+    cloister: Cloister, work: Path, finished: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{number}.json" for number in range(2)]
+    for file in files:
+        assert cloister("audit", "export", "-w", work, "--job", job_of(finished), "--out", file).code == 0
+    pinned = ("--trust", finished / "trust", "--json")
+    alone = cloister("audit", "chain", files[0], *pinned)
+    assert (alone.code, alone.json()["outcome"]) == (1, "not_run")
+    files[0].write_bytes(files[0].read_bytes().replace(b"unnamed recipient", b"another recipient"))
+    forged = cloister("audit", "chain", *files, *pinned)
+    assert (forged.code, forged.json()["outcome"]) == (1, "failed")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +152,8 @@ def test_exports_name_the_one_before_and_a_missing_one_is_located(
         (("--job", REFUSED_JOB), 2, "No log here holds a statement"),
         (("--job", REFUSED_JOB, "--from", "2020-01-01"), 2, "exclude each other"),
         (("--from", "yesterday"), 2, "is not a date or time"),
+        (("--from", "0001-01-01T00:00:00+23:59"), 2, "is not a date or time"),
+        (("--from", "2020-01-01", "--to", "9999-12-31T23:59:59-23:59"), 2, "is not a date or time"),
         (("--from", "2020-01-02", "--to", "2020-01-01"), 2, "ends before it begins"),
         (("--from", "2020-01-01", "--to", "2999-01-01"), 2, "hasn't ended"),
         (("--from", "2020-01-01", "--party", "lab/developer"), 2, "hub/<name> or site/<name>"),
@@ -179,6 +200,89 @@ def test_what_can_not_be_logged_is_not_handed_over(
     ended = cloister("audit", "export", "-w", work, *EVERYTHING, "--out", tmp_path / "export.json")
     assert ended.code == 5
     assert not (tmp_path / "export.json").exists()
+
+
+def test_what_can_not_be_written_is_not_stated(
+    cloister: Cloister, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = statements(work)
+    ended = cloister("audit", "export", "-w", work, *EVERYTHING, "--out", tmp_path / "none" / "export.json")
+    assert ended.code == 5
+    assert statements(work) == before
+
+    def full(*_: object) -> None:
+        raise StorageError("storage.no_space", "There is no space left.")
+
+    monkeypatch.setattr(StagedFile, "write", full)
+    for words in (
+        ("export", "--out", tmp_path / "export.json"),
+        ("report", "--regulation", "gdpr", "--out", tmp_path / "report"),
+    ):
+        assert cloister("audit", *words, "-w", work, *EVERYTHING).code == 5
+    after = statements(work)
+    assert after.get("export:v1", 0) == before.get("export:v1", 0)
+    assert after["access:v1"] > before.get("access:v1", 0)
+    assert list(tmp_path.glob("**/*.json")) == list((work / "jobs").glob("**/*.json"))
+    assert not (tmp_path / "report").exists()
+
+
+def test_an_export_that_will_be_refused_ends_with_one(cloister: Cloister, work: Path, tmp_path: Path) -> None:
+    with open_workspace(work) as opened:
+        party = opened.party("site", "lakeview")
+        with party.open_log() as log:
+            writer = StatementWriter(log, party.signer, party.name, REFUSED_JOB, system_clock)
+            subject = Subject("job", sha256_hex(REFUSED_JOB.encode()))
+            writer.write(Violation, [subject], rule="x", detail="no", artifact_sha256=None)
+    out = tmp_path / "export.json"
+    named = ("--job", REFUSED_JOB, "--party", "site/lakeview")
+    ended = cloister("audit", "export", "-w", work, *named, "--out", out)
+    assert ended.code == 1
+    assert "a verifier will refuse it: completeness" in ended.out
+    assert out.exists()
+
+
+def test_what_only_the_owner_bounds_is_exported_and_accepted_on_demand_and_labelled(
+    cloister: Cloister, work: Path, finished: Path, tmp_path: Path
+) -> None:
+    since = ("--from", format_time(system_clock()), "--party", "site/lakeview", "-w", work)
+    refused = cloister("audit", "export", *since, "--out", tmp_path / "a.json")
+    assert refused.code == 1
+    assert "a verifier will refuse it: period" in refused.out
+    out = tmp_path / "b.json"
+    accepted = cloister("audit", "export", *since, "--accept-owners-word", "--out", out)
+    assert accepted.code == 0
+    assert "on the owner's word alone" in accepted.out
+    verify = ("verify", out, "--trust", finished / "trust")
+    assert cloister(*verify).code == 1
+    shown = cloister(*verify, "--accept-owners-word")
+    assert shown.code == 0
+    assert "OWNER'S WORD" in shown.out
+    told = cloister(*verify, "--accept-owners-word", "--json").json()
+    assert (told["accepted"], told["owners_word"]) == (True, True)
+    report = ("--bundle", out, "--trust", finished / "trust", "--regulation", "gdpr")
+    assert cloister("audit", "report", *report, "--out", tmp_path / "refused").code == 1
+    ended = cloister("audit", "report", *report, "--accept-owners-word", "--out", tmp_path / "report")
+    assert ended.code == 0
+    assert "WORD." in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_witness_bounds_a_period_at_the_command_line(
+    cloister: Cloister, work: Path, finished: Path, tmp_path: Path
+) -> None:
+    head, seen, folder = tmp_path / "head.request", tmp_path / "seen.note", tmp_path / "w"
+    one = ("--party", "site/lakeview", "-w", work)
+    assert cloister("witness", "init", folder, "--name", "w", "--trust", finished / "trust").code == 0
+    assert cloister("log", "proof", *one, "--from", "0", "--out", head).code == 0
+    assert cloister("witness", "cosign", folder, head, "--out", seen).code == 0
+    trust = Path(shutil.copytree(finished / "trust", tmp_path / "trust"))
+    (trust / "witness").mkdir()
+    shutil.copy(folder / "witness.pem", trust / "witness" / "w.pem")
+    time.sleep(1.1)
+    since = ("--from", format_time(system_clock()), "--held", seen, "--trust", trust)
+    out = tmp_path / "export.json"
+    assert cloister("audit", "export", *one, *since, "--out", out).code == 0
+    assert cloister("verify", out, "--trust", trust).code == 0
+    assert cloister("verify", out, "--trust", finished / "trust").code == 1
 
 
 # Access

@@ -38,6 +38,7 @@ def test_verify_answers_a_machine_with_one_object(cloister: Cloister, finished: 
         "refused_because",
         "simulated",
         "test_randomness",
+        "owners_word",
         "production_required",
         "measurements",
         "checks",

@@ -1,4 +1,8 @@
-"""``cloister log``: what a party's log shows to the outside: its head, consistency proofs, static tiles."""
+"""``cloister log``: what a party's log shows to the outside: its head, consistency proofs, static tiles.
+
+Heads and proofs are public and tell nothing of what was stated, so asking for them is not logged; writing out
+the entries is.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +32,13 @@ def attach(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Show a log's head, prove that it only grew, publish it.")
     group.command(
         "checkpoint",
-        help="Show the log's newest signed head, a C2SP checkpoint.",
+        help="Show the log's newest signed head, a C2SP checkpoint. It is public: this is not logged.",
         epilog="Example:  cloister log checkpoint --party hub/hub --out hub.note",
     )(_checkpoint)
     group.command(
         "proof",
         help="Show the newest head with the proof that the log begins as it was at an earlier size: "
-        "what a witness asks for.",
+        "what a witness asks for. It is public: this is not logged.",
         epilog="Example:  cloister log proof --party site/north --from 120 --out north.request",
     )(_proof)
     group.command(

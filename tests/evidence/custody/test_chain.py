@@ -14,10 +14,12 @@ from cloister.evidence.checks import Check, CheckRegistry, Outcome
 from cloister.evidence.custody import check_custody_chain, verify_bundle, verify_custody_chain
 from cloister.evidence.custody import export as exporting
 from cloister.evidence.custody.access import AccessRecord, own_backwards
-from cloister.evidence.custody.bundle import ExportedEntry, exported_entry, signed_bytes
+from cloister.evidence.custody.bundle import ExportedEntry, asked_subject, exported_entry, signed_bytes
 from cloister.evidence.custody.export import compose_bundle
 from cloister.evidence.errors import AuditError
-from cloister.evidence.extract import ProvenEntry
+from cloister.evidence.extract import ProvenEntry, log_stream
+from cloister.evidence.predicates import Access
+from cloister.evidence.statement import Statement, open_statement, sign_statement
 from tests.evidence.custody.house import AUDITOR, OTHER_JOB, House, export_id
 
 NORTH = "cloister/site/north"
@@ -176,3 +178,28 @@ def test_a_forged_export_is_no_link(house: House) -> None:
         forged = verify_custody_chain(chain, house.trust)
         assert forged.outcome is Outcome.FAILED
         assert "refused: export-signature" in forged.detail
+
+
+def test_a_stream_that_was_forked_to_hide_an_export_shows_it_in_an_export_of_the_period(house: House) -> None:
+    house.job(parties=("north",))
+    house.export(house.of_job(), "north", ())
+    log, key = house.logs["north"], house.keys["north"]
+    (asked,) = (
+        one for one in own_backwards(log) if isinstance(open_statement(one.envelope).predicate, Access)
+    )
+    hidden = asked_subject(export_id(9))
+    update = {"sequence": 1, "previous": asked.envelope.payload_sha256, "recorded_at": house.moment(20)}
+    fork = Statement((hidden,), open_statement(asked.envelope).predicate.model_copy(update=update))
+    log.append(sign_statement(fork, key), stream=log_stream(log.origin), position=2)
+    house.seconds = 100
+    bundle = compose_bundle(
+        export_id=export_id(9),
+        signer=key,
+        clock=house.clock,
+        recipient="auditor",
+        selection=house.of_period(-10, 90),
+        exporter=log,
+        credentials={},
+    )
+    found = failing(bundle, house)
+    assert {"statement-chain", "custody"} <= set(found)

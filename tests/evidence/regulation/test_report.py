@@ -13,7 +13,7 @@ import pytest
 
 from cloister.core.hashes import sha256_hex
 from cloister.evidence import EvidenceError, Subject, Trust
-from cloister.evidence.custody import verify_bundle
+from cloister.evidence.custody import Outside, verify_bundle
 from cloister.evidence.predicates import (
     AttestationVerdict,
     Consent,
@@ -243,6 +243,42 @@ def test_an_export_that_does_not_verify_is_not_reported_on(house: House) -> None
     assert refused.value.details[0].startswith("completeness: ")
     with pytest.raises(EvidenceError):
         assess(verify_bundle(b"{}", Trust([])), RegulationId.GDPR, "pinned")
+
+
+def test_a_report_names_the_logs_that_are_not_in_it_and_the_keys_that_held(house: House) -> None:
+    attest(house, simulated=False)
+    house.close("hub")
+    house.state("north", detail="north violated its manifest")
+    house.close("north")
+    verdict = verify_bundle(house.export(house.of_job(), "hub", ()), house.trust)
+    (complete,) = (one for one in verdict.checks if one.id == "completeness")
+    assert "not here, though named in it: cloister/site/north" in complete.detail
+    assessment = assess(verdict, RegulationId.HIPAA, "pinned")
+    assert assessment.absent == ("cloister/site/north",)
+    assert assessment.unopened == 1
+    assert assessment.keys == {"hub/hub": (house.keys["hub"].public_key.key_id,)}
+    text = render_report(assessment)
+    assert "NOT ALL LOGS" in text
+    assert house.keys["hub"].public_key.key_id in text
+    assert "the evidence was not appraised again for this report" in text
+    told = assessment.as_json()["export"]
+    assert isinstance(told, dict)
+    assert told["absent_logs"] == ["cloister/site/north"]
+    whole = verify_bundle(house.export(house.of_job(), "hub", ("north",)), house.trust)
+    assert assess(whole, RegulationId.HIPAA, "pinned").absent == ()
+
+
+def test_a_report_on_the_owners_word_says_so(house: House) -> None:
+    for _ in range(3):
+        house.state("north")
+    house.seconds = 100
+    bundle = house.export(house.of_period(50, 90), "north", ())
+    with pytest.raises(EvidenceError):
+        assess(verify_bundle(bundle, house.trust), RegulationId.GDPR, "pinned")
+    verdict = verify_bundle(bundle, house.trust, Outside(owners_word=True))
+    assessment = assess(verdict, RegulationId.GDPR, "pinned")
+    assert assessment.owners_word
+    assert "WORD." in render_report(assessment)
 
 
 # The page
