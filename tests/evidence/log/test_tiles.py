@@ -13,7 +13,13 @@ from cloister.core.errors import CloisterError
 from cloister.core.keys import Signer
 from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.log import EvidenceLog, export_tiles, tile_reader, verify_tiles
-from cloister.evidence.log.tile_layout import bundle_path, decode_bundle, encode_bundle, tile_path
+from cloister.evidence.log.tile_layout import (
+    MAX_BUNDLE_BYTES,
+    bundle_path,
+    decode_bundle,
+    encode_bundle,
+    tile_path,
+)
 from cloister.evidence.merkle import consistency_proof, inclusion_proof
 from tests.evidence.log.places import ORIGIN, Place, edit, item
 
@@ -35,6 +41,14 @@ def test_names_are_those_of_the_specification() -> None:
     assert tile_path(1, 1000, 7) == "tile/1/x001/000.p/7"
     assert bundle_path(999, 256) == "tile/entries/999"
     assert decode_bundle(encode_bundle([b"", b"a" * 65_535, b"b"])) == (b"", b"a" * 65_535, b"b")
+
+
+def test_a_bundle_of_millions_of_empty_entries_is_refused_at_its_257th() -> None:
+    assert len(decode_bundle(bytes(2 * 256))) == 256
+    for size in (2 * 257, MAX_BUNDLE_BYTES):
+        with pytest.raises(EvidenceError) as caught:
+            decode_bundle(bytes(size))
+        assert caught.value.code == "evidence.tiles_invalid"
 
 
 def test_a_log_has_the_files_that_the_specification_lists_for_its_size(

@@ -53,11 +53,13 @@ def decode_bundle(data: bytes) -> tuple[bytes, ...]:
     """The entries of a bundle.
 
     Raises:
-        EvidenceError: ``evidence.tiles_invalid`` if a length leads past the end.
+        EvidenceError: ``evidence.tiles_invalid`` if a length leads past the end, or it has more than 256.
     """
     entries: list[bytes] = []
     at = 0
     while at < len(data):
+        if len(entries) == WIDTH:
+            raise EvidenceError("evidence.tiles_invalid", f"An entry bundle has more than {WIDTH} entries.")
         end = at + 2 + int.from_bytes(data[at : at + 2], "big")
         if at + 2 > len(data) or end > len(data):
             raise EvidenceError("evidence.tiles_invalid", "An entry bundle ends within an entry.")
