@@ -7,6 +7,9 @@ Rules this module keeps:
 * One writer at a time: it takes its lock at the start (``BEGIN IMMEDIATE``; in PostgreSQL an advisory lock of
   the schema), so what it read cannot change before it writes.
 * A reader sees one state throughout, and waits for no writer.
+* A transaction that failed left nothing behind. Where nobody can say so, since the failure struck the commit
+  itself and its answer is lost, the error is ``storage.uncertain``, and its own.
+* A connection serves the process that opened it: a forked child is refused (:mod:`cloister.core.forks`).
 * A file is its owner's alone (mode 0600). No password is in any message.
 * A full disk, a held lock, a damaged file arrive as `StorageError`. A broken constraint is passed on as
   SQLAlchemy's `IntegrityError`: only the room that wrote the rule can name it.
@@ -31,6 +34,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloister.core.errors import StorageError
 from cloister.core.files import storage_error, sync_directory
+from cloister.core.forks import (
+    forked,
+    in_own_process,
+    leave_to_this_process,
+    serve_this_process,
+)
 
 BUSY_TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 10
@@ -53,6 +62,10 @@ _NO_SPACE_STATES = ("53100",)
 _HELD_STATES = ("55P03", "40001", "40P01", "55006")
 _DAMAGED_STATES = ("XX001", "XX002")
 _DENIED_STATES = ("42501", "25006", "28")
+# Errors of a commit after which it is certain that nothing was kept: SQLite wrote no mark of a commit;
+# PostgreSQL refused it by a constraint or for another transaction's sake.
+_UNDONE = _HELD | _DENIED | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT}
+_UNDONE_STATES = ("23", "40")
 
 
 def open_database(
@@ -78,6 +91,7 @@ def open_database(
         if isinstance(place, Path)
         else _postgresql_engine(place, schema, busy_timeout)
     )
+    serve_this_process(engine)
     try:
         with snapshot(engine) as connection:
             connection.exec_driver_sql(
@@ -184,13 +198,19 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """A writing transaction: committed when the block ends, rolled back when it raises.
 
     Raises:
-        StorageError: nothing of the block was kept.
+        StorageError: nothing of the block was kept; ``storage.uncertain`` if it may have been.
         sqlalchemy.exc.IntegrityError: a constraint refused a row; nothing was kept.
     """
     with _typed_errors(engine), engine.connect() as plain:
         connection = plain.execution_options(**{_PURPOSE: _WRITING})
-        with connection.begin():
+        writing = connection.begin()
+        try:
             yield connection
+        except BaseException:
+            writing.rollback()
+            raise
+        with _at_commit(engine):
+            writing.commit()
 
 
 @contextmanager
@@ -218,13 +238,14 @@ class Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._kept: Connection | None = None
+        leave_to_this_process(self)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """As :func:`transaction`, and as safe.
 
         Raises:
-            StorageError: nothing of the block was kept.
+            StorageError: nothing of the block was kept; ``storage.uncertain`` if it may have been.
             sqlalchemy.exc.IntegrityError: a constraint refused a row; nothing was kept.
         """
         with _typed_errors(self._engine):
@@ -234,7 +255,8 @@ class Writer:
             try:
                 run(connection, self._engine.get_execution_options()[_WRITING])
                 yield connection
-                _commit(connection)
+                with _at_commit(self._engine):
+                    _commit(connection)
             except BaseException:
                 # Who is given the connection next gets it rolled back, or another if it is broken.
                 connection.close()
@@ -243,6 +265,8 @@ class Writer:
 
     def close(self) -> None:
         """Let go of the connection; the next transaction takes another."""
+        if not in_own_process(self._engine):
+            return
         connection, self._kept = self._kept, None
         if connection is not None:
             connection.close()
@@ -332,7 +356,29 @@ def check_integrity(engine: Engine) -> None:
 
 
 @contextmanager
+def _at_commit(engine: Engine) -> Iterator[None]:
+    """What fails within may have been committed all the same, unless the error says that it wasn't."""
+    try:
+        yield
+    except DBAPIError as error:
+        state = getattr(error.orig, "sqlstate", None)
+        number = getattr(error.orig, "sqlite_errorcode", None)
+        undone = isinstance(state, str) and state.startswith(_UNDONE_STATES)
+        if undone or (isinstance(number, int) and number & 0xFF in _UNDONE):
+            raise
+        # The server may be gone, and with it what the other connections lead to.
+        engine.dispose()
+        raise StorageError(
+            "storage.uncertain",
+            f"{_name(engine)} didn't say how a commit ended: what was written may be there.",
+            "Look whether it is there before you write it again.",
+        ) from None
+
+
+@contextmanager
 def _typed_errors(engine: Engine) -> Iterator[None]:
+    if not in_own_process(engine):
+        raise forked(_name(engine))
     try:
         yield
     except IntegrityError:

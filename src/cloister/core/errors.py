@@ -133,6 +133,8 @@ class StorageError(CloisterError):
             "storage.in_use": "Another process holds the file.",
             "storage.corrupt": "A database file is damaged or is not a database.",
             "storage.failed": "The operating system reported another failure.",
+            "storage.uncertain": "A commit got no answer: what was written may be there, or not.",
+            "storage.forked": "A database was used in a child of the process that opened it.",
         }
     )
 

@@ -45,6 +45,20 @@ def edit(place: Place, statement: str) -> None:
     assert changed > 0
 
 
+def drop_table(place: Place, table: str) -> None:
+    """Remove a table of the only log at a place."""
+    if isinstance(place, Path):
+        with sqlite3.connect(place) as plain:
+            plain.execute(f"DROP TABLE {table}")
+        plain.close()
+        return
+    engine = server(place)
+    with engine.begin() as connection:
+        (schema,) = schemas(connection)
+        connection.exec_driver_sql(f"DROP TABLE {schema}.{table}")
+    engine.dispose()
+
+
 def server(url: str) -> sqlalchemy.Engine:
     """A plain engine on a PostgreSQL database."""
     return sqlalchemy.create_engine(sqlalchemy.make_url(url).set(drivername="postgresql+psycopg"))

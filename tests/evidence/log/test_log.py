@@ -21,7 +21,7 @@ from cloister.evidence.log.group import Ticket
 from cloister.evidence.log.log import pending
 from cloister.evidence.merkle import verify_consistency, verify_inclusion
 from cloister.evidence.predicates import Role
-from tests.evidence.log.places import JOB, ORIGIN, Place, drop_logs, edit, fill, item, server
+from tests.evidence.log.places import JOB, ORIGIN, Place, drop_logs, drop_table, edit, fill, item, server
 
 ZEROS = "x'" + "00" * 32 + "'"
 
@@ -133,6 +133,24 @@ def test_a_log_is_never_begun_over_one_that_is_there(place: Place, signer: Signe
     assert caught.value.code == "evidence.log_exists"
     with EvidenceLog.open(place, origin=ORIGIN, signer=signer) as log:
         assert log.size == 1
+
+
+def test_a_log_whose_tables_are_gone_is_missing_and_one_of_them_is_a_mismatch(
+    place: Place, signer: Signer
+) -> None:
+    for tables, code in (
+        (["evidence_nodes"], "evidence.log_mismatch"),
+        (["evidence_entries", "evidence_head"], "evidence.log_missing"),
+    ):
+        if code == "evidence.log_mismatch":
+            EvidenceLog.create(place, origin=ORIGIN, signer=signer).close()
+        for table in tables:
+            drop_table(place, table)
+        with pytest.raises(LogError) as caught:
+            EvidenceLog.open(place, origin=ORIGIN, signer=signer)
+        assert caught.value.code == code
+    with EvidenceLog.create(place, origin=ORIGIN, signer=signer) as log:
+        assert log.size == 0
 
 
 def test_a_log_that_is_gone_is_not_begun_anew(place: Place, signer: Signer) -> None:

@@ -52,7 +52,7 @@ class AsyncEvidenceLog:
 
         Raises:
             LogError: as :meth:`EvidenceLog.append`; ``evidence.log_closed`` after `aclose`.
-            StorageError: if it can't be written; then nothing was.
+            StorageError: as :meth:`EvidenceLog.append`.
         """
         return (await self._submit(Ticket((pending(LogItem(envelope, stream, position)),))))[0]
 
@@ -67,7 +67,7 @@ class AsyncEvidenceLog:
 
         Raises:
             LogError: as `append`; if one is refused, none is logged.
-            StorageError: if they can't be written; then none was.
+            StorageError: as `append`; all or none are logged.
         """
         entries = tuple(pending(one) for one in items)
         return await self._submit(Ticket(entries)) if entries else ()

@@ -3,7 +3,8 @@
 Rules kept here:
 
 1. `append` answers only after the entry, the tree and the newly signed head are on disk, in one transaction.
-   Writers that come together share a transaction and a signature; each gets its own answer.
+   Writers that come together share a transaction and a signature; each gets its own answer. Where a commit
+   gets no answer, the log looks whether the entries are there before it says anything.
 2. Stored entries and complete subtrees are never updated or deleted.
 3. A log whose tree doesn't match its head is refused and takes no entry; it is never repaired.
 4. Within a stream (one job) positions are taken once: two writers can't both be a party's n-th statement.
@@ -35,6 +36,7 @@ from cloister.evidence.merkle import EMPTY_ROOT, CompactRange, leaf_hash
 MAX_ENTRY_BYTES: Final = 65_535
 _STREAM: Final = re.compile(r"[\x21-\x7e]{1,64}")
 _MAX_POSITION: Final = 2**62
+_UNCERTAIN: Final = "storage.uncertain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,10 @@ class EvidenceLog(LogReader):
         Raises:
             LogError: ``evidence.log_mismatch`` if the position is taken or the stored tree is broken;
                 ``evidence.entry_too_large``.
-            StorageError: if it can't be written; then nothing was.
+            StorageError: if it can't be written; then nothing was. ``storage.uncertain`` if the database went
+                away while it committed and didn't come back: then it may be logged.
         """
+        self._store.require_own_process()
         return self._group.submit(Ticket((pending(LogItem(envelope, stream, position)),)))[0]
 
     def append_many(self, items: Iterable[LogItem]) -> tuple[LogEntry, ...]:
@@ -142,8 +146,9 @@ class EvidenceLog(LogReader):
 
         Raises:
             LogError: as `append`; if one is refused, none is logged.
-            StorageError: if they can't be written; then none was.
+            StorageError: as `append`; all or none are logged.
         """
+        self._store.require_own_process()
         entries = tuple(pending(one) for one in items)
         return self._group.submit(Ticket(entries)) if entries else ()
 
@@ -153,12 +158,38 @@ class EvidenceLog(LogReader):
         Args:
             tickets: what to log; one that is refused fails alone.
         """
+        self._store.require_own_process()
         with self._committing:
             try:
-                self._commit(tickets)
+                try:
+                    self._commit(tickets)
+                except StorageError as error:
+                    if error.code != _UNCERTAIN:
+                        raise
+                    self._commit_again(tickets)
             except (StorageError, LogError) as error:
                 for ticket in tickets:
-                    ticket.settle(type(error)(error.code, error.message, error.hint, details=error.details))
+                    if not ticket.settled:
+                        ticket.settle(
+                            type(error)(error.code, error.message, error.hint, details=error.details)
+                        )
+
+    def _commit_again(self, tickets: Sequence[Ticket]) -> None:
+        """After a commit without an answer: look what of it is there, and log the rest.
+
+        The first transaction holds the writers' lock until it is over, so what is found now is how it ended.
+        """
+        rest = [one for one in tickets if not one.settled]
+        for ticket in rest:
+            ticket.uncertain = True
+        try:
+            self._commit(rest)
+        except StorageError as error:
+            raise StorageError(
+                _UNCERTAIN,
+                f"{self._store.name} didn't say how a commit ended, and can't be asked: {error.message}",
+                "The entry may be logged. Open the log anew and look before you append it again.",
+            ) from error
 
     def _commit(self, tickets: Sequence[Ticket]) -> None:
         if not any(ticket.uncertain for ticket in tickets):

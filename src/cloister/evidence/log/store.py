@@ -39,6 +39,7 @@ from sqlalchemy import (
 )
 
 from cloister.core.database import Writer, database_name, insert_rows, open_database, run, snapshot
+from cloister.core.forks import forked, in_own_process
 from cloister.evidence.envelope import Envelope, decode_envelope
 from cloister.evidence.errors import LogError
 
@@ -156,7 +157,7 @@ class Store:
             with store.transaction() as connection:
                 _require_free(connection, place, origin)
                 if isinstance(place, str):
-                    connection.exec_driver_sql(f"CREATE SCHEMA {_schema(origin)}")
+                    connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {_schema(origin)}")
                 _METADATA.create_all(connection, checkfirst=False)
                 connection.execute(insert(_HEAD).values(id=1, format=FORMAT, checkpoint=note))
         except BaseException:
@@ -177,13 +178,13 @@ class Store:
         store = cls._at(place, origin)
         try:
             with store.snapshot() as connection:
-                there = isinstance(place, Path) or inspect(connection).has_schema(_schema(origin))
+                there = _tables(connection, place, origin)
         except BaseException:
             store.close()
             raise
-        if not there:
+        if there != set(_METADATA.tables):
             store.close()
-            raise _missing(store.name)
+            raise log_mismatch(store.name, "a table of it is gone") if there else _missing(store.name)
         return store
 
     @classmethod
@@ -197,6 +198,15 @@ class Store:
     def snapshot(self) -> AbstractContextManager[Connection]:
         """A reading transaction that sees one state."""
         return snapshot(self._engine)
+
+    def require_own_process(self) -> None:
+        """Refuse a log that was opened before this process was forked, before any lock of it is waited for.
+
+        Raises:
+            StorageError: ``storage.forked``.
+        """
+        if not in_own_process(self._engine):
+            raise forked(self.name)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -320,10 +330,15 @@ def _schema(origin: str) -> str:
     return "cloister_log_" + hashlib.sha256(origin.encode("utf-8")).hexdigest()[:32]
 
 
+def _tables(connection: Connection, place: Path | str, origin: str) -> set[str]:
+    """Which of a log's tables are there."""
+    schema = None if isinstance(place, Path) else _schema(origin)
+    return _METADATA.tables.keys() & set(inspect(connection).get_table_names(schema))
+
+
 def _require_free(connection: Connection, place: Path | str, origin: str) -> None:
-    tables = inspect(connection)
-    taken = tables.get_table_names() if isinstance(place, Path) else tables.has_schema(_schema(origin))
-    if taken:
+    schema = None if isinstance(place, Path) else _schema(origin)
+    if inspect(connection).get_table_names(schema):
         raise LogError(
             "evidence.log_exists", f"There is already a log at {database_name(place)}.", "Open it instead."
         )
