@@ -86,10 +86,8 @@ class SubjectFigures:
 def job_events(spends: Sequence[BudgetSpend]) -> tuple[Event, ...]:
     """What a site's spends charged in this job; of a plan that was fixed, all of it."""
     charged = [(one, event_from_json(cast(JSON, one.event))) for one in spends]
-    plans = [
-        (one, event) for one, event in charged if one.plan_steps is not None and one.purpose == "training"
-    ]
-    others = [event for one, event in charged if one.plan_steps is None or one.purpose != "training"]
+    plans = [(one, event) for one, event in charged if one.plan_steps is not None]
+    others = [event for one, event in charged if one.plan_steps is None]
     # Rounds of one plan share its mechanism; were they to differ, each would count as a plan of its own.
     whole = {(repeated(event, 1), one.plan_steps) for one, event in plans}
     return (*others, *(repeated(event, steps) for event, steps in whole if steps))

@@ -41,10 +41,16 @@ _DATASET_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 class Purpose(StrEnum):
-    """What a spend is for."""
+    """What a spend is for.
+
+    ``TRAINING``: the steps of a job's rounds. ``EVALUATION``: figures about private records.
+    ``PERTURBATION``: a convex model with noise on it, or in its objective. ``TUNING``: trials and scores.
+    """
 
     TRAINING = "training"
     EVALUATION = "evaluation"
+    PERTURBATION = "perturbation"
+    TUNING = "tuning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +198,7 @@ def _read_reserved(value: dict[str, JSON]) -> Reserved:
             "dataset_sha256": str(dataset),
             "job_id": str(job),
             "round": int(number),
-            "purpose": "training" | "evaluation" as purpose,
+            "purpose": "training" | "evaluation" | "perturbation" | "tuning" as purpose,
             "recorded_at": str(),
         } if len(value) == 8 and number >= 0 and is_sha256(dataset):
             return Reserved(name, event_from_json(event), Sha256(dataset), job, number, Purpose(purpose))

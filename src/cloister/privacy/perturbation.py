@@ -30,7 +30,9 @@ Thakurta 2012 (COLT, Gaussian objective perturbation).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
 from typing import Final
 
@@ -41,6 +43,7 @@ from cloister.core.errors import InputError
 from cloister.evidence.transcript import Approximate, Event, Gaussian, Pure
 from cloister.privacy.convex import CURVATURE, LIPSCHITZ, LogisticProblem
 from cloister.privacy.errors import PrivacyError
+from cloister.privacy.ledger import Purpose
 from cloister.privacy.noise import GaussianIntegers, choose_grid
 from cloister.privacy.pure_noise import NORMAL_ERROR, finish, normals, radial_noise
 from cloister.privacy.randomness import RandomSource
@@ -139,15 +142,16 @@ def fit_perturbed(
         event = perturbation.event
     except InputError as error:
         raise PrivacyError("privacy.plan_invalid", error.message) from None
+    work: Callable[[], Vector]
     match perturbation:
         case OutputPure():
-            weights = account.pay(event, lambda: _output_pure(problem, perturbation.epsilon, source))
+            work = partial(_output_pure, problem, perturbation.epsilon, source)
         case OutputGaussian():
-            grid_noise = perturbation.noise_multiplier
-            weights = account.pay(event, lambda: _output_gaussian(problem, grid_noise, source))
+            work = partial(_output_gaussian, problem, perturbation.noise_multiplier, source)
         case ObjectivePure() | ObjectiveGaussian():
             left = _left_for_noise(problem, perturbation.epsilon)
-            weights = account.pay(event, lambda: _objective(problem, perturbation, left, source))
+            work = partial(_objective, problem, perturbation, left, source)
+    weights = account.pay(event, Purpose.PERTURBATION, work)
     return PerturbedModel(weights, event, source.generator)
 
 

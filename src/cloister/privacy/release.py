@@ -77,7 +77,6 @@ class Account:
         job_id: The job that asks.
         round_number: Its round.
         limits: Ceilings of manifest and job; the ledger adds the hard stop.
-        purpose: What the spends are for.
     """
 
     ledger: SpendLedger
@@ -85,18 +84,27 @@ class Account:
     job_id: str
     round_number: int
     limits: Sequence[Limit]
-    purpose: Purpose = Purpose.EVALUATION
 
-    def pay(self, event: Event, work: Callable[[], Result]) -> Result:
+    def pay(self, event: Event, purpose: Purpose, work: Callable[[], Result]) -> Result:
         """Reserve an event, do the work, and settle the event as done in full.
+
+        Args:
+            event: What it costs.
+            purpose: What the spend is for; whoever does the work says it.
+            work: What may be done once it is reserved.
 
         Raises:
             BudgetExceeded: A limit would be passed; the work isn't done.
         """
-        return self.pay_all((event,), work)
+        return self.pay_all((event,), purpose, work)
 
-    def pay_all(self, events: Sequence[Event], work: Callable[[], Result]) -> Result:
+    def pay_all(self, events: Sequence[Event], purpose: Purpose, work: Callable[[], Result]) -> Result:
         """Reserve several events, do the work, and settle them as done in full.
+
+        Args:
+            events: What it costs, all together.
+            purpose: What the spends are for.
+            work: What may be done once all are reserved.
 
         Raises:
             BudgetExceeded: A limit would be passed; the work isn't done, and what was reserved is given back.
@@ -104,7 +112,7 @@ class Account:
         reservations: list[Reservation] = []
         try:
             for event in events:
-                reservations.append(self._reserve(event))
+                reservations.append(self._reserve(event, purpose))
         except BudgetExceeded:
             for reservation in reservations:
                 self.ledger.settle(reservation, 0)
@@ -114,13 +122,13 @@ class Account:
             self.ledger.settle(reservation, times(reservation.event))
         return result
 
-    def _reserve(self, event: Event) -> Reservation:
+    def _reserve(self, event: Event, purpose: Purpose) -> Reservation:
         return self.ledger.reserve(
             event,
             dataset_sha256=self.dataset_sha256,
             job_id=self.job_id,
             round_number=self.round_number,
-            purpose=self.purpose,
+            purpose=purpose,
             limits=self.limits,
         )
 
@@ -389,7 +397,7 @@ def _charged(
         return (steps * grid.step).astype(np.float64)
 
     # Rounding and the floor of the noise are two steps at most beside the noise.
-    return account.pay(event, noisy), grid.deviation + 2 * grid.step, event
+    return account.pay(event, Purpose.EVALUATION, noisy), grid.deviation + 2 * grid.step, event
 
 
 def _normal_quantile(figures: int) -> float:

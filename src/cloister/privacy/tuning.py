@@ -38,6 +38,7 @@ from cloister.core.errors import InputError
 from cloister.evidence.transcript import POISSON, Event, Gaussian, RepeatAndSelect, SampledGaussian
 from cloister.privacy.accountant import AGREEMENT, epsilon_of, log_halting
 from cloister.privacy.errors import PrivacyError
+from cloister.privacy.ledger import Purpose
 from cloister.privacy.noise import IntegerNoise, choose_grid
 from cloister.privacy.randomness import RandomSource
 from cloister.privacy.release import MOST_UNITS, Account
@@ -281,7 +282,7 @@ def run_selection(
                 best = Chosen(candidate, outcome.model, score, (plan.event,), "best of random trials")
         return best
 
-    return account.pay(plan.event, select)
+    return account.pay(plan.event, Purpose.TUNING, select)
 
 
 def run_all(
@@ -307,7 +308,7 @@ def run_all(
         score = _noisy_score(outcome.correct, plan.score_noise_multiplier, noise)
         return Chosen(candidate, outcome.model, score, events, "every trial charged")
 
-    done = account.pay_all(events, lambda: [one(candidate) for candidate in candidates])
+    done = account.pay_all(events, Purpose.TUNING, lambda: [one(candidate) for candidate in candidates])
     return tuple(sorted(done, key=lambda chosen: -chosen.score))
 
 

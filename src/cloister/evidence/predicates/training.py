@@ -36,15 +36,17 @@ class BudgetSpend(Predicate):
 
     Attributes:
         round: the round, from 0.
-        purpose: training, or a count released about private rows.
+        purpose: training; or, charged beside it, figures released about private rows (evaluation), a convex
+            model released with noise (perturbation), trials and their scores (tuning).
         event: the mechanism as executed, in the privacy transcript's JSON form.
         delta: the delta the ledger counts with.
         unit: what one unit of privacy protects.
         relation: which neighbouring datasets are compared.
         mode: how the ledger composes spends, fixed when it was made.
-        plan_steps: in the mode ``fixed_plan``, the steps of the job's whole plan, which all count from the
-            first round on; else None.
-        reserved_steps: steps reserved before the first gradient, of this round.
+        plan_steps: of training in the mode ``fixed_plan``, the steps of the job's whole plan, which all count
+            from the first round on; else None.
+        reserved_steps: steps reserved before the first gradient, of this round; of other mechanisms, how
+            often they were to run.
         executed_steps: steps charged for this round, the number in ``event``; never above those reserved.
         dataset_sha256: the dataset charged.
         noise_generator: where noise and sampling came from.
@@ -57,7 +59,7 @@ class BudgetSpend(Predicate):
     ROLES: ClassVar[frozenset[Role]] = frozenset({Role.SITE})
 
     round: RoundField
-    purpose: Literal["training", "evaluation"]
+    purpose: Literal["training", "evaluation", "perturbation", "tuning"]
     event: dict[str, str | int | float]
     delta: float = Field(gt=0, lt=1)
     unit: Unit
@@ -73,8 +75,8 @@ class BudgetSpend(Predicate):
 
     @model_validator(mode="after")
     def _a_plan_where_it_was_fixed(self) -> Self:
-        if (self.plan_steps is None) is (self.mode == FIXED_PLAN):
-            raise ValueError("plan_steps goes with the mode fixed_plan, and with no other")
+        if (self.plan_steps is None) is (self.mode == FIXED_PLAN and self.purpose == "training"):
+            raise ValueError("plan_steps goes with training in the mode fixed_plan, and with nothing else")
         return self
 
 

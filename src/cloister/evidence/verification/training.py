@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import cast
 
@@ -29,10 +29,29 @@ from cloister.evidence.predicates import (
 from cloister.evidence.record import JobRecord, SignedManifest
 from cloister.evidence.summary import spending_sites
 from cloister.evidence.terms import MOCK_MECHANISM, SINGLE_CLASS_FLAG
-from cloister.evidence.transcript import ADAPTIVE, SampledGaussian, event_from_json, times
+from cloister.evidence.transcript import (
+    ADAPTIVE,
+    FIXED_PLAN,
+    Approximate,
+    Event,
+    Gaussian,
+    Pure,
+    RepeatAndSelect,
+    SampledGaussian,
+    event_from_json,
+    times,
+)
 from cloister.evidence.weights import TensorForm
 
 WEIGHTED_BY_RECORDS = "FED_AVG"
+
+MECHANISMS: Mapping[str, tuple[type[Event], ...]] = {
+    "training": (SampledGaussian,),
+    "evaluation": (Gaussian,),
+    "perturbation": (Gaussian, Pure, Approximate),
+    "tuning": (RepeatAndSelect, SampledGaussian, Gaussian),
+}
+"""What a spend of each purpose can have been."""
 
 
 def check_data(context: ReceiptContext) -> Check:
@@ -97,7 +116,9 @@ def _ledger_problems(record: JobRecord, site: str) -> Iterator[str]:
         yield "delta is above the manifest's"
     if len({one.delta for one in spends}) > 1 or spends[0].delta > record.job.privacy.delta:
         yield "delta is above the job's, or changed"
-    if len({(one.mode, one.unit, one.plan_steps) for one in spends}) > 1:
+    training = [one for one in spends if one.purpose == "training"]
+    plans = {one.plan_steps for one in training}
+    if len({(one.mode, one.unit) for one in spends}) > 1 or len(plans) > 1:
         yield "the ledger's mode, its unit or the plan changed"
     if manifest is not None and (spends[0].mode, spends[0].unit) != (
         manifest.terms.privacy_guardrails.accounting,
@@ -108,7 +129,6 @@ def _ledger_problems(record: JobRecord, site: str) -> Iterator[str]:
         yield "two charges end in the same ledger head"
     if any(one.prior_events for one in spends[1:]):
         yield "earlier charges are stated after the first spend"
-    training = [one for one in spends if one.purpose == "training"]
     rounds = [one.round for one in training]
     if rounds != sorted(set(rounds)) or any(number >= record.job.rounds for number in rounds):
         yield "its rounds don't follow one another"
@@ -131,10 +151,12 @@ def _event_problems(
         return
     if not times(event) == one.executed_steps <= one.reserved_steps:
         yield "the steps charged, executed and reserved don't agree"
-    if one.purpose != "training":
+    if not isinstance(event, MECHANISMS[one.purpose]):
+        yield f"{one.purpose} was charged as another mechanism"
         return
-    if not isinstance(event, SampledGaussian):
-        yield "training was charged as another mechanism"
+    if one.mode == FIXED_PLAN and one.executed_steps != one.reserved_steps:
+        yield "steps were given back of a plan that was fixed"
+    if one.purpose != "training" or not isinstance(event, SampledGaussian):
         return
     noises.add(event.noise_multiplier)
     planned = record.job.privacy.noise_multiplier
@@ -142,11 +164,8 @@ def _event_problems(
         yield "the noise multiplier is not the job's"
     if one.reserved_steps != record.job.training.local_steps:
         yield "the steps reserved are not the job's"
-    if one.plan_steps is not None:
-        if one.plan_steps != record.job.rounds * record.job.training.local_steps:
-            yield "the plan that was fixed is not the job's"
-        if one.executed_steps != one.reserved_steps:
-            yield "steps were given back of a plan that was fixed"
+    if one.plan_steps not in (None, record.job.rounds * record.job.training.local_steps):
+        yield "the plan that was fixed is not the job's"
     if not math.isclose(event.sampling_probability, sampling, rel_tol=1e-12):
         yield "the sampling probability is not the job's"
 
