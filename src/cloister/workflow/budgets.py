@@ -208,7 +208,7 @@ def _ledger(workspace: Workspace, site: str, dataset: str) -> BudgetLedger:
 
 def _read(workspace: Workspace, site: str, dataset: str) -> Budget:
     party = workspace.party("site", site)
-    with party.open_log() as log, _ledger(workspace, site, dataset) as ledger:
+    with party.open_log_to_show() as log, _ledger(workspace, site, dataset) as ledger:
         require_current(ledger, log, party.held_checkpoints())
         limit, limit_name = _limit(log)
         spends = tuple(_spends(ledger))

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias
 
 from cloister.core.errors import CloisterError
 from cloister.evidence.checkpoint import verify_cosignature
 from cloister.evidence.checks import Check, judged
 from cloister.evidence.context import ReceiptContext
 from cloister.evidence.extract import log_origin
-from cloister.evidence.predicates import CheckpointHeld, Role, RoundAggregated, UpdateReleased
+from cloister.evidence.predicates import CheckpointHeld, JobClosed, Role, RoundAggregated, UpdateReleased
 from cloister.evidence.record import JobRecord
-from cloister.evidence.witness.links import verify_link
-
-Held: TypeAlias = tuple[str, int, str]
-"""A log's name, its size and its root in hex: what somebody says they held."""
+from cloister.evidence.witness.links import HeldLog, held_in, verify_link
 
 
 def check_log_consistency(context: ReceiptContext) -> Check:
@@ -28,7 +24,7 @@ def check_log_consistency(context: ReceiptContext) -> Check:
     """
     record = context.record
     wrong: list[str] = []
-    proven: set[Held] = set()
+    proven: set[HeldLog] = set()
     for section in context.body.consistency:
         try:
             link = section.link()
@@ -42,9 +38,10 @@ def check_log_consistency(context: ReceiptContext) -> Check:
             continue
         proven.add((link.origin, link.size, link.root.hex()))
     stated = {
-        (held.origin, held.size, held.root): one.party
-        for one in record.of(CheckpointHeld)
-        for held in one.held
+        held: one.party
+        for kind in (CheckpointHeld, JobClosed)
+        for one in record.of(kind)
+        for held in held_in(one)
     }
     problems = [
         f"{party} held {held[0]} with {held[1]} entries, which isn't proven to be the past of the log here"

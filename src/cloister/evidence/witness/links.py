@@ -23,14 +23,18 @@ from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import MAX_PROOF_HASHES, LogExtract
 from cloister.evidence.merkle import verify_consistency
-from cloister.evidence.predicates.base import CountField, NameField, Part
-from cloister.evidence.predicates.log import CheckpointHeld, HeldCheckpoint
+from cloister.evidence.predicates.base import CountField, NameField, Part, Predicate
+from cloister.evidence.predicates.log import CheckpointHeld
+from cloister.evidence.predicates.outcome import JobClosed
 from cloister.evidence.statement import open_statement
 
 Prove: TypeAlias = Callable[[str, int, int], tuple[bytes, ...]]
 """Gives the consistency proof of the log with this origin from the old to the new size."""
 
-_TYPE_BYTES = CheckpointHeld.TYPE.encode("ascii")
+HeldLog: TypeAlias = tuple[str, int, str]
+"""A log's name, its size and its root in hex: what somebody says they held."""
+
+_TYPES = tuple(kind.TYPE.encode("ascii") for kind in (CheckpointHeld, JobClosed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,13 @@ def consistency_links(extract_of: Mapping[str, LogExtract], prove: Prove) -> lis
         prove: gives consistency proofs of these logs.
 
     Returns:
-        One link for each checkpoint of these logs that any of their statements says is held.
+        One link for each checkpoint of these logs that any of their statements says is held, those in which
+        the hub's ending was shown among them.
 
     Raises:
         EvidenceError: ``evidence.out_of_range`` if a log is shorter than somebody held it.
     """
-    held = {(one.origin, one.size, one.root) for extract in extract_of.values() for one in _held_in(extract)}
+    held = {one for extract in extract_of.values() for one in _held_in(extract)}
     return [
         ConsistencyLink(
             origin, size, bytes.fromhex(root), prove(origin, size, extract_of[origin].checkpoint.size)
@@ -115,9 +120,16 @@ def verify_link(link: ConsistencyLink, checkpoint: Checkpoint) -> None:
     verify_consistency(link.size, checkpoint.size, link.proof, link.root, checkpoint.root)
 
 
-def _held_in(extract: LogExtract) -> Iterator[HeldCheckpoint]:
+def held_in(predicate: Predicate) -> Iterator[HeldLog]:
+    """What a statement says its party held of other logs; that in which the hub's ending was shown, too."""
+    if isinstance(predicate, CheckpointHeld):
+        yield from ((one.origin, one.size, one.root) for one in predicate.held)
+    elif isinstance(predicate, JobClosed) and predicate.hub_ending is not None:
+        ending = predicate.hub_ending
+        yield ending.origin, ending.size, ending.root
+
+
+def _held_in(extract: LogExtract) -> Iterator[HeldLog]:
     for entry in extract.entries:
-        if _TYPE_BYTES in entry.envelope.payload:
-            predicate = open_statement(entry.envelope).predicate
-            if isinstance(predicate, CheckpointHeld):
-                yield from predicate.held
+        if any(one in entry.envelope.payload for one in _TYPES):
+            yield from held_in(open_statement(entry.envelope).predicate)
