@@ -165,6 +165,8 @@ FORGERIES: dict[str, tuple[Story, str]] = {
     "small group": (Story(facts={"records": 3}, committed={"records": 3}), "group-size"),
     "other records": (Story(committed={"dataset_sha256": OTHER_DATASET}), "other records"),
     "other record count": (Story(committed={"records": 191}), "other records"),
+    "other subject count": (Story(facts={"subjects": 90}, committed={"subject_count": 91}), "other records"),
+    "subjects that nobody committed to": (Story(facts={"subjects": 90}), "other records"),
     "other bounds": (Story(committed={"bounds_sha256": "0" * 64}), "another name or declaration"),
     "another name": (Story(committed={"dataset_name": "fresh-budget"}), "another name or declaration"),
     "another name in facts": (

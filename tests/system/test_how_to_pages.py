@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import random
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from cloister.cli.main import main
 from cloister.health import load_source
 
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to"
+PAGE = (HOW_TO / "bring-your-own-data.md").read_text()
 SITES = {"north": 150, "south": 100, "test": 120}
 
 
@@ -26,20 +28,40 @@ def patients(count: int, draw: random.Random) -> Iterator[str]:
         yield f"{age},{pressure:.0f},{draw.choice(['female', 'male'])},{'yes' if ill else 'no'}"
 
 
+def visits(count: int, draw: random.Random) -> Iterator[str]:
+    """As many rows, two of them each patient's."""
+    for number, row in enumerate(patients(count, draw)):
+        yield f"N-{number // 2:04},{row}"
+
+
 @pytest.fixture
-def mine(tmp_path: Path) -> Path:
-    """The folder that the page on data builds, with the hashes of its tables put in."""
+def blank(tmp_path: Path) -> Path:
+    """The files that the page on data prints, their hashes still to be put in."""
     folder = tmp_path / "mine"
     (folder / "tables").mkdir(parents=True)
-    page = (HOW_TO / "bring-your-own-data.md").read_text()
-    for name, content in re.findall(r"## \d\. .*?`mine/([\w/.]+)`.*?```yaml\n(.*?)```", page, re.DOTALL):
+    found = re.findall(r"## \d\. .*?`mine/([\w/.]+)`.*?```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert len(found) == 4
+    for name, content in found:
         (folder / name).write_text(content)
-    header = re.search(r"^age,.*$", page, re.MULTILINE)
-    assert header is not None
     draw = random.Random(1)
     for name, count in SITES.items():
-        rows = "\n".join([header[0], *patients(count, draw)])
-        (folder / "tables" / f"{name}.csv").write_text(rows + "\n")
+        write_rows(folder, name, header("age"), patients(count, draw))
+    return folder
+
+
+def header(first: str) -> str:
+    """The header line on the page that begins with a column."""
+    found = re.search(rf"^{first},.*$", PAGE, re.MULTILINE)
+    assert found is not None
+    return found[0]
+
+
+def write_rows(folder: Path, name: str, first: str, rows: Iterator[str]) -> None:
+    (folder / "tables" / f"{name}.csv").write_text("\n".join([first, *rows]) + "\n")
+
+
+def filled_in(folder: Path) -> Path:
+    """The same folder, with what ``cloister data`` says of its tables put in."""
     with pytest.raises(SystemExit) as ended:
         main(["data", str(folder / "job.yaml"), "--data", str(folder / "tables")])
     assert ended.value.code == 0
@@ -53,6 +75,27 @@ def mine(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def mine(blank: Path) -> Path:
+    """The folder that the page on data builds."""
+    return filled_in(blank)
+
+
+def by_subject(folder: Path) -> None:
+    """Follow the section on tables in which a person has several rows."""
+    section = PAGE.split("## 7. ")[1]
+    (declared,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    says = re.search(r"`(unit: \w+)` instead of `(unit: \w+)`", section)
+    assert says is not None
+    schema, manifest = folder / "tables" / "schema.yaml", folder / "manifest.yaml"
+    schema.write_text(schema.read_text() + declared)
+    assert says[2] in manifest.read_text()
+    manifest.write_text(manifest.read_text().replace(says[2], says[1]))
+    draw = random.Random(1)
+    for name in ("north", "south"):
+        write_rows(folder, name, header("patient"), visits(SITES[name], draw))
+
+
 def run(folder: Path) -> int:
     arguments = ["run", str(folder / "job.yaml"), "--data", str(folder / "tables"), "--quiet"]
     with pytest.raises(SystemExit) as ended:
@@ -61,12 +104,30 @@ def run(folder: Path) -> int:
     return ended.value.code
 
 
-def test_ones_own_tables_train_a_model_whose_receipt_verifies(mine: Path) -> None:
-    assert run(mine) == 0
-    (receipt,) = (mine / "work" / "jobs").glob("*/receipt.json")
+def verified(folder: Path) -> dict[str, object]:
+    """The summary in the receipt of the one job, which is verified first."""
+    (receipt,) = (folder / "work" / "jobs").glob("*/receipt.json")
     with pytest.raises(SystemExit) as ended:
         main(["verify", str(receipt), "--trust", str(receipt.parent / "trust"), "--quiet"])
     assert ended.value.code == 0
+    found: dict[str, object] = json.loads(receipt.read_bytes())["body"]["summary"]
+    return found
+
+
+def test_ones_own_tables_train_a_model_whose_receipt_verifies(mine: Path) -> None:
+    assert run(mine) == 0
+    verified(mine)
+
+
+def test_where_patients_have_several_rows_the_receipt_says_that_they_are_protected(
+    blank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_subject(blank)
+    assert run(filled_in(blank)) == 0
+    privacy = verified(blank)["privacy"]
+    assert isinstance(privacy, dict)
+    assert {site: one["unit"] for site, one in privacy.items()} == {"north": "subject", "south": "subject"}
+    assert "subjects" in capsys.readouterr().out
 
 
 def test_a_table_that_changed_since_the_manifest_is_refused(
