@@ -154,10 +154,15 @@ def _verify(
     ] = False,
     certificates: Annotated[
         list[Path] | None,
-        typer.Option("--certificates", help="A chain that came with a log's head; may be given again."),
+        typer.Option(
+            "--certificates", help="A chain that came with a head or segments; may be given again."
+        ),
     ] = None,
     at: Annotated[
         str | None, typer.Option("--at", help="When that chain has to have held: 2026-11-21T14:00:00Z.")
+    ] = None,
+    party: Annotated[
+        str | None, typer.Option("--party", help="Whose segments they have to be: site/lakeview.")
     ] = None,
     segment_key: Annotated[
         Path | None,
@@ -185,6 +190,7 @@ def _verify(
             segment_key=segment_key,
             certificates=tuple(certificates or ()),
             at=at,
+            party=party,
             accept_owners_word=accept_owners_word,
             as_json=as_json,
             quiet=quiet,

@@ -83,6 +83,7 @@ def _run(words: list[str]) -> int:
             segment_key=typed.segment_key,
             certificates=tuple(typed.certificates),
             at=typed.at,
+            party=typed.party,
             accept_owners_word=typed.accept_owners_word,
             as_json=typed.as_json,
             quiet=typed.quiet,
@@ -141,9 +142,10 @@ def _parser() -> _Parser:
         action="append",
         default=[],
         metavar="FILE",
-        help="a certificate chain that came with a log's head; may be given again",
+        help="a certificate chain that came with a log's head or segments; may be given again",
     )
     add("--at", metavar="TIME", help="when that chain has to have held, such as 2026-11-21T14:00:00Z")
+    add("--party", metavar="ROLE/NAME", help="whose segments they have to be, such as site/lakeview")
     add("--json", action="store_true", dest="as_json", help="print one JSON object and nothing else")
     add("--quiet", "-q", action="store_true", help="print nothing; the exit code tells")
     add("--debug", action="store_true", help="show tracebacks")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from cloister.evidence.verification.acceptance import TestRandomness, TimestampR
 if TYPE_CHECKING:
     from cloister.evidence.checks import CheckRegistry
     from cloister.evidence.context import ModelArtifact
+    from cloister.evidence.predicates.base import Role
     from cloister.evidence.segments.secrets import SecretsOpener
 
 _MAX_ARTIFACT_BYTES: Final = 256 * 1024 * 1024
@@ -59,8 +61,9 @@ class VerifyOptions:
         witnesses: How many pinned witnesses must have cosigned each head of a log, or None.
         held: Files with checkpoints held from before, or outside the process that wrote a segment.
         previous: Files with the exports before this one, oldest first.
-        certificates: Files with certificate chains that came with a log's head.
+        certificates: Files with certificate chains that came with a log's head or with segments.
         at: For which time they have to hold, RFC 3339 in UTC.
+        party: Whose segments they have to be, as role/name.
         accept_owners_word: Accept that a log's owner alone says what lies outside an export's period.
         segment_key: File or folder of the private keys that open the secrets of segments.
         as_json: Print JSON.
@@ -81,6 +84,7 @@ class VerifyOptions:
     segment_key: Path | None = None
     certificates: tuple[Path, ...] = ()
     at: str | None = None
+    party: str | None = None
     accept_owners_word: bool = False
     as_json: bool = False
     quiet: bool = False
@@ -113,6 +117,7 @@ def verify_command(options: VerifyOptions) -> int:
         previous=tuple(read_bounded(path, _MAX_ARTIFACT_BYTES) for path in options.previous),
         certificates=tuple(read_bounded(path, _MAX_CHAIN_BYTES) for path in options.certificates),
         at=None if options.at is None else _moment(options.at),
+        party=None if options.party is None else _party(options.party),
         owners_word=OwnersWord.ACCEPT if options.accept_owners_word else None,
         now=system_clock() if kind is ArtifactKind.EXPORT else None,
         segment_secrets=None if options.segment_key is None else _opener(options.segment_key),
@@ -169,6 +174,15 @@ def _model(options: VerifyOptions, kind: ArtifactKind | None) -> ModelArtifact |
 def _beginning(path: Path) -> bytes:
     with os.fdopen(open_plain(path), "rb") as stream:
         return stream.read(_BEGINNING)
+
+
+def _party(text: str) -> tuple[Role, str]:
+    from cloister.evidence.predicates.base import PARTY_PATTERN, Role
+
+    role, _, name = text.partition("/")
+    if role in [one.value for one in Role] and re.fullmatch(PARTY_PATTERN, name):
+        return Role(role), name
+    raise InputError("input.syntax", "--party is not a role and a name.", "Write it like site/lakeview.")
 
 
 def _moment(text: str) -> datetime:

@@ -12,7 +12,8 @@ A trust directory is ``<role>/<party>.pem`` with the roles that `Role` lists, su
 Beside them lie, where the verifier wants that:
 
 - ``authority/<role>/<name>.pem``: a root certificate that may vouch for parties in that role and no other;
-- ``revoked/<name>.crl``: an authority's revocation list, DER or PEM.
+- ``revoked/<name>.crl``: an authority's revocation list, DER or PEM;
+- ``former/<role>/<party>/<name>.pem``: a key that a party used before, for what is kept from then.
 
 Rules kept here:
 
@@ -21,12 +22,13 @@ Rules kept here:
 3. What isn't pinned isn't trusted; there is no default. An artifact's certificates only show which keys a
    pinned authority vouches for, and for a party that is pinned itself they count for nothing.
 4. A certified key is given for a time only, at which its chain held and was not revoked.
+5. A former key is a party's key for nothing but what asks for former keys. Nothing in it says until when it
+   was used: a verifier who can't rule out that it was stolen takes it out.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -35,24 +37,29 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-from cloister.core.errors import CloisterError, InputError
-from cloister.core.files import read_bounded, write_new
+from cloister.core.files import write_new
 from cloister.core.keys import PublicKey
 from cloister.evidence.errors import TrustError
 from cloister.evidence.pki.certificates import MAX_CERTIFICATE_BYTES, ROOT_ROLES, Certificate
 from cloister.evidence.pki.chains import CertificateChain, Credential, establish, load_root, read_chain
 from cloister.evidence.pki.revocation import MAX_CRL_BYTES, RevocationLists, load_crl
-from cloister.evidence.predicates.base import PARTY_PATTERN, Role
+from cloister.evidence.predicates.base import Role
+from cloister.evidence.trust_files import (
+    conflict,
+    files,
+    folders,
+    place_of,
+    read_file,
+    read_key,
+    role_of,
+    root_key_id,
+)
 
 MAX_PEM_BYTES: Final = 64 * 1024
 MAX_CHAINS: Final = 256
 _AUTHORITY: Final = "authority"
+_FORMER: Final = "former"
 _REVOKED: Final = "revoked"
-_PARTY = re.compile(PARTY_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +70,13 @@ class TrustEntry:
         role: whom it speaks for.
         party: the party's name (file name without ``.pem``).
         pem: the public key, or for ``tee-root`` and ``tsa`` the certificate.
+        former: whether the party used it before and signs with another now.
     """
 
     role: Role
     party: str
     pem: bytes
+    former: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,7 @@ class Trust:
         revocations: Iterable[bytes] = (),
     ) -> None:
         self._keys: dict[tuple[Role, str], PublicKey] = {}
+        self._former: dict[tuple[Role, str], tuple[PublicKey, ...]] = {}
         self._roots: dict[tuple[Role, str], bytes] = {}
         self._authorities: dict[tuple[Role, str], Certificate] = {}
         self._owners: dict[str, str] = {}
@@ -113,18 +123,25 @@ class Trust:
         self._established: dict[CertificateChain, Credential] = {}
         self._revocations = RevocationLists(load_crl(one) for one in revocations)
         for entry in entries:
-            place = _place(entry.role, entry.party)
+            place = place_of(entry.role, entry.party)
+            if entry.former and entry.role in ROOT_ROLES:
+                raise TrustError("evidence.trust_malformed", f"There is no {_FORMER}/{place}.")
             if entry.role in ROOT_ROLES:
-                self._own(_root_key_id(entry.pem, place), place)
+                self._own(root_key_id(entry.pem, place), place)
                 self._roots[entry.role, entry.party] = entry.pem
                 continue
-            key = _key(entry.pem, place)
+            key = read_key(entry.pem, place)
+            if entry.former:
+                self._own(key.key_id, place)
+                earlier = self._former.get((entry.role, entry.party), ())
+                self._former[entry.role, entry.party] = (*earlier, key)
+                continue
             if (entry.role, entry.party) in self._keys or key.key_id in self._owners:
-                raise _conflict(place, self._owners.get(key.key_id, place))
+                raise conflict(place, self._owners.get(key.key_id, place))
             self._owners[key.key_id] = place
             self._keys[entry.role, entry.party] = key
         for authority in authorities:
-            place = f"{_AUTHORITY}/{_place(authority.role, authority.name)}"
+            place = f"{_AUTHORITY}/{place_of(authority.role, authority.name)}"
             if authority.role in ROOT_ROLES:
                 raise TrustError("evidence.trust_malformed", f"No authority vouches for a {place}.")
             root = load_root(authority.pem)
@@ -156,17 +173,25 @@ class Trust:
         revocations: list[bytes] = []
         for folder in sorted(directory.iterdir()):
             if folder.name == _REVOKED:
-                revocations += [_read(file, MAX_CRL_BYTES) for file in _files(folder, ".crl")]
+                revocations += [read_file(file, MAX_CRL_BYTES) for file in files(folder, ".crl")]
+            elif folder.name == _FORMER:
+                entries += [
+                    TrustEntry(role_of(below), party.name, read_file(file, MAX_PEM_BYTES), former=True)
+                    for below in folders(folder)
+                    for party in folders(below)
+                    for file in files(party, ".pem")
+                ]
             elif folder.name == _AUTHORITY:
-                for below in _folders(folder):
+                for below in folders(folder):
                     authorities += [
-                        AuthorityEntry(_role(below), file.stem, _read(file, MAX_CERTIFICATE_BYTES * 2))
-                        for file in _files(below, ".pem")
+                        AuthorityEntry(role_of(below), file.stem, read_file(file, MAX_CERTIFICATE_BYTES * 2))
+                        for file in files(below, ".pem")
                     ]
             else:
-                role = _role(folder)
+                role = role_of(folder)
                 entries += [
-                    TrustEntry(role, file.stem, _read(file, MAX_PEM_BYTES)) for file in _files(folder, ".pem")
+                    TrustEntry(role, file.stem, read_file(file, MAX_PEM_BYTES))
+                    for file in files(folder, ".pem")
                 ]
         return cls(entries, authorities=authorities, revocations=revocations)
 
@@ -191,7 +216,7 @@ class Trust:
             if count >= MAX_CHAINS:
                 raise TrustError("evidence.trust_malformed", f"There are more than {MAX_CHAINS} chains.")
             chain = read_chain(pem)
-            extended._own(chain.key.key_id, _place(chain.role, chain.party))
+            extended._own(chain.key.key_id, place_of(chain.role, chain.party))
             for authority in chain.certificates[1:]:
                 extended._own(authority.key.key_id, _AUTHORITY)
             known = found.setdefault((chain.role, chain.party), [])
@@ -224,7 +249,7 @@ class Trust:
         if len(found) > 1:
             raise TrustError(
                 "evidence.trust_conflict",
-                f"Several keys are certified for {_place(role, party)}, and none of them is named.",
+                f"Several keys are certified for {place_of(role, party)}, and none of them is named.",
             )
         return found[0]
 
@@ -240,6 +265,10 @@ class Trust:
         """
         pinned = self._keys.get((role, party))
         return (pinned,) if pinned is not None else self._certified(role, party, None, at)
+
+    def former(self, role: Role) -> Mapping[str, tuple[PublicKey, ...]]:
+        """The pinned keys that parties used before, by party."""
+        return MappingProxyType({party: keys for (kind, party), keys in self._former.items() if kind is role})
 
     def parties(self, role: Role) -> tuple[str, ...]:
         """The parties pinned in a role, sorted."""
@@ -274,7 +303,7 @@ class Trust:
         if not chains or at is None:
             raise TrustError(
                 "evidence.trust_unknown",
-                f"The trust directory has no {_place(role, party)}.pem, and no authority in it vouches for "
+                f"The trust directory has no {place_of(role, party)}.pem, and no authority in it vouches for "
                 "the key at that time.",
                 "Ask that party for its public key over a channel you trust.",
             )
@@ -301,7 +330,7 @@ class Trust:
     def _own(self, key_id: str, place: str) -> None:
         owner = self._owners.setdefault(key_id, place)
         if owner != place:
-            raise _conflict(place, owner)
+            raise conflict(place, owner)
 
 
 def write_trust(
@@ -325,73 +354,15 @@ def write_trust(
     """
     pinned, vouching = list(entries), list(authorities)
     Trust(pinned, authorities=vouching, revocations=revocations.values())
-    files = {Path(one.role.value, f"{one.party}.pem"): one.pem for one in pinned}
-    files |= {Path(_AUTHORITY, one.role.value, f"{one.name}.pem"): one.pem for one in vouching}
-    files |= {Path(_REVOKED, f"{name}.crl"): crl for name, crl in revocations.items()}
-    for relative, content in files.items():
+    written = {
+        Path(_FORMER, one.role.value, one.party, f"{hashlib.sha256(one.pem).hexdigest()[:16]}.pem")
+        if one.former
+        else Path(one.role.value, f"{one.party}.pem"): one.pem
+        for one in pinned
+    }
+    written |= {Path(_AUTHORITY, one.role.value, f"{one.name}.pem"): one.pem for one in vouching}
+    written |= {Path(_REVOKED, f"{name}.crl"): crl for name, crl in revocations.items()}
+    for relative, content in written.items():
         path = directory / relative
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_new(path, content, mode=0o644)
-
-
-def _place(role: Role, party: str) -> str:
-    if not _PARTY.fullmatch(party):
-        raise TrustError("evidence.trust_malformed", f"{role.value} has a party with an improper name.")
-    return f"{role.value}/{party}"
-
-
-def _conflict(place: str, owner: str) -> TrustError:
-    return TrustError(
-        "evidence.trust_conflict",
-        f"One key stands for {place} and for {owner}.",
-        "Give each party a key of its own for each role.",
-    )
-
-
-def _role(folder: Path) -> Role:
-    roles = {role.value: role for role in Role}
-    if folder.name not in roles or folder.is_symlink() or not folder.is_dir():
-        raise TrustError("evidence.trust_malformed", f"{folder.name} is not a role of a trust directory.")
-    return roles[folder.name]
-
-
-def _folders(directory: Path) -> list[Path]:
-    if directory.is_symlink() or not directory.is_dir():
-        raise TrustError("evidence.trust_malformed", f"{directory.name} is not a folder of roles.")
-    return sorted(directory.iterdir())
-
-
-def _files(folder: Path, suffix: str) -> list[Path]:
-    files = _folders(folder)
-    for file in files:
-        if file.suffix != suffix or file.is_symlink() or not file.is_file():
-            raise TrustError(
-                "evidence.trust_malformed", f"{folder.name}/{file.name} is not a <name>{suffix} file."
-            )
-    return files
-
-
-def _read(file: Path, max_bytes: int) -> bytes:
-    try:
-        return read_bounded(file, max_bytes)
-    except InputError as error:
-        raise TrustError(
-            "evidence.trust_malformed", f"{file.parent.name}/{file.name} can't be read."
-        ) from error
-
-
-def _key(pem: bytes, place: str) -> PublicKey:
-    try:
-        return PublicKey.from_pem(pem)
-    except CloisterError as error:
-        raise TrustError("evidence.trust_malformed", f"{place}.pem is not a public key used here.") from error
-
-
-def _root_key_id(pem: bytes, place: str) -> str:
-    """The key id of a vendor's root, whatever its algorithm; the file holds that one certificate."""
-    try:
-        (certificate,) = x509.load_pem_x509_certificates(pem)
-        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm):
-        raise TrustError("evidence.trust_malformed", f"{place}.pem is not one certificate.") from None
-    return "sha256:" + hashlib.sha256(spki).hexdigest()

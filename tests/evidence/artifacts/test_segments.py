@@ -14,6 +14,7 @@ from cloister.evidence.artifacts import ArtifactKind, ArtifactVerdict, Demands, 
 from cloister.evidence.checks import CheckRegistry
 from cloister.evidence.predicates import Role
 from cloister.evidence.segments import FileSink, OpeningKey, SegmentWriter
+from tests.evidence.segments.test_unsigned_tail import forged
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def test_a_segment_that_nobody_pinned_signed_is_refused(stream: Stream, other_si
     other = Stream(
         stream.folder, stream.file, stream.held, Trust([TrustEntry(Role.SITE, "x", pem)]), stream.opening
     )
-    assert "segment-marks" in refused(other.judge())
+    assert {"segment-marks", "segment-signer"} <= refused(other.judge())
 
 
 def test_a_folder_is_judged_as_a_whole(stream: Stream) -> None:
@@ -119,5 +120,41 @@ def test_a_check_that_one_segment_could_not_make_was_not_run_for_the_folder(stre
     assert [(one.id, one.outcome.value) for one in verdict.failures] == [("segment-held", "not_run")]
 
 
-def test_checkpoints_that_are_none_refuse_the_segment(stream: Stream) -> None:
-    assert refused(stream.judge(demands=Demands(held=(b"nothing\n",)))) == {"segment-held"}
+def test_checkpoints_that_are_none_hold_nothing(stream: Stream) -> None:
+    """A file without a checkpoint in it is no file of checkpoints."""
+    for source in (stream.file, stream.folder):
+        for data in (b"", b"nothing\n"):
+            verdict = stream.judge(source, Demands(held=(data,)))
+            assert [(one.id, one.outcome.value) for one in verdict.failures] == [("segment-held", "not_run")]
+            assert ("1 held lines can't be read" in verdict.failures[0].detail) == bool(data)
+
+
+def test_held_lines_that_cannot_be_read_are_counted_and_take_nothing_from_the_others(stream: Stream) -> None:
+    verdict = stream.judge(demands=Demands(held=(b'{"at":"20\n\n' + stream.held,)))
+    assert verdict.accepted
+    (held,) = [check.detail for check in verdict.checks if check.id == "segment-held"]
+    assert "1 held lines can't be read" in held
+
+
+@pytest.mark.parametrize("held", [(), (b"",)])
+def test_an_empty_folder_is_no_evidence(stream: Stream, held: tuple[bytes, ...]) -> None:
+    stream.file.unlink()
+    verdict = stream.judge(stream.folder, Demands(held=held))
+    assert refused(verdict) == {"stream-complete", "segment-held"}
+    assert refused(stream.judge(stream.folder)) == {"stream-complete"}
+
+
+def test_what_nobody_signed_is_told_and_counts_for_nothing(stream: Stream) -> None:
+    """Anybody can carry on the chain of a segment that a kill left without its closing mark."""
+    *lines, _, _ = stream.file.read_bytes().split(b"\n")
+    held = b"\n".join(stream.held.split(b"\n")[:-3]) + b"\n"
+    left = b"\n".join(lines) + b"\n"
+    stream.file.write_bytes(forged(left, b'{"admin":"Dr Roy"}', b'{"admin":"Dr Roy"}'))
+    demands = Demands(held=(held,))
+    for source in (stream.file, stream.folder):
+        verdict = stream.judge(source, demands)
+        assert verdict.accepted, verdict.failures
+        assert verdict.facts["events"] == "0"  # its ten waited for the closing mark
+        assert verdict.facts["unverified, and no events"] == "12 lines"
+    demands = Demands(held=(held,), segment_secrets=stream.opening)
+    assert "segment-tags" in refused(stream.judge(demands=demands))

@@ -69,7 +69,7 @@ class Stream:
         """The bytes that a writer makes of events, each acknowledged before the next, without a disk."""
         segment, secrets = (
             SegmentId("0" * 8 + "-0000" * 3 + "-" + "0" * 12, 7, "0" * 16, 1),
-            SegmentSecrets.draw(cipher),
+            SegmentSecrets.draw(),
         )
         header = Header(
             boot=segment.boot,
@@ -118,7 +118,7 @@ class Stream:
         """A chain behind the first lines of a segment, for who stole the signing key and a tagging key."""
         kept = data.split(b"\n")[:lines]
         header = parse_opening(kept[0])[1]
-        chain = SegmentChain(header, SegmentSecrets(key, None), self.signer)
+        chain = SegmentChain(header, SegmentSecrets(key), self.signer)
         chain._lines, chain._head = lines, bytes.fromhex(kept[-1][-66:-2].decode())
         return chain
 

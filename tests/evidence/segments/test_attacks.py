@@ -120,8 +120,8 @@ def forged_past(stream: Stream) -> tuple[bytes, bytes]:
     writer = stream.writer()
     for number in range(9):
         writer.append_durable({"number": number, "what": "call"})
-    assert writer._segment is not None
-    key = bytes(writer._segment.chain._ratchet._key)
+    assert writer._flow.segment is not None
+    key = bytes(writer._flow.segment.chain._ratchet._key)
     writer.close()
     data = stream.files()[-1].read_bytes()
     chain = stream.stolen(data, 6, key)
@@ -139,8 +139,8 @@ def test_lines_that_a_thief_of_the_current_key_adds_after_the_held_checkpoint_ar
     """What stealing all keys does buy: the present. It is bounded by what was vouched for before."""
     writer = stream.writer()
     writer.append_durable({"number": 0})
-    assert writer._segment is not None
-    key = bytes(writer._segment.chain._ratchet._key)
+    assert writer._flow.segment is not None
+    key = bytes(writer._flow.segment.chain._ratchet._key)
     data = stream.files()[-1].read_bytes()
     chain = stream.stolen(data, 4, key)
     verdict = stream.verify(data + chain.entry(AT, b'{"number":1}'))
@@ -151,7 +151,7 @@ def test_lines_that_a_thief_of_the_current_key_adds_after_the_held_checkpoint_ar
 def test_a_segment_made_anew_with_a_stolen_signer_contradicts_its_held_opening(stream: Stream) -> None:
     path = stream.written()
     header = parse_opening(rows(path)[0])[1]
-    secrets = SegmentSecrets.draw(header.cipher)
+    secrets = SegmentSecrets.draw()
     anew = header.model_copy(update={"secrets": stream.opening.sealing_key.seal(secrets, header.id)})
     chain = SegmentChain(anew, secrets, stream.signer)
     lines = chain.open(AT) + chain.mark(AT, 1, State.RUNNING)[0]
@@ -229,7 +229,7 @@ def test_a_clock_that_was_set_back_is_reported_and_one_microsecond_is_not(stream
         ("2026-11-21T13:59:58.000000Z", ["segment-clock"]),
         ("2026-11-21T13:59:59.999999Z", []),
     ):
-        secrets = SegmentSecrets.draw(header.cipher)
+        secrets = SegmentSecrets.draw()
         chain = SegmentChain(header, secrets, stream.signer)
         data = chain.open(AT) + chain.mark(AT, header.uptime, State.RUNNING)[0]
         data += chain.entry(later, b"{}") + chain.mark(later, header.uptime + 1, State.CLOSED)[0]
@@ -239,7 +239,7 @@ def test_a_clock_that_was_set_back_is_reported_and_one_microsecond_is_not(stream
 
 def test_a_clock_set_back_while_nothing_happened_is_seen_by_the_time_since_the_boot(stream: Stream) -> None:
     header = parse_opening(rows(stream.written())[0])[1]
-    chain = SegmentChain(header, SegmentSecrets.draw(header.cipher), stream.signer)
+    chain = SegmentChain(header, SegmentSecrets.draw(), stream.signer)
     data = chain.open(AT) + chain.mark(AT, header.uptime, State.RUNNING)[0]
     data += chain.mark(AT, header.uptime + 1_800_000_000, State.CLOSED)[0]
     assert failing(verify_segment(data, keys=[stream.signer.public_key], held=None)) == ["segment-clock"]

@@ -170,7 +170,7 @@ def test_a_forked_child_writes_a_segment_of_its_own_that_names_where_its_parent_
     unwritten = writer.append({"who": "parent, not waited for"})
 
     def child() -> None:
-        assert writer._segment is None
+        assert writer._flow.segment is None
         with pytest.raises(SegmentError, match="forked"):
             unwritten.wait()
         for number in range(5):

@@ -16,6 +16,7 @@ from cloister.evidence.verification.acceptance import TestRandomness, TimestampR
 
 if TYPE_CHECKING:
     from cloister.evidence.context import ModelArtifact
+    from cloister.evidence.predicates.base import Role
     from cloister.evidence.segments.secrets import SecretsOpener
 
 
@@ -49,8 +50,10 @@ class Demands:
         previous: the exports that the same party made before this one, oldest first.
         owners_word: whether the period of an export may be bounded by nothing but its logs' owners' word.
         now: the verifying party's time, than which no export may be later.
-        certificates: chains in PEM that came with a log's head, for an owner whose key isn't pinned.
-        at: for which time such a chain has to hold.
+        certificates: chains in PEM that came with a log's head or with segments, for a signer whose key isn't
+            pinned.
+        at: for which time such a chain has to hold; for a segment besides the times that it says itself.
+        party: whose segments they have to be.
         segment_secrets: who opens the secrets of segments, so that their tags are computed again.
     """
 
@@ -65,6 +68,7 @@ class Demands:
     segment_secrets: SecretsOpener | None = None
     certificates: tuple[bytes, ...] = ()
     at: datetime | None = None
+    party: tuple[Role, str] | None = None
     owners_word: OwnersWord | None = None
     now: datetime | None = None
 
@@ -93,6 +97,8 @@ class Demands:
             )
 
 
+_OF_ONE_SIGNER: Final = frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG, ArtifactKind.SEGMENT})
+
 _APPLIES: Final[Mapping[str, frozenset[ArtifactKind]]] = MappingProxyType(
     {
         "model": frozenset({ArtifactKind.RECEIPT}),
@@ -102,8 +108,9 @@ _APPLIES: Final[Mapping[str, frozenset[ArtifactKind]]] = MappingProxyType(
         "timestamp": frozenset({ArtifactKind.RECEIPT}),
         "witnesses": frozenset(ArtifactKind) - {ArtifactKind.SEGMENT},
         "held": frozenset(ArtifactKind) - {ArtifactKind.RECEIPT},
-        "certificates": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
-        "at": frozenset({ArtifactKind.CHECKPOINT, ArtifactKind.LOG}),
+        "certificates": _OF_ONE_SIGNER,
+        "at": _OF_ONE_SIGNER,
+        "party": frozenset({ArtifactKind.SEGMENT}),
         "segment_secrets": frozenset({ArtifactKind.SEGMENT}),
         "previous": frozenset({ArtifactKind.EXPORT}),
         "owners_word": frozenset({ArtifactKind.EXPORT}),
@@ -125,6 +132,7 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "now": "the time it is now",
         "certificates": "certificates beside it",
         "at": "a time",
+        "party": "a party whose it has to be",
         "segment_secrets": "a key to secrets of segments",
     }
 )

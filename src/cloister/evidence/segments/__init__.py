@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from cloister.evidence.segments.checkpoint import SegmentCheckpoint, parse_held
+from cloister.evidence.segments.checkpoint import HeldCheckpoints, SegmentCheckpoint, parse_held
 from cloister.evidence.segments.directory import StreamVerdict, verify_directory
+from cloister.evidence.segments.flow import EntryReceipt, Ticket
 from cloister.evidence.segments.layout import Cipher, Header, SegmentId
+from cloister.evidence.segments.limits import SegmentLimits
 from cloister.evidence.segments.reading import SegmentEntry, read_entries
 from cloister.evidence.segments.secrets import OpeningKey, OpeningKeys, SealingKey
 from cloister.evidence.segments.sinks import CheckpointSink, DescriptorSink, FileSink
-from cloister.evidence.segments.verify import Ending, SegmentVerdict, verify_segment
-from cloister.evidence.segments.writer import EntryReceipt, SegmentLimits, SegmentWriter, Ticket
+from cloister.evidence.segments.verdict import Ending, SegmentVerdict
+from cloister.evidence.segments.verify import verify_segment
+from cloister.evidence.segments.writer import SegmentWriter
 
 __all__ = [
     "CheckpointSink",
@@ -19,6 +22,7 @@ __all__ = [
     "EntryReceipt",
     "FileSink",
     "Header",
+    "HeldCheckpoints",
     "OpeningKey",
     "OpeningKeys",
     "SealingKey",

@@ -1,17 +1,20 @@
-"""The lines of one segment, as they are made: pure, in memory, one after the other.
+"""The lines of one segment, as they are made: in memory, one after the other.
 
 Rules kept here:
 
 1. A line's tag covers the tip of the line before and every byte of this line before the tag: its time, its
    number, its event. Its own tip covers all that and the tag.
 2. Line 1 is the header and line 2 signs it; a mark signs all lines before it.
-3. An encrypted event's nonce is its line's number, under a key that only this segment has.
+3. An encrypted event has a key of its own, which the ratchet forgets with the line, and a random nonce that
+   stands before the ciphertext: two continuations of one process's memory, as of a virtual machine put back
+   to a snapshot, reuse keys and never a nonce. Segment and line are authenticated with it.
 4. After the closing mark there is nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from binascii import b2a_base64
 
 from cloister.core.canonical import JSON, b64encode, canonicalize
@@ -20,6 +23,7 @@ from cloister.core.symmetric import AES_NONCE_BYTES, decrypt_aes_256_gcm, encryp
 from cloister.evidence.segments.checkpoint import SegmentCheckpoint, State, sign_segment
 from cloister.evidence.segments.layout import (
     BEFORE_THE_FIRST,
+    Cipher,
     Header,
     Kind,
     SegmentId,
@@ -45,7 +49,7 @@ class SegmentChain:
         self._name = str(header.id)
         self._signer = signer
         self._ratchet = Ratchet(secrets.root)
-        self._data_key = secrets.data_key
+        self._encrypted = header.cipher is not Cipher.NONE
         self._head = BEFORE_THE_FIRST
         self._lines = 0
         self._unsigned = 0
@@ -86,8 +90,8 @@ class SegmentChain:
             event: a canonical JSON object.
         """
         number = self._lines + 1
-        if self._data_key is not None:
-            sealed = encrypt_event(self._data_key, self._name, number, event)
+        if self._encrypted:
+            sealed = encrypt_event(self._ratchet.event_key(), self._name, number, event)
             event = b'"' + b2a_base64(sealed, newline=False) + b'"'
         return self._line(
             b'{"at":"' + at.encode() + b'","event":' + event + b',"kind":"entry","n":%d' % number
@@ -122,7 +126,6 @@ class SegmentChain:
     def erase(self) -> None:
         """Forget the secrets: no further line can be made that verifies."""
         self._ratchet.erase()
-        self._data_key = None
 
     def _line(self, content: bytes) -> bytes:
         body = content + tag_member(self._ratchet.tag(self._head + content))
@@ -133,18 +136,21 @@ class SegmentChain:
 
 
 def encrypt_event(key: bytes, segment: str, number: int, event: bytes) -> bytes:
-    """An event as it is kept in an encrypted segment."""
-    return encrypt_aes_256_gcm(key, _nonce(number), event, segment.encode())
+    """An event as it is kept in an encrypted segment: a random nonce, and what it was encrypted to."""
+    nonce = os.urandom(AES_NONCE_BYTES)
+    return nonce + encrypt_aes_256_gcm(key, nonce, event, _place(segment, number))
 
 
 def decrypt_event(key: bytes, segment: str, number: int, sealed: bytes) -> bytes:
     """Undo `encrypt_event`.
 
     Raises:
+        KeyStoreError: ``key.malformed`` for less than a nonce.
         SignatureInvalid: ``signature.tag``.
     """
-    return decrypt_aes_256_gcm(key, _nonce(number), sealed, segment.encode())
+    nonce, ciphertext = sealed[:AES_NONCE_BYTES], sealed[AES_NONCE_BYTES:]
+    return decrypt_aes_256_gcm(key, nonce, ciphertext, _place(segment, number))
 
 
-def _nonce(number: int) -> bytes:
-    return number.to_bytes(AES_NONCE_BYTES, "big")
+def _place(segment: str, number: int) -> bytes:
+    return f"{segment} {number}".encode()

@@ -1,5 +1,7 @@
 """A segment's checkpoint: so many lines, ending in this hash, signed; what is kept outside the process.
 
+A mark in the segment is the same without its name and length, which follow from where it stands.
+
 A chain alone can't show that its end was cut off. A checkpoint held by somebody else can. Rules kept here:
 
 1. A checkpoint has one spelling, a canonical JSON object on one line.
@@ -18,17 +20,19 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize, parse_canonical
-from cloister.core.errors import InputError
+from cloister.core.errors import CloisterError, InputError
 from cloister.core.hashes import Sha256Field
 from cloister.core.keys import PublicKey, Signer
 from cloister.core.parsing import parse_model
 from cloister.evidence.errors import SegmentError
 from cloister.evidence.predicates.base import Base64Field, CountField, TimeField
-from cloister.evidence.segments.layout import SegmentField
+from cloister.evidence.segments.layout import Kind, SegmentField, parse_line
 
 CHECKPOINT_SCHEMA: Final = "urn:cloister:segment-checkpoint:v1"
 MAX_CHECKPOINT_BYTES: Final = 4096
 MAX_HELD_BYTES: Final = 256 * 1024 * 1024
+_MARK_LINE = frozenset({"at", "kind", "mark", "n", "tag", "tip"})
+_MARK = frozenset({"head", "sig", "state", "uptime"})
 
 
 class State(StrEnum):
@@ -134,19 +138,65 @@ def parse_segment_checkpoint(line: bytes) -> SegmentCheckpoint:
     )
 
 
-def parse_held(data: bytes) -> tuple[SegmentCheckpoint, ...]:
+def parse_mark(line: bytes, number: int, before: bytes, segment: str) -> SegmentCheckpoint | None:
+    """The checkpoint that a segment's line is, without judging its signature; None where it is none.
+
+    Args:
+        line: the whole line.
+        number: where it stands.
+        before: the hash of the line before.
+        segment: the segment's name.
+    """
+    try:
+        members = parse_line(line)
+        mark = members.get("mark")
+        if not isinstance(mark, dict) or set(members) != _MARK_LINE or set(mark) != _MARK:
+            return None
+        at, head, sig, state, uptime = members["at"], mark["head"], mark["sig"], mark["state"], mark["uptime"]
+        if members["kind"] != Kind.MARK or members["n"] != number or head != before.hex():
+            return None
+        if not isinstance(at, str) or not isinstance(sig, str) or type(uptime) is not int or uptime < 0:
+            return None
+        return SegmentCheckpoint(segment, number - 1, before, State(str(state)), at, uptime, b64decode(sig))
+    except (CloisterError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCheckpoints:
+    """What somebody holds of segments.
+
+    Attributes:
+        checkpoints: those that can be read, in their order.
+        unreadable: how many lines are no checkpoint: a hand-over that was cut, or anything else.
+    """
+
+    checkpoints: tuple[SegmentCheckpoint, ...]
+    unreadable: int
+
+    def __iter__(self) -> Iterator[SegmentCheckpoint]:
+        return iter(self.checkpoints)
+
+    def __len__(self) -> int:
+        return len(self.checkpoints)
+
+
+def parse_held(data: bytes) -> HeldCheckpoints:
     """Read the checkpoints that somebody holds, one on each line, in any order and of any segments.
 
-    A last line without an end is what a stopped copy leaves behind; it isn't read.
+    A line that is no checkpoint takes nothing from the others; it is counted. Empty lines stand between what
+    two writers handed over. A last line without an end is what a stopped copy leaves behind; it isn't read.
 
     Raises:
-        SegmentError: ``evidence.segment_malformed`` for a line that is no checkpoint.
+        SegmentError: ``evidence.segment_malformed`` for more than is read.
     """
-    return tuple(_held(data))
-
-
-def _held(data: bytes) -> Iterator[SegmentCheckpoint]:
     if len(data) > MAX_HELD_BYTES:
         raise SegmentError("evidence.segment_malformed", "The held checkpoints are larger than is read.")
-    for line in data.split(b"\n")[:-1]:
-        yield parse_segment_checkpoint(line)
+    found: list[SegmentCheckpoint] = []
+    unreadable = 0
+    for line in filter(None, data.split(b"\n")[:-1]):
+        try:
+            found.append(parse_segment_checkpoint(line))
+        except SegmentError:
+            unreadable += 1
+    return HeldCheckpoints(tuple(found), unreadable)

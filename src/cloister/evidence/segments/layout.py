@@ -4,9 +4,11 @@ A line is a canonical JSON object (RFC 8785) whose last two members are its proo
 
     {"at":"...","event":{...},"kind":"entry","n":7,"tag":"<64 digits>","tip":"<64 digits>"}
 
-In an encrypted segment ``event`` is a base64 string. ``tag`` is an HMAC-SHA256 over the tip of the line
-before and this line's bytes up to that member, under a key that is used for this line only. ``tip`` is the
-SHA-256 of the tip before and this line's bytes up to itself. Rules kept here:
+In an encrypted segment ``event`` is a base64 string: nonce, ciphertext and tag of AES-256-GCM. ``tag`` is an
+HMAC-SHA256 over the tip of the line before and this line's bytes up to that member, under a key that is used
+for this line only. ``tip`` is the SHA-256 of the tip before and this line's bytes up to itself.
+
+Rules kept here:
 
 1. ``n`` is the number of the line in its file, from 1. Line 1 opens the segment, line 2 signs it.
 2. A segment's name says which process on which boot wrote it, and which of its segments it is; no two
@@ -49,6 +51,7 @@ TIP_BYTES: Final = len(_TIP_MEMBER) + 64 + len(_END)
 """How many bytes of a line follow what the chain covers."""
 TAG_BYTES: Final = len(_TAG_MEMBER) + 64
 """How many bytes before those follow what the tag covers."""
+_PROOF = re.compile(rb',"tag":"[0-9a-f]{64}","tip":"[0-9a-f]{64}"\}')
 
 SegmentField = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 KeyIdField = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -144,7 +147,8 @@ class Header(_Model):
         cipher: how its events are kept.
         heartbeat: at most so many seconds pass between two signed marks while the process lives.
         key: the id of the key that signs its checkpoints.
-        lost: how many entries of earlier segments of this process were taken and never became durable.
+        lost: how many entries were taken and never became durable, which no earlier segment of this process
+            says.
         parent: for the first segment of a forked process, where its parent stood.
         previous: for a later segment of a process, where the one before ended.
         schema_: the format's version.
@@ -213,7 +217,8 @@ def parse_line(line: bytes) -> dict[str, JSON]:
     """A line's members.
 
     Raises:
-        SegmentError: ``evidence.segment_malformed`` if it is not one canonical JSON object of bounded size.
+        SegmentError: ``evidence.segment_malformed`` if it is not one canonical JSON object of bounded size
+            that ends in its proof.
     """
     try:
         members = parse_canonical(line, max_bytes=MAX_LINE_BYTES, max_depth=MAX_EVENT_DEPTH + 2)
@@ -221,6 +226,8 @@ def parse_line(line: bytes) -> dict[str, JSON]:
         raise malformed(error.message) from None
     if not isinstance(members, dict):
         raise malformed("a line is not an object")
+    if not _PROOF.fullmatch(line[-TAG_BYTES - TIP_BYTES :]):
+        raise malformed("a line doesn't end in its proof")
     return members
 
 

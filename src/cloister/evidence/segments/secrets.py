@@ -1,11 +1,13 @@
 """A segment's secrets, and the keys that open them: never on the side of who writes.
 
-Each segment draws its own secrets: the root of its ratchet, and a key for its events where they are kept
-encrypted. They are sealed at once (HPKE, RFC 9180: X25519, HKDF-SHA256, AES-256-GCM) to a key whose private
-half an auditor or operator keeps elsewhere, and go into the segment's first line. Rules kept here:
+Each segment draws its own secret: the root of its ratchet, from which each line's tag and, where events are
+kept encrypted, each event's key follow. It is sealed at once (HPKE, RFC 9180: X25519, HKDF-SHA256,
+AES-256-GCM) to a key whose private half an auditor or operator keeps elsewhere, and goes into the segment's
+first line. Rules kept here:
 
-1. The writing machine holds a public key only. Who takes the machine over can neither compute tags of the
-   past nor read events that were encrypted before.
+1. The writing machine holds a public key and the next line's key only. Who takes the machine over can neither
+   compute tags of the past nor read events that were encrypted before, but for what waits in memory for the
+   disk and for copies that Python's memory may still hold (`ratchet`).
 2. A box opens for the segment it was made for and for no other.
 3. Keys are rotated by handing out another public key; the directory keeps the former ones, so that old
    segments stay verifiable. No key is overwritten, and one that others could read is refused.
@@ -30,9 +32,8 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cloister.core.canonical import b64decode, b64encode
 from cloister.core.errors import InputError, KeyStoreError, StorageError
 from cloister.core.files import open_plain, storage_error, write_new
-from cloister.core.symmetric import AES_KEY_BYTES
 from cloister.evidence.errors import SegmentError
-from cloister.evidence.segments.layout import Cipher, Header, Sealed, SegmentId
+from cloister.evidence.segments.layout import Header, Sealed, SegmentId
 from cloister.evidence.segments.ratchet import KEY_BYTES
 
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -45,34 +46,26 @@ class SegmentSecrets:
     """What tags are computed from, and what events are encrypted with.
 
     Attributes:
-        root: the key of the first line's tag; every later one follows from it.
-        data_key: AES-256-GCM key of this segment's events, none where they are in clear.
+        root: the key of the first line; every later one follows from it.
     """
 
     root: bytes = field(repr=False)
-    data_key: bytes | None = field(repr=False)
 
     @classmethod
-    def draw(cls, cipher: Cipher) -> SegmentSecrets:
+    def draw(cls) -> SegmentSecrets:
         """New secrets, from the operating system's randomness."""
-        data_key = os.urandom(AES_KEY_BYTES) if cipher is Cipher.AES_256_GCM else None
-        return cls(os.urandom(KEY_BYTES), data_key)
+        return cls(os.urandom(KEY_BYTES))
 
     @classmethod
-    def from_bytes(cls, data: bytes, cipher: Cipher) -> SegmentSecrets:
-        """Read what `to_bytes` writes.
+    def from_bytes(cls, data: bytes) -> SegmentSecrets:
+        """Read what was sealed.
 
         Raises:
             SegmentError: ``evidence.segment_secrets`` for another size.
         """
-        expected = KEY_BYTES + (AES_KEY_BYTES if cipher is Cipher.AES_256_GCM else 0)
-        if len(data) != expected:
+        if len(data) != KEY_BYTES:
             raise SegmentError("evidence.segment_secrets", "The segment's secrets have a wrong size.")
-        return cls(data[:KEY_BYTES], data[KEY_BYTES:] or None)
-
-    def to_bytes(self) -> bytes:
-        """Both secrets, one behind the other."""
-        return self.root + (self.data_key or b"")
+        return cls(data)
 
 
 @dataclass(frozen=True)
@@ -119,7 +112,7 @@ class SealingKey:
             KeyStoreError: ``key.malformed`` for a point that agrees on no secret.
         """
         try:
-            box = _SUITE.encrypt(secrets.to_bytes(), self._key, info=_info(segment))
+            box = _SUITE.encrypt(secrets.root, self._key, info=_info(segment))
         except ValueError:
             raise _malformed("public") from None
         return Sealed(key=self.key_id, box=b64encode(box))
@@ -195,7 +188,7 @@ class OpeningKey:
             data = _SUITE.decrypt(b64decode(header.secrets.box), self._private, info=_info(header.id))
         except (InvalidTag, ValueError, InputError):
             raise _closed("the box doesn't open") from None
-        return SegmentSecrets.from_bytes(data, header.cipher)
+        return SegmentSecrets.from_bytes(data)
 
     def __repr__(self) -> str:
         return f"<opening key {self.sealing_key.key_id}>"
