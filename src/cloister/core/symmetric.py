@@ -2,8 +2,8 @@
 
 Rules this module keeps:
 
-* The primitives are the standard library's and `cryptography`'s. HMAC is put together from SHA-256 as RFC 2104
-  defines it: for a key that is used once, that takes two thirds of the time in which OpenSSL sets up its own.
+* The primitives are the standard library's and `cryptography`'s. HMAC is put together from SHA-256 as RFC
+  2104 defines it: for a key that is used once, that takes two thirds of the time of OpenSSL's own.
 * Tags are whole (32 and 16 bytes), nonces have 96 bits, AES keys 256: no truncation, no other size.
 * Tags are compared in constant time, and a wrong one is one error that says nothing more.
 * A nonce is never used twice under one key: who encrypts counts, or draws a new key.
