@@ -31,10 +31,8 @@ def id_of(site: str, person: int) -> str:
     return f"{site}-person-{person}"
 
 
-@pytest.fixture
-def tables(tmp_path: Path) -> Path:
+def write_tables(folder: Path) -> Path:
     """Two wards; each person came four times, and not in a row."""
-    folder = tmp_path / "tables"
     folder.mkdir()
     (folder / "schema.yaml").write_text(yaml.safe_dump({**SCHEMA, "subject": {"column": "who"}}))
     for site, persons in PERSONS.items():
@@ -44,6 +42,11 @@ def tables(tmp_path: Path) -> Path:
     (folder / "test.csv").write_text("\n".join(["age,pressure,ill", *rows(50)]) + "\n")
     prepare_source("csv", data_dir=folder)
     return folder
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    return write_tables(tmp_path / "tables")
 
 
 def job(folder: Path, tables: Path, unit: str, minimum: int = 20) -> Path:

@@ -111,7 +111,7 @@ def _show(report: object, out: Path) -> None:
     claim, suite, canaries = report.claim, report.conformance, report.canaries
     table = Table(
         title=f"privacy audit of {claim.name}, site {claim.site}: epsilon {claim.epsilon:.3f}, "
-        f"delta {claim.delta:g}, per {claim.unit}",
+        f"delta {claim.delta:g}, per {claim.unit} ({claim.accountant})",
         title_justify="left",
         box=None,
         show_header=False,

@@ -43,6 +43,7 @@ from cloister.evidence.transcript import (
     Event,
     Mode,
     SampledGaussian,
+    Unit,
     coalesce,
     event_to_json,
     repeated,
@@ -113,6 +114,23 @@ def plan_round(job: FederationJob, units: int, delta: float, mode: Mode = ADAPTI
     )
 
 
+def units_of(data: SiteData, unit: Unit) -> int:
+    """How many records, or subjects, a site has, whichever are protected.
+
+    Raises:
+        JobError: `federation.wrong_unit` if subjects are protected and the records don't say whose they are.
+    """
+    if unit == "record":
+        return data.records
+    if data.subject_count is None:
+        raise JobError(
+            "federation.wrong_unit",
+            f"subjects are protected at {data.name}, and its records don't say whose they are",
+            "declare the column that names the subject",
+        )
+    return data.subject_count
+
+
 class SiteRuntime:
     """The `SiteNode` of one hospital in one job.
 
@@ -154,7 +172,7 @@ class SiteRuntime:
     ) -> None:
         if job.privacy.mechanism == MOCK_MECHANISM:
             require_mock_allowed()
-        units = _units(data, ledger)
+        units = units_of(data, ledger.unit)
         check_group(units, minimum_units)
         check_delta(ledger.delta, units)
         if ledger.delta > job.privacy.delta:
@@ -415,15 +433,3 @@ class SiteRuntime:
             detail=escaped(detail)[:500],
             artifact_sha256=artifact_sha256,
         )
-
-
-def _units(data: SiteData, ledger: BudgetLedger) -> int:
-    if ledger.unit == "record":
-        return data.records
-    if data.subject_count is None:
-        raise JobError(
-            "federation.wrong_unit",
-            f"the ledger of {data.name} protects subjects, and its records don't say whose they are",
-            "declare the column that names the subject",
-        )
-    return data.subject_count

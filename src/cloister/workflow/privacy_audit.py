@@ -4,6 +4,8 @@ Rules kept here:
 
 - The conformance suite and the canaries touch no record. Attacks on records are made on public demonstration
   data, or where someone who may see the records says so; the report is marked confidential then.
+- The claim is the one that a job would make: per the unit, and by the accountant of the mode, that the
+  manifest fixes for the dataset's ledger.
 - Nothing here trains a model that is released, writes to a ledger, or reads a log.
 """
 
@@ -22,10 +24,11 @@ import numpy.typing as npt
 from cloister.core.errors import InputError
 from cloister.core.files import read_bounded
 from cloister.enclave.model_file import DEFAULT_MAX_BYTES, decode_model
-from cloister.evidence.transcript import RELATION
-from cloister.federation.site import plan_round
+from cloister.evidence.transcript import ACCOUNTANTS, RELATION
+from cloister.federation.site import plan_round, units_of
 from cloister.health import FederatedData, SiteData
-from cloister.privacy.accountant import epsilon_of
+from cloister.policy import load_manifest_draft
+from cloister.policy.manifest import PrivacyGuardrails
 from cloister.privacy.audit.canaries import audit_with_canaries
 from cloister.privacy.audit.conformance import FULL, QUICK, Power, run_conformance
 from cloister.privacy.audit.inversion import attack_updates
@@ -33,6 +36,7 @@ from cloister.privacy.audit.membership import Membership, Roc, attack_training, 
 from cloister.privacy.audit.model_checks import AuditedModel
 from cloister.privacy.audit.report import AuditReport, Claim, Pictures
 from cloister.privacy.models import load_arrays
+from cloister.privacy.modes import epsilon_in
 from cloister.privacy.randomness import OS_GENERATOR, OsRandom
 from cloister.privacy.trainer import DPTrainer, TrainingData, TrainingPlan
 from cloister.workflow.admission import load_data
@@ -91,6 +95,8 @@ def audit_job(request: AuditRequest) -> AuditReport:
     Raises:
         InputError: The job has no such site, or a file can't be read.
         EnclaveError: ``enclave.model_file`` for a model file that is malformed.
+        JobError: ``federation.wrong_unit``: the manifest protects subjects, and the records don't say whose
+            they are.
         ModelError: ``model.weights_mismatch`` for a model of another job.
     """
     with one_thread_per_site():
@@ -105,10 +111,14 @@ def _audit(request: AuditRequest, data: FederatedData) -> AuditReport:
             "input.schema", f"the job has no site {site}", f"Its sites: {', '.join(sorted(data.sites))}."
         )
     mine = data.sites[site]
-    claim = _claim(spec, mine)
+    guardrails = load_manifest_draft(spec.manifest_path).privacy_guardrails
+    claim = _claim(spec, mine, guardrails)
     public = data.source in PUBLIC_SOURCES
     readable = public or request.records is Records.CONFIDENTIAL
-    records = TrainingData(mine.features.copy(), mine.labels.copy())
+    subjects = mine.subjects if guardrails.unit == "subject" else None
+    records = TrainingData(
+        mine.features.copy(), mine.labels.copy(), None if subjects is None else subjects.copy()
+    )
     model = None if request.model is None else _load(spec, request.model, records)
     not_done = {}
     if not readable:
@@ -145,19 +155,22 @@ def _audited(spec: JobSpec, records: TrainingData) -> AuditedModel:
     return AuditedModel(lambda: model_of(spec.file.model, spec.file.federation.seed, features), features)
 
 
-def _claim(spec: JobSpec, mine: SiteData) -> Claim:
-    job = spec.federation_job()
-    one_round = plan_round(job, mine.records, job.privacy.delta)
+def _claim(spec: JobSpec, mine: SiteData, guardrails: PrivacyGuardrails) -> Claim:
+    job, mode, units = spec.federation_job(), guardrails.accounting, units_of(mine, guardrails.unit)
+    # The delta that the dataset's ledger counts with, which a job may not be below.
+    delta = min(job.privacy.delta, guardrails.delta_budget)
+    one_round = plan_round(job, units, delta, mode)
     whole = replace(one_round, steps=job.rounds * one_round.steps)
     return Claim(
         name=spec.file.name,
         site=mine.name,
         plan=whole,
-        epsilon=epsilon_of([whole.event], job.privacy.delta),
-        delta=job.privacy.delta,
-        unit="record",
+        epsilon=epsilon_in(mode, [whole.event], delta),
+        delta=delta,
+        accountant=ACCOUNTANTS[mode],
+        unit=guardrails.unit,
         relation=RELATION,
-        units=mine.records,
+        units=units,
         generator=OS_GENERATOR,
     )
 
@@ -174,7 +187,8 @@ def _model_attack(model: nn.Module, records: TrainingData, data: FederatedData) 
         np.array(data.test.features, dtype=np.float32),
         np.array(data.test.labels, dtype=np.int64),
     )
-    return loss_threshold(model, records, others)
+    # Record by record, like the test set: a subject's mean would differ from one record's by that alone.
+    return loss_threshold(model, replace(records, subjects=None), others)
 
 
 def _memberships(spec: JobSpec, claim: Claim, records: TrainingData) -> tuple[Membership, ...]:
@@ -199,7 +213,10 @@ def _memberships(spec: JobSpec, claim: Claim, records: TrainingData) -> tuple[Me
 def _pictures(claim: Claim, records: TrainingData | None, site: str) -> tuple[Pictures, ...]:
     found = [_rebuilt("Made-up pictures", claim, made_up_pictures(), (12, 12))]
     if records is not None:
-        few = TrainingData(records.features[:_VICTIMS], records.labels[:_VICTIMS])
+        rows = np.arange(records.records)
+        if records.subjects is not None:  # one record each of so many subjects
+            rows = np.unique(records.subjects, return_index=True)[1]
+        few = TrainingData(records.features[rows[:_VICTIMS]], records.labels[rows[:_VICTIMS]])
         side = math.ceil(math.sqrt(few.features.shape[1]))
         found.append(_rebuilt(f"Records of {site}, one square for each feature", claim, few, (side, side)))
     return tuple(found)

@@ -66,6 +66,29 @@ def test_members_of_a_private_model_are_not(doubtful: TrainingData) -> None:
     assert found.lira.at_low_rate <= most_true(0.01, 1.0, 1e-4) + 0.02
 
 
+def test_all_records_of_a_subject_are_in_a_model_or_none_and_it_is_judged_as_one(
+    doubtful: TrainingData,
+) -> None:
+    subjects = np.arange(doubtful.records, dtype=np.int64) % 190
+    records = TrainingData(doubtful.features, doubtful.labels, subjects)
+    size = np.bincount(subjects)
+
+    def train(part: TrainingData, number: int) -> torch.nn.Module:
+        assert part.subjects is not None
+        members, seen = np.unique(part.subjects, return_counts=True)
+        assert (seen == size[members]).all()
+        return plainly(part, number)
+
+    found = attack_training("no protection", train, records, models=12, targets=4)
+    inside, outside = 4 * 190 / 2, 4 * 190 / 2
+    by_chance = ((inside + outside + 1) / (12 * inside * outside)) ** 0.5
+    assert found.lira.spread == pytest.approx(by_chance, rel=0.02)
+    assert found.lira.area > 0.56
+    few = TrainingData(doubtful.features, doubtful.labels, subjects % 19)
+    with pytest.raises(PrivacyError):
+        attack_training("no protection", train, few, models=12, targets=4)
+
+
 def test_a_finished_model_is_attacked_by_its_losses(doubtful: TrainingData) -> None:
     members = TrainingData(doubtful.features[:250], doubtful.labels[:250])
     others = TrainingData(doubtful.features[250:], doubtful.labels[250:])

@@ -32,7 +32,16 @@ def report() -> AuditReport:
     rows = np.full((3, 30), RECORD) + generator.normal(size=(3, 30))
     return AuditReport(
         claim=Claim(
-            "tumour <b>", "north", TrainingPlan(0.5, 4.0, 1.0, 20, 1.0), 2.0, 1e-4, "record", "add", 99, "aes"
+            name="tumour <b>",
+            site="north",
+            plan=TrainingPlan(0.5, 4.0, 1.0, 20, 1.0),
+            epsilon=2.0,
+            delta=1e-4,
+            accountant="PLD",
+            unit="subject",
+            relation="add",
+            units=99,
+            generator="aes",
         ),
         conformance=Conformance(checks, 0.015),
         canaries=CanaryAudit(200, 40, 25, 1e-4, 0.95, 0.4, 2.0, generator.normal(size=200), inside),
@@ -46,6 +55,8 @@ def report() -> AuditReport:
 
 def test_the_page_says_what_is_not_proven_before_it_shows_anything(report: AuditReport) -> None:
     page = render(report)
+    assert "epsilon, claimed (PLD)" in page
+    assert "subjects, taken as public" in page
     assert all(one.split("'")[0] in page for one in NOT_PROVEN)
     assert page.index("What this does not prove") < page.index("<h2>Conformance")
     assert "lower bound below the claimed epsilon is not evidence" in page.lower()

@@ -3,8 +3,9 @@
 Two attacks, a weak and a stronger one:
 
 - *loss threshold*: a record with a small loss is taken for a member;
-- *LiRA-lite*: shadow models are trained on random halves; a record's confidence in models that held it and in
-  models that didn't gives two normal laws, and the target model's confidence is held against both.
+- *LiRA-lite*: shadow models are trained on random halves; a unit's confidence in models that held it and in
+  models that didn't gives two normal laws, and the target model's confidence is held against both. A unit is
+  a record, or a subject: all its records are in or out together, and its confidence is their mean.
 
 An attack that fails proves nothing: a better one may not. One that succeeds far beyond what epsilon allows
 proves a fault.
@@ -159,7 +160,7 @@ def attack_training(
     Args:
         name: The way to train, for the report.
         train: Trains one model.
-        records: What halves are taken of; each record is in about half of the models.
+        records: What halves are taken of; each unit is in about half of the models.
         models: At least 8.
         targets: From 1 to ``models``; each is attacked with the statistics of all others.
         seed: Of the halves: they protect nobody.
@@ -170,42 +171,60 @@ def attack_training(
     Raises:
         PrivacyError: ``privacy.audit_impossible``.
     """
-    if models < 8 or not 1 <= targets <= models or records.records < 20:
+    if models < 8 or not 1 <= targets <= models or records.units < 20:
         raise PrivacyError(
-            "privacy.audit_impossible", "Shadow models need 20 records, 8 models, and 1 to 8 targets of them."
+            "privacy.audit_impossible",
+            "Shadow models need 20 records or subjects, 8 models, and 1 to 8 targets of them.",
         )
-    halves = _halves(models, records.records, seed)
+    halves = _halves(models, records.units, seed)
+    owner = _owners(records)
     found = np.stack(
-        [confidences(train(_part(records, half), number), records) for number, half in enumerate(halves)]
+        [
+            _by_unit(confidences(train(_part(records, half[owner]), number), records), owner)
+            for number, half in enumerate(halves)
+        ]
     )
-    # A model's mean confidence is known to the attacker and tells nothing about a record.
-    level = np.clip(found, -50.0, 50.0)
-    rank = np.stack([_ranked(one) for one in level[:targets]])
-    ratio = np.stack([_likelihood_ratio(level, halves, target) for target in range(targets)])
+    # A model's mean confidence is known to the attacker and tells nothing about a unit.
+    rank = np.stack([_ranked(one) for one in found[:targets]])
+    ratio = np.stack([_likelihood_ratio(found, halves, target) for target in range(targets)])
     truth = halves[:targets].ravel()
     return Membership(name, models, roc(rank.ravel(), truth), roc(ratio.ravel(), truth))
 
 
-def _halves(models: int, records: int, seed: int) -> npt.NDArray[np.bool_]:
-    """Each record is in half of the models: [models, records]."""
-    order = np.argsort(np.random.default_rng(seed).random((models, records)), axis=0)
+def _owners(records: TrainingData) -> npt.NDArray[np.intp]:
+    """The unit that each record belongs to, from 0: [records]."""
+    if records.subjects is None:
+        return np.arange(records.records)
+    return np.unique(records.subjects, return_inverse=True)[1]
+
+
+def _by_unit(found: Floats, owner: npt.NDArray[np.intp]) -> Floats:
+    """The mean over each unit's records: [units]."""
+    mean: Floats = np.bincount(owner, weights=np.clip(found, -50.0, 50.0)) / np.bincount(owner)
+    return mean
+
+
+def _halves(models: int, units: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Each unit is in half of the models: [models, units]."""
+    order = np.argsort(np.random.default_rng(seed).random((models, units)), axis=0)
     halves: npt.NDArray[np.bool_] = order < models // 2
     return halves
 
 
 def _part(records: TrainingData, rows: npt.NDArray[np.bool_]) -> TrainingData:
-    return TrainingData(records.features[rows], records.labels[rows])
+    subjects = None if records.subjects is None else records.subjects[rows]
+    return TrainingData(records.features[rows], records.labels[rows], subjects)
 
 
 def _ranked(scores: Floats) -> Floats:
-    """Shares of the other records with a smaller score, so that targets can be thrown together."""
+    """Shares of the other units with a smaller score, so that targets can be thrown together."""
     return np.searchsorted(np.sort(scores), scores) / len(scores)
 
 
 def _likelihood_ratio(level: Floats, halves: npt.NDArray[np.bool_], target: int) -> Floats:
     """Twice the log likelihood ratio, each side with its predictive variance.
 
-    Without the latter a record that is in the target, hence in one model fewer of the others, would have its
+    Without the latter a unit that is in the target, hence in one model fewer of the others, would have its
     mean known less well and score lower for that alone.
     """
     others = np.arange(len(level)) != target

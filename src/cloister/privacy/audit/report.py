@@ -49,6 +49,7 @@ class Claim:
         plan: All steps of the job at that site.
         epsilon: What the accountant says of the plan, at ``delta``.
         delta: In (0, 1).
+        accountant: Who says it: that of the ledger's mode.
         unit: What is protected.
         relation: How neighbouring datasets differ.
         units: Number of units at the site, public.
@@ -60,6 +61,7 @@ class Claim:
     plan: TrainingPlan
     epsilon: float
     delta: float
+    accountant: str
     unit: str
     relation: str
     units: int
@@ -72,6 +74,7 @@ class Claim:
             "site": self.site,
             "epsilon": self.epsilon,
             "delta": self.delta,
+            "accountant": self.accountant,
             "unit": self.unit,
             "relation": self.relation,
             "units": self.units,
