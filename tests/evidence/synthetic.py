@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
+from unittest.mock import patch
 
 from cloister.core.canonical import JSON, b64encode, canonicalize, parse
 from cloister.core.clock import Clock
@@ -43,6 +44,8 @@ from cloister.evidence.predicates import (
     CheckpointHeld,
     DataCommitment,
     Evaluation,
+    HubEnding,
+    JobClosed,
     JobOpened,
     ManifestAccepted,
     Release,
@@ -53,6 +56,7 @@ from cloister.evidence.predicates import (
 )
 from cloister.evidence.receipt import ModelFile, compose_receipt, signed_bytes
 from cloister.evidence.scoring import improvement_score
+from cloister.evidence.statement import open_statement
 from cloister.evidence.terms import MANIFEST_TYPE, REQUEST_TYPE
 from cloister.evidence.transcript import SampledGaussian, event_to_json
 from cloister.evidence.verifier import TestRandomness, Verdict, VerificationPolicy, Verifier
@@ -427,11 +431,12 @@ class SyntheticJob:
         *,
         file: str = "",
         outcome: Literal["completed", "refused", "failed"] = "completed",
+        hub_ending: HubEnding | None = None,
     ) -> LogExtract:
         """Write one party's log alone, without anybody looking at it meanwhile, and hand over its extract."""
         with Seat(self, role, party, file or party) as seat:
             seat.state(steps)
-            seat.writer.close(outcome)
+            seat.writer.close(outcome, hub_ending=hub_ending)
             return self._hand_over(seat)
 
     def run(self) -> SyntheticJob:
@@ -450,18 +455,20 @@ class SyntheticJob:
             sites = [stack.enter_context(Seat(self, Role.SITE, one, f"{folder}/{one}")) for one in self.sites]
             todo = {seat.party: list(of_sites[seat.party]) for seat in sites} | {HUB: list(of_hub)}
             opening = next((place for place, one in enumerate(of_hub) if one[0] is RoundAggregated), 0)
-            hub.state(_taken(todo[HUB], opening))
+            hub.state(taken(todo[HUB], opening))
             for number in range(self.rounds):
                 for seat in sites:
                     before_round = [one for one in todo[seat.party] if one[0] in _BEFORE_TRAINING]
-                    seat.state(_taken(todo[seat.party], len(before_round)))
+                    seat.state(taken(todo[seat.party], len(before_round)))
                     seat.hold(number, [hub])
-                    seat.state(_taken(todo[seat.party], _through(todo[seat.party], UpdateReleased, number)))
+                    seat.state(taken(todo[seat.party], through(todo[seat.party], UpdateReleased, number)))
                 hub.hold(number, sites)
-                hub.state(_taken(todo[HUB], _through(todo[HUB], RoundAggregated, number)))
+                hub.state(taken(todo[HUB], through(todo[HUB], RoundAggregated, number)))
             for seat in (*sites, hub):
                 seat.state(todo[seat.party])
-                seat.writer.close("failed" if seat.party in failed else "completed")
+            shown = hub.end()
+            for seat in sites:
+                seat.writer.close("failed" if seat.party in failed else "completed", hub_ending=shown)
             return {seat.party: self._hand_over(seat) for seat in (*sites, hub)}
 
     def _hand_over(self, seat: Seat) -> LogExtract:
@@ -518,7 +525,20 @@ class SyntheticJob:
     def rewriting_hub(self, lie: Lie) -> bytes:
         """The receipt of a hub that rewrites its own log afterwards, keeping only what the sites gave it."""
         rewritten = self.told_otherwise(lie)[HUB]
-        return self.receipt(extracts=[*(self.extracts[site] for site in self.sites), rewritten])
+        return self.careless_receipt(extracts=[*(self.extracts[site] for site in self.sites), rewritten])
+
+    def careless_receipt(self, **replaced: object) -> bytes:
+        """The receipt of a hub that leaves out its own look at what is missing."""
+        with patch("cloister.evidence.receipt.missing_statements", return_value=()):
+            return self.receipt(**replaced)
+
+    @property
+    def shown(self) -> HubEnding:
+        """The hub's ending, as every site stated it."""
+        closed = open_statement(self.extracts[self.sites[0]].entries[-1].envelope).predicate
+        assert isinstance(closed, JobClosed)
+        assert closed.hub_ending is not None
+        return closed.hub_ending
 
 
 class Seat:
@@ -527,7 +547,7 @@ class Seat:
     def __init__(self, job: SyntheticJob, role: Role, party: str, file: str) -> None:
         self._job = job
         self.party = party
-        signer = job.keys["hub" if role is Role.HUB else f"site-{party}"]
+        self.signer = signer = job.keys["hub" if role is Role.HUB else f"site-{party}"]
         path = job.folder / f"{file}.sqlite"
         self.log = EvidenceLog.create(path, origin=log_origin(role, party), signer=signer)
         StatementWriter(self.log, signer, party, OTHER_JOB_ID, ticking()).close("completed")
@@ -544,6 +564,14 @@ class Seat:
         about = [Subject(f"job {self._job.job_id}", self._job.job_sha256)]
         for kind, fields in steps:
             self.writer.write(kind, about, **fields)
+
+    def end(self) -> HubEnding:
+        """Close the job, as its hub; what the sites are shown of it."""
+        written = self.writer.close("completed")
+        root = self.log.root_at(self.log.size)
+        return HubEnding(
+            statement_sha256=written.sha256, origin=self.log.origin, size=self.log.size, root=root.hex()
+        )
 
     def hold(self, number: int, others: list[Seat]) -> None:
         """State which checkpoints of other parties' logs this party holds in a round."""
@@ -563,13 +591,13 @@ class Seat:
 _BEFORE_TRAINING = (ManifestAccepted, RequestDecided, DataCommitment)
 
 
-def _taken(steps: list[Step], count: int) -> list[Step]:
+def taken(steps: list[Step], count: int) -> list[Step]:
     """The first steps, taken off the list."""
     taken, steps[:] = steps[:count], steps[count:]
     return taken
 
 
-def _through(steps: list[Step], kind: type[Predicate], number: int) -> int:
+def through(steps: list[Step], kind: type[Predicate], number: int) -> int:
     """How many steps there are up to the one of this kind and round; none if it isn't there."""
     for place, (found, fields) in enumerate(steps, start=1):
         if found is kind and fields.get("round") == number:

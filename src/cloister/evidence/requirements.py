@@ -6,7 +6,7 @@ One pure function, by which the composer refuses to issue and the verifier refus
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cloister.evidence.predicates import (
     AttestationVerdict,
@@ -19,6 +19,7 @@ from cloister.evidence.predicates import (
     Predicate,
     Release,
     RequestDecided,
+    Role,
     RoundAggregated,
     UpdateReleased,
 )
@@ -36,6 +37,8 @@ def missing_statements(record: JobRecord) -> tuple[str, ...]:
     each round it took part in the budget spent and the update released; and of the hub and of every site of
     the job, whether it took part or not, a closing statement that counts as many statements as there are.
     Otherwise a hub could call a site absent and keep back the log in which that site states what it spent.
+    Each site that completed the job states the closing statement of the hub that is here, and no site states
+    another: a hub may write two endings into its log, but the sites were shown one.
 
     Args:
         record: the job's record.
@@ -87,6 +90,7 @@ def _closings(record: JobRecord) -> Iterator[str]:
     made = Counter(one.owner for one in record.logged)
     last = max(record.by(record.issuer, RoundAggregated), key=lambda one: one.round, default=None)
     finishers = {record.issuer, *(last.updates if last else ())}
+    endings = _hub_endings(record)
     for party in sorted({record.issuer, *made, *record.job.clients}):
         closings = record.by(party, JobClosed)
         if not made[party]:
@@ -97,6 +101,30 @@ def _closings(record: JobRecord) -> Iterator[str]:
             yield f"{party}: closed after {closings[0].statements} statements, but {made[party]} are here"
         elif closings[0].outcome != "completed" and party in finishers:
             yield f"{party}: the job was not completed"
+        elif party != record.issuer:
+            yield from _ending(party, closings[0], endings)
+
+
+def _hub_endings(record: JobRecord) -> Mapping[tuple[str, str], int]:
+    """The hub's closing statements here, by log and hash, and where in the log each is."""
+    return {
+        (one.log, one.entry.envelope.payload_sha256): one.entry.index
+        for one in record.logged
+        if isinstance(one.predicate, JobClosed) and one.role is Role.HUB and one.owner == record.issuer
+    }
+
+
+def _ending(party: str, closing: JobClosed, endings: Mapping[tuple[str, str], int]) -> Iterator[str]:
+    named = closing.hub_ending
+    if named is None:
+        if closing.outcome == "completed":
+            yield f"{party}: it completed the job, and doesn't state how the hub ended it"
+        return
+    index = endings.get((named.origin, named.statement_sha256))
+    if index is None:
+        yield f"{party}: it states another ending of the hub than the one here"
+    elif index >= named.size:
+        yield f"{party}: it states the hub's ending in a log that is too short to hold it"
 
 
 def _once(record: JobRecord, party: str, kind: type[Predicate]) -> Iterator[str]:

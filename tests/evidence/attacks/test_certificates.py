@@ -24,7 +24,7 @@ from tests.evidence.synthetic import HUB, START, SyntheticJob, failing, verify
 
 DAY = timedelta(days=1)
 BEFORE = START - DAY
-SIGNED = {"receipt-signature", "checkpoint-signature", "statement-signature", *COSTLY}
+SIGNED = {"receipt-signature", "checkpoint-signature", "log-consistency", "statement-signature", *COSTLY}
 OF_ONE_SITE = SIGNED - {"receipt-signature"}
 """What fails where a key isn't believed: the signatures, and what is computed only from what is signed."""
 
@@ -63,7 +63,10 @@ class House:
         return {**found, f"hub/{HUB}": [self.chain(Role.HUB, HUB, self.job.keys["hub"])]}
 
     def trust(
-        self, roles: Iterable[Role] = (Role.SITE, Role.HUB), revocations: Iterable[bytes] = ()
+        self,
+        roles: Iterable[Role] = (Role.SITE, Role.HUB),
+        revocations: Iterable[bytes] = (),
+        pinned: Iterable[TrustEntry] = (),
     ) -> Trust:
         entries = [
             TrustEntry(Role.HOSPITAL, site, self.job.keys[f"hospital-{site}"].public_key.pem.encode())
@@ -71,7 +74,7 @@ class House:
         ]
         developer = self.job.keys["developer"].public_key.pem.encode()
         return Trust(
-            [*entries, TrustEntry(Role.DEVELOPER, "lab", developer)],
+            [*entries, TrustEntry(Role.DEVELOPER, "lab", developer), *pinned],
             authorities=[AuthorityEntry(role, "example", self.root.pem.encode()) for role in roles],
             revocations=revocations,
         )

@@ -274,7 +274,7 @@ def test_a_receipt_dated_long_before_a_site_closed_the_job(tmp_path: Path, hones
         writer = StatementWriter(log, signer, "north", JOB_ID, lambda: next(moments))
         for kind, fields in late.site_steps("north"):
             writer.write(kind, [Subject("job", late.job_sha256)], **fields)
-        writer.close("completed")
+        writer.close("completed", hub_ending=honest_job.shown)
         extract = log.extract(JOB_ID)
     receipt = honest_job.receipt(extracts=[extract, honest_job.extracts["south"], honest_job.extracts[HUB]])
     verdict = verify(honest_job, receipt)
@@ -292,11 +292,11 @@ def test_a_statement_about_something_it_does_not_name(tmp_path: Path, honest_job
             writer.write(kind, [*subjects, other] if kind is Release else subjects, **fields)
         writer.close("completed")
         extract = log.extract(JOB_ID)
-    receipt = honest_job.receipt(
+    receipt = honest_job.careless_receipt(
         extracts=[*(honest_job.extracts[site] for site in honest_job.sites), extract]
     )
     verdict = verify(honest_job, receipt)
-    assert failing(verdict) == {"statement-chain", "log-consistency"}
+    assert failing(verdict) == {"statement-chain", "statements-complete", "log-consistency"}
     assert "about something else" in detail(verdict, "statement-chain")
 
 

@@ -28,17 +28,26 @@ def test_a_hub_that_rewrites_its_log_after_the_job_is_found_out_by_what_the_site
         steps[0][1]["job_folder_sha256"] = "0" * 64
 
     verdict = verify(honest_job, honest_job.rewriting_hub(opened_differently))
-    assert failing(verdict) == {"log-consistency"}
+    assert failing(verdict) == {"log-consistency", "statements-complete"}
     assert "isn't proven to be the past" in detail(verdict, "log-consistency")
 
 
-def test_what_nobody_had_seen_yet_a_hub_can_still_choose(honest_job: SyntheticJob) -> None:
-    """The limit of it: the end of a log, after the last round, was held by nobody but its witnesses."""
+def remark(steps: list[Step]) -> None:
+    """Something a hub may say otherwise after the last round."""
+    step(steps, Release)["constraints"][0]["detail"] = "looked at twice"
 
-    def remark(steps: list[Step]) -> None:
-        step(steps, Release)["constraints"][0]["detail"] = "looked at twice"
 
-    assert verify(honest_job, honest_job.rewriting_hub(remark)).accepted
+def test_the_end_of_the_hubs_log_is_the_one_that_the_sites_were_shown(honest_job: SyntheticJob) -> None:
+    """In no round did anybody hold it; the sites state it when they close."""
+    verdict = verify(honest_job, honest_job.rewriting_hub(remark))
+    assert failing(verdict) == {"log-consistency", "statements-complete"}
+    assert "north: it states another ending of the hub" in detail(verdict, "statements-complete")
+
+
+def test_what_the_sites_state_with_it_is_the_limit_of_it(honest_job: SyntheticJob) -> None:
+    """A hub and all sites that completed the job, in league, can write its end anew, or all of it."""
+    retold = honest_job.told_otherwise(remark)
+    assert verify(honest_job, honest_job.receipt(extracts=list(retold.values()))).accepted
 
 
 def two_views(job: SyntheticJob) -> tuple[dict[str, LogExtract], dict[str, LogExtract]]:
@@ -67,8 +76,8 @@ def test_sites_that_were_shown_different_logs_of_a_hub_reveal_it_in_one_receipt(
 ) -> None:
     one, other = two_views(honest_job)
     for hub in (one[HUB], other[HUB]):
-        mixed = honest_job.receipt(extracts=[one["north"], other["south"], hub])
-        assert "log-consistency" in failing(verify(honest_job, mixed))
+        mixed = honest_job.careless_receipt(extracts=[one["north"], other["south"], hub])
+        assert {"log-consistency", "statements-complete"} == failing(verify(honest_job, mixed))
 
 
 def test_a_checkpoint_rolled_back_to_an_earlier_size_is_refused(

@@ -149,7 +149,7 @@ def test_statements_of_another_job_replayed(
     tmp_path: Path, honest_job: SyntheticJob, honest_receipt: bytes
 ) -> None:
     other = SyntheticJob(tmp_path, job_id=OTHER_JOB_ID.replace("9", "8"), keys=honest_job.keys)
-    replayed = other.write(Role.SITE, "north", other.site_steps("north"))
+    replayed = other.write(Role.SITE, "north", other.site_steps("north"), hub_ending=honest_job.shown)
     mixed = [replayed, honest_job.extracts["south"], honest_job.extracts[HUB]]
     failures = failing(verify(honest_job, honest_job.receipt(extracts=mixed)))
     assert {"statement-chain", "request"} <= failures
@@ -192,7 +192,7 @@ def forged_site_log(job: SyntheticJob, tmp_path: Path, signer: Signer) -> LogExt
     for kind, fields in steps:
         if kind is BudgetSpend:
             fields["event"] = {**fields["event"], "noise_multiplier": 50.0}  # type: ignore[dict-item]
-    return forger.write(Role.SITE, "north", steps)
+    return forger.write(Role.SITE, "north", steps, hub_ending=job.shown)
 
 
 def test_a_site_log_written_by_the_hub_itself(tmp_path: Path, honest_job: SyntheticJob) -> None:
@@ -283,7 +283,7 @@ def test_a_log_of_a_party_outside_the_job(
     store = EphemeralKeyStore()
     keys = {**honest_job.keys, "site-west": store.generate("w"), "hospital-west": store.generate("h")}
     wide = SyntheticJob(tmp_path, sites=(*honest_job.sites, "west"), keys=keys)
-    west = wide.write(Role.SITE, "west", [])
+    west = wide.write(Role.SITE, "west", [], hub_ending=honest_job.shown)
     receipt = honest_job.receipt(extracts=[*honest_job.extracts.values(), west])
     assert "trust" in failing(verify(honest_job, receipt, trust=wide.trust))
 

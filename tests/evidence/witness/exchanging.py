@@ -10,7 +10,7 @@ from itertools import zip_longest
 from cloister.core.keys import Signer
 from cloister.evidence import EvidenceLog, LogExtract, Predicate, Role, StatementWriter, Subject, log_origin
 from cloister.evidence.checkpoint import Checkpoint
-from cloister.evidence.predicates import BudgetSpend, CheckpointHeld, RoundAggregated
+from cloister.evidence.predicates import BudgetSpend, CheckpointHeld, HubEnding, RoundAggregated
 from cloister.evidence.witness.links import ConsistencyLink, consistency_links
 from tests.evidence.synthetic import HUB, OTHER_JOB_ID, Step, SyntheticJob, ticking
 
@@ -74,8 +74,12 @@ class ExchangingJob(SyntheticJob):
             heads = [logs[site].checkpoint() for site in self.sites]
             pens[HUB].say(self, self._holding(HUB, number, heads))
             pens[HUB].say(self, steps[-1])
-        for pen in pens.values():
-            pen.writer.close("completed")
+        ended, hub = pens[HUB].writer.close("completed"), logs[HUB]
+        shown = HubEnding(
+            statement_sha256=ended.sha256, origin=hub.origin, size=hub.size, root=hub.root_at(hub.size).hex()
+        )
+        for site in self.sites:
+            pens[site].writer.close("completed", hub_ending=shown)
         self.extracts = {name: log.extract(self.job_id) for name, log in logs.items()}
         by_origin: dict[str, LogExtract] = {one.origin: one for one in self.extracts.values()}
         of_origin = {log.origin: log for log in logs.values()}

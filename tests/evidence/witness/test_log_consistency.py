@@ -36,7 +36,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> ExchangingJob:
 
 
 def context_of(job: ExchangingJob, *, trust: Trust | None = None, **replaced: object) -> ReceiptContext:
-    data = job.receipt(**replaced)
+    data = job.careless_receipt(**replaced)
     receipt = receipt_from_json(parse_canonical(data), data)
     return ReceiptContext(
         receipt, b"", record_of(receipt.body), trust or job.trust, model_artifact(MODEL), VerificationPolicy()
@@ -51,9 +51,9 @@ def refused(check: Check) -> str:
 def test_an_honest_job_passes_with_every_held_checkpoint_proven(honest: ExchangingJob) -> None:
     check = check_log_consistency(context_of(honest))
     assert (check.outcome, check.id) == (Outcome.PASSED, "log-consistency")
-    # One head of the hub and one of each site in each of three rounds.
-    assert len(honest.links) == 3 * 3
-    assert check.detail.startswith("9 checkpoints")
+    # One head of the hub and one of each site in each of three rounds, and that with the hub's ending.
+    assert len(honest.links) == 3 * 3 + 1
+    assert check.detail.startswith("10 checkpoints")
 
 
 def test_the_other_checks_of_such_a_receipt_pass_too(honest: ExchangingJob) -> None:
@@ -91,8 +91,8 @@ def test_a_proof_that_does_not_hold_is_noticed(honest: ExchangingJob, how: str) 
 
 
 def test_a_proof_of_what_nobody_held_is_noticed(honest: ExchangingJob) -> None:
-    hub = honest.extracts[HUB].checkpoint
-    extra = ConsistencyLink(HUB_LOG, hub.size, hub.root, ())
+    north = honest.extracts["north"].checkpoint
+    extra = ConsistencyLink(NORTH_LOG, north.size, north.root, ())
     problems = refused(check_log_consistency(context_of(honest, consistency=[*honest.links, extra])))
     assert "nobody held" in problems
 
@@ -143,7 +143,14 @@ def test_a_site_that_rewrites_its_log_after_a_round_is_found_out_by_what_the_hub
     """North writes its log anew with another update in the first round, all signed by its own key."""
     (tmp_path / "told").mkdir()
     (tmp_path / "rewritten").mkdir()
-    told = ExchangingJob(tmp_path / "told", rounds=3).run()
+    told = ExchangingJob(tmp_path / "told", rounds=3)
+    heads: dict[int, Checkpoint] = {}
+
+    def look(holder: str, number: int, head: Checkpoint) -> Checkpoint:
+        return heads.setdefault(number, head) if holder == "north" else head
+
+    told.see = look
+    told.run()
 
     def edit(party: str, steps: list[Step]) -> list[Step]:
         if party == "north":
@@ -153,7 +160,7 @@ def test_a_site_that_rewrites_its_log_after_a_round_is_found_out_by_what_the_hub
             ]
         return steps
 
-    rewritten = ExchangingJob(tmp_path / "rewritten", rounds=3, keys=told.keys, edit=edit).run()
+    rewritten = ExchangingJob(tmp_path / "rewritten", rounds=3, keys=told.keys, edit=edit, see=look).run()
     extracts = [rewritten.extracts["north"], told.extracts["south"], told.extracts[HUB]]
     other = EvidenceLog.open(
         tmp_path / "rewritten" / "north.sqlite", origin=NORTH_LOG, signer=told.keys["site-north"]
@@ -171,7 +178,7 @@ def test_a_site_that_rewrites_its_log_after_a_round_is_found_out_by_what_the_hub
 
 def test_a_hub_without_its_own_word_on_a_round_is_not_believed(tmp_path: Path) -> None:
     job = ExchangingJob(tmp_path, see=lambda who, when, head: None).run()
-    assert job.links == []
+    assert [one.origin for one in job.links] == [HUB_LOG]
     refused(check_log_consistency(context_of(job)))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from cloister.core.clock import parse_time
 from cloister.core.errors import CloisterError
-from cloister.evidence.checkpoint import verify_cosignature
+from cloister.evidence.checkpoint import parse_checkpoint, verify_checkpoint, verify_cosignature
 from cloister.evidence.checks import Check, judged
 from cloister.evidence.context import ReceiptContext
-from cloister.evidence.extract import log_origin
+from cloister.evidence.extract import log_origin, log_owner
 from cloister.evidence.predicates import CheckpointHeld, JobClosed, Role, RoundAggregated, UpdateReleased
 from cloister.evidence.record import JobRecord
 from cloister.evidence.witness.links import HeldLog, held_in, verify_link
@@ -18,9 +19,10 @@ def check_log_consistency(context: ReceiptContext) -> Check:
     """Every log here begins with what others held of it, and in each round hub and sites held the newest.
 
     In a round the hub must have held each site's log with that round's released update in it, and each of
-    those sites the hub's log with the round before in it. Each such checkpoint is proven to be the past of
-    the log head in the receipt, so its signature needs no check of its own: a past that the owner's signed
-    head covers is the owner's. Two sites that were shown different logs of the hub can't both have a proof.
+    those sites the hub's log with the round before in it. Each such checkpoint, and each head of the hub's
+    log in which a site says it was shown the hub's ending, is proven to be the past of the log head in the
+    receipt; and each note that is held is signed by the log's owner, so that it convicts whoever later shows
+    another past. Two sites that were shown different logs of the hub can't both have a proof.
     """
     record = context.record
     wrong: list[str] = []
@@ -52,10 +54,26 @@ def check_log_consistency(context: ReceiptContext) -> Check:
         f"a proof is of {origin} with {size} entries, which nobody held"
         for origin, size, _ in sorted(proven - stated.keys())
     ]
-    problems += [*_unseen(record), *wrong]
+    problems += [*_unseen(record), *_unsigned(context), *wrong]
     return judged(
         "log-consistency", problems, f"{len(proven)} checkpoints held by others lead to the logs here"
     )
+
+
+def _unsigned(context: ReceiptContext) -> Iterator[str]:
+    """The notes held that the logs' owners didn't sign; one that several hold is looked at once."""
+    holders: dict[str, CheckpointHeld] = {}
+    for one in context.record.of(CheckpointHeld):
+        for part in one.held:
+            holders.setdefault(part.note, one)
+    for note, one in holders.items():
+        checkpoint = parse_checkpoint(note)
+        try:
+            keys = context.trust.keys(*log_owner(checkpoint.origin), at=parse_time(one.recorded_at))
+            verify_checkpoint(checkpoint, checkpoint.origin, *keys)
+        except CloisterError as error:
+            size = checkpoint.size
+            yield f"{one.party} held a note of {checkpoint.origin} with {size} entries: {error.message}"
 
 
 def _unseen(record: JobRecord) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from typing import Final, cast
 
@@ -33,14 +33,18 @@ from cloister.evidence.predicates import (
 from cloister.evidence.receipt import signature_of
 from cloister.evidence.record import JobRecord, LoggedStatement
 from cloister.evidence.requirements import missing_statements
+from cloister.evidence.verification.acceptance import CLOCK_TOLERANCE
+from cloister.evidence.verification.timestamps import stamped_by
 
-CLOCK_TOLERANCE: Final = timedelta(minutes=5)
-"""How far two parties' clocks may be apart."""
 KEY_ID_PREFIX: Final = "sha256:"
 
 
 def check_receipt_signature(context: ReceiptContext) -> Check:
-    """The issuing hub, as pinned, signed every byte of the body."""
+    """The issuing hub, as pinned, signed every byte of the body.
+
+    A certified key held when the receipt says it was issued, and also at the earliest timestamp, where the
+    verifying party asks for one.
+    """
     problems: list[str] = []
     try:
         named = context.receipt.signature.key_id
@@ -50,6 +54,9 @@ def check_receipt_signature(context: ReceiptContext) -> Check:
             problems.append("the receipt is signed by another key than the hub's")
         else:
             key.verify(signature_of(context.receipt), context.signed)
+            stamped = stamped_by(context)
+            if stamped is not None:
+                context.trust.key(Role.HUB, context.body.issuer, key_id=named, at=stamped)
     except CloisterError as error:
         problems.append(error.message)
     return judged("receipt-signature", problems, f"signed by hub {context.body.issuer}")
@@ -82,11 +89,19 @@ def check_trust(context: ReceiptContext) -> Check:
 
 
 def check_checkpoint_signatures(context: ReceiptContext) -> Check:
-    """Each log's head is signed by the key pinned for the log's owner."""
+    """Each log's head is signed by the key pinned for the log's owner.
+
+    A certified key held at the last statement, and also at the receipt's earliest timestamp, where the
+    verifying party asks for one.
+    """
     problems: list[str] = []
+    stamped = stamped_by(context)
     for origin, checkpoint in context.record.checkpoints.items():
         try:
             keys = context.trust.keys(*log_owner(origin), at=_last_stated(context, origin))
+            if stamped is not None:
+                still = context.trust.keys(*log_owner(origin), at=stamped)
+                keys = tuple(key for key in keys if key in still)
             verify_checkpoint(checkpoint, origin, *keys)
         except CloisterError as error:
             problems.append(f"{origin}: {error.message}")
