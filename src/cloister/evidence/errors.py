@@ -93,7 +93,7 @@ class DemandError(EvidenceError):
 
     exit_code: ClassVar[int] = 2
     CODES: ClassVar[Mapping[str, str]] = {
-        "evidence.demand_foreign": "A verifier was asked for something that this kind of artifact doesn't have.",
+        "evidence.demand_foreign": "A verifier was asked for what this kind of artifact doesn't have.",
     }
 
 
