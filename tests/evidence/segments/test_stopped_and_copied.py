@@ -175,6 +175,14 @@ def test_a_descriptor_whose_last_line_was_cut_begins_a_new_one(
     assert (held.checkpoints, held.unreadable) == ((one, other), 1)
 
 
+def test_a_file_of_anything_else_is_not_read_to_its_end() -> None:
+    since = time.thread_time()
+    with pytest.raises(SegmentError):
+        parse_held(b"x\n" * 4_000_000)
+    assert parse_held(b"\n" * 1_000_000).unreadable == 0
+    assert time.thread_time() - since < 5
+
+
 def starved(stream: Stream, monkeypatch: pytest.MonkeyPatch, count: int) -> SegmentWriter:
     """A writer that lost so many entries to a full disk."""
     writer = stream.writer()

@@ -12,6 +12,7 @@ A chain alone can't show that its end was cut off. A checkpoint held by somebody
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +32,7 @@ from cloister.evidence.segments.layout import Kind, SegmentField, parse_line
 CHECKPOINT_SCHEMA: Final = "urn:cloister:segment-checkpoint:v1"
 MAX_CHECKPOINT_BYTES: Final = 4096
 MAX_HELD_BYTES: Final = 256 * 1024 * 1024
+MAX_UNREADABLE: Final = 10_000
 _MARK_LINE = frozenset({"at", "kind", "mark", "n", "tag", "tip"})
 _MARK = frozenset({"head", "sig", "state", "uptime"})
 
@@ -188,15 +190,22 @@ def parse_held(data: bytes) -> HeldCheckpoints:
     two writers handed over. A last line without an end is what a stopped copy leaves behind; it isn't read.
 
     Raises:
-        SegmentError: ``evidence.segment_malformed`` for more than is read.
+        SegmentError: ``evidence.segment_malformed`` for more than is read, or more than 10,000 lines that
+            are none.
     """
     if len(data) > MAX_HELD_BYTES:
         raise SegmentError("evidence.segment_malformed", "The held checkpoints are larger than is read.")
     found: list[SegmentCheckpoint] = []
     unreadable = 0
-    for line in filter(None, data.split(b"\n")[:-1]):
+    for line in io.BytesIO(data):
+        if line == b"\n" or not line.endswith(b"\n"):
+            continue
         try:
-            found.append(parse_segment_checkpoint(line))
+            found.append(parse_segment_checkpoint(line[:-1]))
         except SegmentError:
             unreadable += 1
+            if unreadable > MAX_UNREADABLE:
+                raise SegmentError(
+                    "evidence.segment_malformed", "The held checkpoints are mostly none."
+                ) from None
     return HeldCheckpoints(tuple(found), unreadable)
