@@ -204,7 +204,7 @@ def test_data_prints_what_a_manifest_needs_and_no_count_by_class(cloister: Clois
         for site in cast(list[dict[str, object]], answer["sites"])
     } == {name: (site.records, site.dataset_sha256) for name, site in truth.sites.items()}
     for site in cast(list[dict[str, object]], answer["sites"]):
-        assert site.keys() == {"name", "records", "features", "dataset_sha256"}
+        assert site.keys() == {"name", "records", "subjects", "features", "dataset_sha256"}
 
 
 def test_data_prints_whole_hashes_into_a_file(cloister: Cloister) -> None:

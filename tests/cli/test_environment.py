@@ -174,15 +174,15 @@ def readable_by_all(path: Path) -> None:
 
 DAMAGE: dict[str, tuple[str, Callable[[Path], None], str, int]] = {
     "log of a site overwritten": ("site/lakeview/log.sqlite", garbage, "storage.corrupt", 5),
-    "log of a site gone": ("site/lakeview/log.sqlite", gone, "evidence.log_missing", 1),
+    "log of a site gone": ("site/lakeview/log.sqlite", gone, "evidence.log_missing", 5),
     "log of the hub overwritten": ("hub/hub/log.sqlite", garbage, "storage.corrupt", 5),
-    "log of the hub gone": ("hub/hub/log.sqlite", gone, "evidence.log_missing", 1),
+    "log of the hub gone": ("hub/hub/log.sqlite", gone, "evidence.log_missing", 5),
     "ledger overwritten": ("site/lakeview/budget/*.sqlite", garbage, "ledger.corrupt", 5),
     "ledger with a flipped bit": ("site/lakeview/budget/*.sqlite", one_bit, "ledger.corrupt", 5),
     "ledger gone": ("site/lakeview/budget/*.sqlite", gone, "ledger.missing", 5),
     "key overwritten": ("site/lakeview/keys/site.pem", garbage, "key.malformed", 2),
     "key readable by all": ("site/lakeview/keys/site.pem", readable_by_all, "key.permissions", 2),
-    "key gone": ("site/lakeview/keys/site.pem", gone, "evidence.log_mismatch", 1),
+    "key gone": ("site/lakeview/keys/site.pem", gone, "evidence.log_mismatch", 5),
 }
 
 

@@ -2,8 +2,7 @@
 
 Rules this module keeps:
 
-* The primitives are the standard library's and `cryptography`'s. HMAC is put together from SHA-256 as RFC
-  2104 defines it: for a key that is used once, that takes two thirds of the time of OpenSSL's own.
+* The primitives are the standard library's and `cryptography`'s.
 * Tags are whole (32 and 16 bytes), nonces have 96 bits, AES keys 256: no truncation, no other size.
 * Tags are compared in constant time, and a wrong one is one error that says nothing more.
 * A nonce is never used twice under one key: who encrypts counts, or draws a new key.
@@ -12,7 +11,6 @@ Rules this module keeps:
 from __future__ import annotations
 
 import hmac
-from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -22,9 +20,6 @@ from cloister.core.errors import KeyStoreError, SignatureInvalid
 
 AES_KEY_BYTES: Final = 32
 AES_NONCE_BYTES: Final = 12
-_BLOCK_BYTES: Final = 64
-_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 
 def hmac_sha256(key: bytes | bytearray, message: bytes) -> bytes:
@@ -34,9 +29,7 @@ def hmac_sha256(key: bytes | bytearray, message: bytes) -> bytes:
         key: the secret, of any length.
         message: what is authenticated.
     """
-    block = (key if len(key) <= _BLOCK_BYTES else sha256(key).digest()).ljust(_BLOCK_BYTES, b"\0")
-    inner = sha256(block.translate(_INNER) + message).digest()
-    return sha256(block.translate(_OUTER) + inner).digest()
+    return hmac.digest(key, message, "sha256")
 
 
 def verify_hmac_sha256(key: bytes | bytearray, message: bytes, tag: bytes) -> None:
