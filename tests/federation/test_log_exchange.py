@@ -16,6 +16,7 @@ from cloister.core.hashes import sha256_hex
 from cloister.core.keys import EphemeralKeyStore
 from cloister.evidence import EvidenceLog, LogExtract, Subject, open_statement
 from cloister.evidence.checkpoint import sign_checkpoint
+from cloister.evidence.envelope import Envelope, sign_envelope
 from cloister.evidence.extract import log_owner
 from cloister.evidence.predicates import (
     BudgetSpend,
@@ -104,14 +105,18 @@ def test_a_second_job_continues_from_what_the_first_left(parties: Federation, cl
 # The hub's log, as a site sees it
 
 
+def another(parties: Federation, name: str, number: int) -> Envelope:
+    """Something that isn't in the party's own log."""
+    return sign_envelope("text/plain", f"another past, {number}".encode(), parties.signers[name])
+
+
 def forked(parties: Federation, name: str) -> EvidenceLog:
     """A log of the same party with another past, as long or longer."""
     origin = parties.logs[name].origin
     log = EvidenceLog.create(parties.directory / "fork", origin=origin, signer=parties.signers[name])
     parties.logs["fork"] = log
     for number in range(parties.logs[name].size + 2):
-        entry = parties.logs["west"].entry(0) if number else parties.logs["south"].entry(0)
-        log.append(entry, stream="elsewhere", position=number)
+        log.append(another(parties, name, number), stream="elsewhere", position=number)
     return log
 
 
@@ -212,7 +217,7 @@ def test_a_book_that_was_emptied_is_filled_again_from_the_holders_own_log(
     later = next_job(parties, clock)
     fork = EvidenceLog.create(parties.directory / "fork", origin=NORTH, signer=parties.signers["north"])
     for number in range(12):
-        fork.append(parties.logs["north"].entry(0), stream="elsewhere", position=number)
+        fork.append(another(parties, "north", number), stream="elsewhere", position=number)
     later.logs["north"] = fork
     result = later.run()
     assert [record.sites for record in result.rounds] == [("south", "west")] * JOB.rounds

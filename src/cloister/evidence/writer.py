@@ -4,7 +4,9 @@ Rules kept here:
 
 1. The writer fills in job, party, sequence, predecessor and time; a caller can't get them wrong.
 2. A party makes only statements its role may make, with its own key, into its own log.
-3. A writer made anew continues the chain found in the log; after `close` nothing more is written.
+3. A writer made anew continues the chain found in the log, once it has compared for every entry of the log
+   that it lies where it states: none of the job's can be hidden under another label. After `close` nothing
+   more is written.
 4. Times never run backwards, in a chain or over the whole log, even where the machine's clock is set back.
    Only entries that queue together may stand in another order than they were dated, by as long as they
    queued. Where the log is a day or more ahead of the clock, nothing is written: one of them is wrong.
@@ -162,6 +164,7 @@ class StatementWriter:
         self._previous: Sha256 | None = None
         self._closed = False
         self._recorded_at = ""
+        self._log.check_places()
         last = self._log.last(self._job_id)
         if last is not None:
             newest = open_statement(last.envelope).predicate

@@ -21,6 +21,7 @@ from cloister.evidence.trust import Trust, TrustEntry
 from cloister.evidence.verifier import Verdict, VerificationPolicy, Verifier, model_artifact
 from cloister.evidence.witness.links import consistency_links
 from tests.evidence.attacks.edits import detail
+from tests.evidence.log.places import any_place
 from tests.evidence.synthetic import (
     BASELINE,
     HUB,
@@ -81,6 +82,7 @@ def cosigned(extract: LogExtract) -> LogExtract:
 def forked(stack: ExitStack, folder: Path, shown: Shown) -> Forked:
     """Play a job up to its end; let the hub end it twice, and show each site what `shown` says."""
     job = SyntheticJob(folder)
+    stack.enter_context(any_place())
     hub = stack.enter_context(Seat(job, Role.HUB, HUB, HUB))
     seats = {site: stack.enter_context(Seat(job, Role.SITE, site, site)) for site in job.sites}
     of_hub, todo = job.hub_steps(), {site: job.site_steps(site) for site in job.sites}

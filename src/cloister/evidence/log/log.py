@@ -7,8 +7,9 @@ Rules kept here:
    gets no answer, the log looks whether the entries are there before it says anything.
 2. Stored entries and complete subtrees are never updated or deleted.
 3. A log whose tree doesn't match its head is refused and takes no entry; it is never repaired.
-4. Within a stream (one job) positions are taken once: two writers can't both be a party's n-th statement.
-5. An entry fits the entry bundles of C2SP tlog-tiles: 65,535 bytes at most.
+4. A statement lies under the stream and position that it states.
+5. Within a stream (one job) positions are taken once: two writers can't both be a party's n-th statement.
+6. An entry fits the entry bundles of C2SP tlog-tiles: 65,535 bytes at most.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from sqlalchemy.exc import IntegrityError
 
 from cloister.core.errors import StorageError
 from cloister.core.keys import PublicKey, Signer
-from cloister.evidence.checkpoint import sign_checkpoint
+from cloister.evidence.checkpoint import Checkpoint, sign_checkpoint
 from cloister.evidence.envelope import Envelope
 from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.log.group import GroupCommit, LogEntry, PendingEntry, Ticket
+from cloister.evidence.log.places import lies_where_stated
 from cloister.evidence.log.reading import LogReader
 from cloister.evidence.log.store import EntryRow, Store, node_number, read_place
 from cloister.evidence.merkle import EMPTY_ROOT, CompactRange, leaf_hash
@@ -65,6 +67,7 @@ class EvidenceLog(LogReader):
         self._signer = signer
         self._committing = threading.Lock()
         self._edge_at: tuple[str, CompactRange] | None = None
+        self._signed: Checkpoint | None = None
         self._group = GroupCommit(self.commit_tickets)
 
     @classmethod
@@ -207,7 +210,7 @@ class EvidenceLog(LogReader):
         tickets: Sequence[Ticket],
         sift: Callable[[Connection, Sequence[Ticket]], Sequence[Ticket]],
     ) -> None:
-        kept, self._edge_at = self._edge_at, None
+        kept, self._edge_at, self._signed = self._edge_at, None, None
         with self._store.transaction() as connection:
             fit = sift(connection, tickets)
             results = None if kept is None else self._add(connection, *kept, fit)
@@ -215,8 +218,14 @@ class EvidenceLog(LogReader):
                 results = self._add(connection, *self._stored_edge(connection), fit)
             if results is None:
                 raise self._mismatch("its head is not the one that was just read")
+        self._advance_to_signed()
         for ticket, result in zip(fit, results, strict=True):
             ticket.settle(result)
+
+    def _advance_to_signed(self) -> None:
+        """What was signed is durable: from now on nothing older is taken for this log."""
+        if self._signed is not None:
+            self._advance(self._signed)
 
     def _sift(self, connection: Connection, tickets: Sequence[Ticket]) -> Sequence[Ticket]:
         """Settle the tickets that hold a taken position; the rest can be added."""
@@ -257,10 +266,11 @@ class EvidenceLog(LogReader):
                 placed.append(LogEntry(index, one.leaf))
             results.append(tuple(placed))
         if rows:
-            note = sign_checkpoint(self._origin, tree.size, tree.root(), self._signer).encode()
+            signed = sign_checkpoint(self._origin, tree.size, tree.root(), self._signer)
+            note = signed.encode()
             if not self._store.add(connection, rows, nodes, (head, note)):
                 return None
-            self._edge_at = note, tree
+            self._edge_at, self._signed = (note, tree), signed
         return results
 
     def _stored_edge(self, connection: Connection) -> tuple[str, CompactRange]:
@@ -274,11 +284,16 @@ def pending(item: LogItem) -> PendingEntry:
 
     Raises:
         LogError: ``evidence.entry_too_large``.
-        EvidenceError: ``evidence.statement_refused`` if its place can't be one in a log.
+        EvidenceError: ``evidence.statement_refused`` if its place can't be one in a log, or is another than
+            its statement states.
     """
     if not _STREAM.fullmatch(item.stream) or not 0 <= item.position < _MAX_POSITION:
         raise EvidenceError(
             "evidence.statement_refused", "A stream has up to 64 plain characters, and positions from 0."
+        )
+    if not lies_where_stated(item.envelope, item.stream, item.position):
+        raise EvidenceError(
+            "evidence.statement_refused", "A statement is logged under the job and sequence that it states."
         )
     data = item.envelope.encode()
     if len(data) > MAX_ENTRY_BYTES:

@@ -3,13 +3,18 @@
 Rules kept here:
 
 1. The head must be signed by one of the log's keys, and opening checks that the stored tree leads to it.
-2. An entry or a proof is handed out only after it was verified to lead to the signed head.
-3. What a proof needs is fetched in one query; nothing reads more than the tree's height, a stream's entries
+2. A head must continue every head that this object has signed or seen: a database that is set back under a
+   process that has it open is refused, and takes no entry.
+3. An entry or a proof is handed out only after it was verified to lead to the signed head.
+4. No hash covers the stream and position under which an entry lies, so they must be those that its statement
+   states: whenever entries are proven, in `verify`, and in `check_places` for the whole log.
+5. What a proof needs is fetched in one query; nothing reads more than the tree's height, a stream's entries
    or one block at a time, however long the log is.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +29,7 @@ from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint, verify_ch
 from cloister.evidence.envelope import Envelope
 from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.extract import LogExtract, ProvenEntry
+from cloister.evidence.log.places import lies_where_stated
 from cloister.evidence.log.store import (
     FORMAT,
     Store,
@@ -49,6 +55,7 @@ from cloister.evidence.merkle import (
     verify_consistency,
     verify_inclusion,
 )
+from cloister.evidence.witness.rules import rolled_back
 
 BLOCK: Final = 512
 _NOTHING: Final = bytes(32)
@@ -69,6 +76,9 @@ class LogReader:
         self._origin = origin
         self._keys = tuple(keys)
         self._verified: tuple[str, Checkpoint] | None = None
+        self._newest: Checkpoint | None = None
+        self._advancing = threading.Lock()
+        self._placed = 0
 
     @classmethod
     def open_for_reading(cls, place: Path | str, *, origin: str, keys: Sequence[PublicKey]) -> LogReader:
@@ -282,8 +292,21 @@ class LogReader:
             found = read_last(connection, stream)
             return 0 if found is None else found.position + 1
 
+    def check_places(self) -> None:
+        """Require every entry to lie under the stream and position that its statement states.
+
+        What this object has compared once it doesn't read again.
+
+        Raises:
+            LogError: ``evidence.log_mismatch``.
+        """
+        size = self.checkpoint().size
+        for stored in self.entries(self._placed, size):
+            self._require_place(stored, self._decoded(stored))
+        self._placed = max(self._placed, size)
+
     def verify(self) -> Checkpoint:
-        """Read the whole log: every entry and every stored hash has to lead to the signed head.
+        """Read the whole log: every entry, its place, and every stored hash has to lead to the signed head.
 
         Returns:
             The head that everything leads to.
@@ -297,6 +320,7 @@ class LogReader:
         tree = CompactRange()
         wanted: dict[tuple[int, int], bytes] = {}
         for stored in self.entries(0, head.size):
+            self._require_place(stored, self._decoded(stored))
             wanted.update(((level, at), one) for level, at, one in tree.append(leaf_hash(stored.data)))
             if len(wanted) >= BLOCK:
                 self._require_nodes(wanted)
@@ -334,17 +358,43 @@ class LogReader:
             raise self._mismatch("it has more or fewer entries than its head says")
 
     def _head(self, connection: Connection) -> Checkpoint:
+        # Taken before the database is asked: what it shows then can't be older, whatever others append.
+        newest = self._newest
         row = read_head(connection)
         if row is None or row[0] != FORMAT:
             raise self._mismatch("it has no head of a known format")
         known = self._verified
         if known is not None and known[0] == row[1]:
-            return known[1]
-        with self._sound("its head is not this log's, or not signed by its key"):
-            head = parse_checkpoint(row[1])
-            self._verify_head(head)
-        self._verified = row[1], head
+            head = known[1]
+        else:
+            with self._sound("its head is not this log's, or not signed by its key"):
+                head = parse_checkpoint(row[1])
+                self._verify_head(head)
+            self._verified = row[1], head
+        if newest is None or (head.size, head.root) != (newest.size, newest.root):
+            if newest is not None:
+                self._require_continuation(connection, newest, head)
+            self._advance(head)
         return head
+
+    def _require_continuation(self, connection: Connection, newest: Checkpoint, head: Checkpoint) -> None:
+        """Refuse a head that doesn't continue one that this object has signed or seen."""
+        if head.size < newest.size:
+            raise rolled_back(self._origin, head.size, newest.size)
+        if self._proven_root(connection, newest.size, head) != newest.root:
+            raise LogError(
+                "evidence.log_rolled_back",
+                f"The first {newest.size} entries of {self._origin} are not those that this process has "
+                "signed or seen.",
+                "The database was replaced while it was open. Stop what writes to it, and restore the newest "
+                "copy.",
+            )
+
+    def _advance(self, head: Checkpoint) -> None:
+        """Remember a head as the newest, unless a newer one is known by now."""
+        with self._advancing:
+            if self._newest is None or head.size > self._newest.size:
+                self._newest = head
 
     def _verify_head(self, head: Checkpoint) -> None:
         for key in self._keys[:-1]:
@@ -410,7 +460,9 @@ class LogReader:
         for one, proof in zip(found, self._planned(connection, build), strict=True):
             with self._sound(f"its entry {one.index} was altered"):
                 verify_inclusion(leaf_hash(one.data), one.index, head.size, proof, head.root)
-                proven.append(ProvenEntry(one.index, one.envelope, proof))
+                envelope = one.envelope
+            self._require_place(one, envelope)
+            proven.append(ProvenEntry(one.index, envelope, proof))
         return tuple(proven)
 
     def _blocks(self, head: Checkpoint, tree: CompactRange, end: int) -> Iterator[StoredEntry]:
@@ -431,6 +483,10 @@ class LogReader:
     def _decoded(self, stored: StoredEntry) -> Envelope:
         with self._sound(f"its entry {stored.index} was altered"):
             return stored.envelope
+
+    def _require_place(self, stored: StoredEntry, envelope: Envelope) -> None:
+        if not lies_where_stated(envelope, stored.stream, stored.position):
+            raise self._mismatch(f"its entry {stored.index} lies elsewhere than its statement says")
 
     def _require_nodes(self, wanted: dict[tuple[int, int], bytes]) -> None:
         with self._store.snapshot() as connection:
