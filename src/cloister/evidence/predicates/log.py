@@ -6,13 +6,14 @@ shows another past contradicts a statement in somebody else's log.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from cloister.core.errors import CloisterError
 from cloister.core.hashes import Sha256Field
-from cloister.evidence.checkpoint import parse_checkpoint
+from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint
 from cloister.evidence.predicates.base import (
     TYPE_PREFIX,
     CountField,
@@ -28,6 +29,16 @@ MAX_HELD: Final = 32
 MAX_HELD_NOTE_CHARS: Final = 1000
 
 NoteField = Annotated[str, StringConstraints(min_length=1, max_length=MAX_HELD_NOTE_CHARS)]
+
+
+@lru_cache(maxsize=1024)
+def checkpoint_held(note: str) -> Checkpoint:
+    """The checkpoint that a held note spells, whose signatures are not judged; several parties hold the same.
+
+    Raises:
+        EvidenceError: ``evidence.checkpoint_malformed``.
+    """
+    return parse_checkpoint(note)
 
 
 class HeldCheckpoint(Part):
@@ -48,7 +59,7 @@ class HeldCheckpoint(Part):
     @model_validator(mode="after")
     def _says_what_its_note_says(self) -> Self:
         try:
-            checkpoint = parse_checkpoint(self.note)
+            checkpoint = checkpoint_held(self.note)
         except CloisterError as error:
             raise ValueError(error.message) from None
         if (checkpoint.origin, checkpoint.size, checkpoint.root.hex()) != (self.origin, self.size, self.root):

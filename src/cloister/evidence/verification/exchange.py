@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 
 from cloister.core.clock import parse_time
 from cloister.core.errors import CloisterError
-from cloister.evidence.checkpoint import parse_checkpoint, verify_checkpoint, verify_cosignature
+from cloister.evidence.checkpoint import verify_checkpoint, verify_cosignature
 from cloister.evidence.checks import Check, judged
 from cloister.evidence.context import ReceiptContext
 from cloister.evidence.extract import log_origin, log_owner
 from cloister.evidence.predicates import CheckpointHeld, JobClosed, Role, RoundAggregated, UpdateReleased
+from cloister.evidence.predicates.log import checkpoint_held
 from cloister.evidence.record import JobRecord
 from cloister.evidence.witness.links import HeldLog, held_in, verify_link
 
@@ -67,7 +68,7 @@ def _unsigned(context: ReceiptContext) -> Iterator[str]:
         for part in one.held:
             holders.setdefault(part.note, one)
     for note, one in holders.items():
-        checkpoint = parse_checkpoint(note)
+        checkpoint = checkpoint_held(note)
         try:
             keys = context.trust.keys(*log_owner(checkpoint.origin), at=parse_time(one.recorded_at))
             verify_checkpoint(checkpoint, checkpoint.origin, *keys)
