@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from cloister.core.clock import format_time
@@ -34,6 +35,8 @@ FEW: Final = 256
 """So many entries after a period are shown rather than left out."""
 LOOK: Final = 2048
 """How far from a period's edge another log is searched for what it states."""
+NEWEST: Final = 64
+"""How many exports are looked at for the one that a recipient got before."""
 _COSIGNATURE_SIZE: Final = 8 + 64
 _TYPE_BYTES: Final = CheckpointHeld.TYPE.encode("ascii")
 
@@ -122,8 +125,8 @@ def what_to_show(
 
 
 def _continued(dated: DatedLog, start: str, recipient: str) -> int:
-    """Where the last period ended that this recipient got; the log's size if there was none before."""
-    for export in exports_backwards(dated.log):
+    """Where the last period ended that this recipient got; the log's size if none of the newest was one."""
+    for export in islice(exports_backwards(dated.log), NEWEST):
         period = export.selection
         if export.recipient == recipient and period.start is not None and period.start <= start:
             return dated.index(period.end or start)
