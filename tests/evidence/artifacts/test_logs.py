@@ -102,4 +102,4 @@ def test_a_log_of_an_owner_who_is_not_pinned_is_refused(published: Published, ot
     verdict = verify_artifact(
         published.tiles, Trust([TrustEntry(Role.SITE, "north", pem)]), Demands(), CheckRegistry
     )
-    assert refused(verdict) == ["checkpoint-signature", "log-entries"]
+    assert refused(verdict) == ["checkpoint-signature", "log-entries", "statement-chains"]

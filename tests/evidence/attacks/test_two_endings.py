@@ -10,14 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from cloister.core.canonical import JSON, canonicalize
+from cloister.core.hashes import sha256_hex
 from cloister.core.keys import EphemeralKeyStore
+from cloister.evidence.artifacts import Demands, verify_artifact
 from cloister.evidence.checkpoint import cosign
+from cloister.evidence.checks import CheckRegistry
+from cloister.evidence.envelope import decode_envelope, sign_envelope
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import LogExtract
+from cloister.evidence.log import export_tiles
 from cloister.evidence.predicates import Evaluation, HubEnding, Role, RoundAggregated, UpdateReleased
 from cloister.evidence.scoring import improvement_score
-from cloister.evidence.statement import open_statement, sign_statement
+from cloister.evidence.statement import PAYLOAD_TYPE, open_statement, sign_statement
 from cloister.evidence.trust import Trust, TrustEntry
+from cloister.evidence.verification.chains import Chains
 from cloister.evidence.verifier import Verdict, VerificationPolicy, Verifier, model_artifact
 from cloister.evidence.witness.links import consistency_links
 from tests.evidence.attacks.edits import detail
@@ -140,6 +147,57 @@ def test_of_two_endings_in_one_witnessed_log_only_the_one_that_the_sites_state_i
     assert "north: it states another ending of the hub than the one here" in detail(
         refused, "statements-complete"
     )
+
+
+def test_who_sees_the_whole_log_sees_both_endings(stack: ExitStack, tmp_path: Path) -> None:
+    """Each entry is genuine, and under a head that the witness cosigned; but a job has one chain."""
+    hub = forked(stack, tmp_path, lambda _, ending: ending)
+    logs = {name: seat.log for name, seat in hub.seats.items()}
+    verdicts = {}
+    for name, log in logs.items():
+        export_tiles(log, tmp_path / f"tiles-{name}")
+        verdicts[name] = verify_artifact(tmp_path / f"tiles-{name}", hub.job.trust, Demands(), CheckRegistry)
+    assert verdicts["north"].accepted
+    assert [one.id for one in verdicts[HUB].failures] == ["statement-chains"]
+    assert f"of job {hub.job.job_id} is there a second time" in verdicts[HUB].failures[0].detail
+
+
+def statement(job_id: str, sequence: int, previous: str | None) -> bytes:
+    """An entry that is a statement, as far as its chain is concerned."""
+    payload: dict[str, JSON] = {
+        "predicate": {"job_id": job_id, "sequence": sequence, "previous": previous, "text": "x"}
+    }
+    return sign_envelope(PAYLOAD_TYPE, canonicalize(payload), WITNESS).encode()
+
+
+def told(*entries: bytes) -> str:
+    chains = Chains()
+    for index, entry in enumerate(entries):
+        chains.visit(index, entry)
+    return chains.check().detail
+
+
+def test_chains_of_several_jobs_may_lie_between_each_other_and_between_anything_else() -> None:
+    first = statement("a", 0, None)
+    after = sha256_hex(decode_envelope(first).payload)
+    other = sign_envelope("text/plain", b"no statement", WITNESS).encode()
+    entries = (first, other, statement("b", 0, None), b"", b"[1]", statement("a", 1, after))
+    assert told(*entries) == "3 statements in 2 unbroken chains"
+
+
+@pytest.mark.parametrize(
+    ("second", "problem"),
+    [
+        (statement("a", 0, None), "entry 1: statement 0 of job a is there a second time"),
+        (statement("a", 1, "0" * 64), "entry 1: it doesn't follow the statement of job a before it"),
+        (statement("a", 2, None), "entry 1: it doesn't follow the statement of job a before it"),
+        (statement("b", 1, None), "entry 1: it doesn't follow the statement of job b before it"),
+        (sign_envelope(PAYLOAD_TYPE, b"{}", WITNESS).encode(), "can't be read as one"),
+        (sign_envelope(PAYLOAD_TYPE, b"\xff", WITNESS).encode(), "can't be read as one"),
+    ],
+)
+def test_what_doesnt_follow_in_its_chain_is_told(second: bytes, problem: str) -> None:
+    assert problem in told(statement("a", 0, None), second)
 
 
 def test_a_hub_that_shows_two_sites_two_endings_has_no_receipt(stack: ExitStack, tmp_path: Path) -> None:

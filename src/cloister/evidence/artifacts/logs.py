@@ -1,4 +1,7 @@
-"""A whole log as static tiles: its head, every entry under it, and that it still begins as it was held."""
+"""A whole log as static tiles: its head, every entry under it, and that it still begins as it was held.
+
+Who has the whole log can also tell whether it holds one chain of statements for each job.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,15 @@ from cloister.evidence.checks import Check, Outcome, failed, judged, not_run, pa
 from cloister.evidence.log.tiles_reader import tile_reader, verify_tiles
 from cloister.evidence.merkle import subtree_root
 from cloister.evidence.trust import Trust
+from cloister.evidence.verification.chains import Chains
 
-LOG_CHECKS: Final = ("canonical-form", "checkpoint-signature", "witnesses", "log-entries")
+LOG_CHECKS: Final = (
+    "canonical-form",
+    "checkpoint-signature",
+    "witnesses",
+    "log-entries",
+    "statement-chains",
+)
 """Every check of a log, in order; ``held-checkpoints`` follows where some are given."""
 
 
@@ -48,22 +58,33 @@ def verify_log(directory: Path, trust: Trust, demands: Demands) -> ArtifactVerdi
         check_owner(head, trust, demands),
         check_cosignatures(head, trust, demands.witnesses or 0),
     ]
-    checks.append(_entries(directory, head, trust, demands, checks[1]))
+    checks += _entries(directory, head, trust, demands, checks[1])
     if demands.held:
         checks.append(_held(directory, head, trust, demands, checks[3]))
     return ArtifactVerdict(ArtifactKind.LOG, tuple(checks), checkpoint_facts(head))
 
 
-def _entries(directory: Path, head: Checkpoint, trust: Trust, demands: Demands, owner: Check) -> Check:
+def _entries(
+    directory: Path, head: Checkpoint, trust: Trust, demands: Demands, owner: Check
+) -> tuple[Check, Check]:
+    """Every entry hashed, and the chains that their statements form."""
+    chains = Chains()
     if owner.outcome is not Outcome.PASSED:
-        return not_run("log-entries", "the checkpoint isn't the owner's")
-    try:
-        found = verify_tiles(directory, owner_keys(head, trust, demands), origin=head.origin)
-    except CloisterError as error:
-        return failed("log-entries", error.message)
-    if found.checkpoint != head:
-        return not_run("log-entries", "the checkpoint was replaced while it was read")
-    return passed("log-entries", f"{found.entries} entries hashed, {found.tiles} tiles compared, one root")
+        entries = not_run("log-entries", "the checkpoint isn't the owner's")
+    else:
+        try:
+            keys = owner_keys(head, trust, demands)
+            found = verify_tiles(directory, keys, origin=head.origin, visit=chains.visit)
+        except CloisterError as error:
+            entries = failed("log-entries", error.message)
+        else:
+            told = f"{found.entries} entries hashed, {found.tiles} tiles compared, one root"
+            entries = passed("log-entries", told)
+            if found.checkpoint != head:
+                entries = not_run("log-entries", "the checkpoint was replaced while it was read")
+    if entries.outcome is not Outcome.PASSED:
+        return entries, not_run("statement-chains", "the entries don't hold")
+    return entries, chains.check()
 
 
 def _held(directory: Path, head: Checkpoint, trust: Trust, demands: Demands, entries: Check) -> Check:
