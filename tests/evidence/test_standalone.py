@@ -244,11 +244,14 @@ def test_the_command_judges_every_other_artifact_likewise(tmp_path: Path) -> Non
 
 
 def test_the_whole_command_is_quick_and_epsilon_costs_a_second_more(large: Path) -> None:
-    """The goals, 400 ms and 1.8 s, are of a quiet machine; here half as much again is borne."""
+    """The goals, 400 ms and 1.8 s, are of a quiet machine; a busy one may take twice as long.
+
+    The benchmark `evidence.py --only receipts` has the figures.
+    """
     words = (large / "receipt.json", "--trust", large / "trust")
     without = min(command(*words, absent=("dp_accounting",)).seconds for _ in range(5))
     with_epsilon = min(command(*words).seconds for _ in range(2))
-    factor = 1.5 * slowness()
+    factor = 2 * slowness()
     assert without < 0.4 * factor
     assert with_epsilon < 1.8 * factor
 

@@ -77,6 +77,12 @@ class Ledgers:
         held = site.held_checkpoints()
         require_newest(log.checkpoint(), log.consistency_proof, held, *log.keys)
         if begun.exists() or path.exists() or _stated_heads(log, dataset):
+            if self.database is None and not path.exists():
+                raise LedgerError(
+                    "ledger.missing",
+                    f"the budget ledger of {site.name} is gone, but it was used for {dataset} before",
+                    "Restore it from a backup; starting at zero would overspend the patients' budget.",
+                )
             ledger = BudgetLedger.open(self.database or path, dataset, holder=site.name)
             try:
                 ledger.require_terms(mode=terms.mode, unit=terms.unit, delta=terms.delta)
