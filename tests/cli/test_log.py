@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,58 @@ def test_a_job_after_a_change_of_keys_has_a_receipt(cloister: Cloister, work: Pa
     ended = cloister("run", job, "-w", work, "--json")
     assert ended.code == 0, ended.err
     assert len(list((work / "jobs").iterdir())) == 2
+
+
+def test_a_broken_log_is_recovered_up_to_the_checkpoint_that_somebody_holds(
+    cloister: Cloister, work: Path
+) -> None:
+    at = ("-w", work)
+    log = work / "parties" / "site" / "northgate" / "log.sqlite"
+    assert cloister("log", "checkpoint", *at, *SITE, "--out", "held.note").code == 0
+    held = parse_checkpoint(Path("held.note").read_text())
+    assert cloister("log", "tiles", *at, *SITE, "--out", "tiles").code == 0
+    with closing(sqlite3.connect(log)) as plain, plain:
+        plain.execute("UPDATE evidence_nodes SET hash = zeroblob(32)")
+        plain.execute("UPDATE evidence_entries SET stream = 'elsewhere' WHERE idx = 1")
+    assert cloister("log", "checkpoint", *at, *SITE).code == 5
+    for neighbour in work.glob("parties/*/*/held"):
+        shutil.rmtree(neighbour)
+    unknown = cloister("log", "recover", *at, *SITE)
+    assert unknown.code != 0
+    assert "--held" in unknown.err
+    shown = cloister("log", "recover", *at, *SITE, "--held", "held.note", "--json")
+    assert shown.code == 0, shown.err
+    assert shown.json() == {"origin": held.origin, "held": held.size, "good": held.size, "to": None}
+    moved = cloister("log", "recover", *at, *SITE, "--held", "held.note", "--to", "new.sqlite")
+    assert moved.code == 0, moved.err
+    assert cloister("log", "recover", *at, *SITE, "--held", "held.note", "--to", "new.sqlite").code == 5
+    # A person puts it in the old one's place.
+    for old in log.parent.glob("log.sqlite*"):
+        old.unlink()
+    shutil.move("new.sqlite", log)
+    after = parse_checkpoint(cloister("log", "checkpoint", *at, *SITE).out)
+    assert (after.size, after.root) == (held.size, held.root)
+
+
+def test_a_log_whose_entries_lead_to_no_held_checkpoint_is_not_recovered(
+    cloister: Cloister, work: Path
+) -> None:
+    at = ("-w", work)
+    assert cloister("log", "checkpoint", *at, "--party", "hub/hub", "--out", "hub.note").code == 0
+    foreign = cloister("log", "recover", *at, *SITE, "--held", "hub.note")
+    assert foreign.code != 0
+    assert "evidence.checkpoint_unsigned" in foreign.err
+    assert cloister("log", "checkpoint", *at, *SITE, "--out", "held.note").code == 0
+    log = work / "parties" / "site" / "northgate" / "log.sqlite"
+    with closing(sqlite3.connect(log)) as plain, plain:
+        plain.execute("UPDATE evidence_entries SET envelope = x'00' WHERE idx = 0")
+    for neighbour in work.glob("parties/*/*/held"):
+        shutil.rmtree(neighbour)
+    shown = cloister("log", "recover", *at, *SITE, "--held", "held.note", "--json")
+    assert shown.json()["good"] == 0
+    moved = cloister("log", "recover", *at, *SITE, "--held", "held.note", "--to", "new.sqlite")
+    assert moved.code == 5
+    assert not Path("new.sqlite").exists()
 
 
 def test_nobody_who_keeps_no_log_gets_a_new_key(cloister: Cloister, work: Path) -> None:

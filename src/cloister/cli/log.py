@@ -51,6 +51,12 @@ def attach(app: typer.Typer) -> None:
         help="Give a party a new key. Its log stays its own; let witnesses and verifiers know the new one.",
         epilog="Example:  cloister log rotate-key --party site/north",
     )(_rotate_key)
+    group.command(
+        "recover",
+        help="Find how far a log that was refused still leads to a checkpoint that somebody holds of it, and "
+        "move that part to a new log. The old one is only read.",
+        epilog="Example:  cloister log recover --party site/north --held north.note --to recovered.sqlite",
+    )(_recover)
     app.add_typer(group, name="log")
 
 
@@ -154,6 +160,40 @@ def _rotate_key(
         return 0
     print(f"{owner.origin} is signed by {key.key_id} from now on, and was by {former.key_id}")
     print(key.pem, end="")
+    return 0
+
+
+def _recover(
+    party: Party,
+    held: Annotated[
+        list[Path] | None,
+        typer.Option("--held", metavar="NOTE", help="A checkpoint that somebody holds of it; repeatable."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--to", metavar="FILE", help="Where the new log is begun; or a PostgreSQL URL."),
+    ] = None,
+    workspace: Workspace = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.core.settings import load_settings
+    from cloister.workflow.audit import keeper, named_party, require_workspace
+    from cloister.workflow.recovery import recover
+    from cloister.workflow.workspace import open_workspace
+
+    settings = load_settings({"workspace": workspace})
+    with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
+        found = recover(keeper(opened, named_party(party)), held or [], target)
+    facts = {"origin": found.origin, "held": found.held, "good": found.good, "to": found.moved_to}
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    print(f"{found.origin}: the first {found.good} entries lead to a checkpoint that is held.")
+    if found.good < found.held:
+        print(f"A checkpoint of {found.held} entries is held too; who holds it will see that some are lost.")
+    if found.moved_to is not None:
+        print(f"They are in {found.moved_to}. Keep the old log; put this one in its place if none is better.")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from cloister.core.keys import Signer
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import LogError
 from cloister.evidence.log import EvidenceLog, recover_log, recoverable_size
-from tests.evidence.log.places import ORIGIN, Place, edit, fill, item
+from cloister.evidence.writer import StatementWriter
+from tests.evidence.log.places import ORIGIN, Place, drop_table, edit, fill, item
 
 
 def heads_of(place: Place, signer: Signer, sizes: tuple[int, ...]) -> list[Checkpoint]:
@@ -48,7 +50,7 @@ def test_a_refused_log_says_how_to_recover_and_is_moved_only_on_request(
     edit(path, "UPDATE evidence_nodes SET hash = x'00' WHERE id = 511")
     with pytest.raises(LogError) as caught:
         EvidenceLog.open(path, origin=ORIGIN, signer=signer)
-    assert "recover_log" in caught.value.hint
+    assert "cloister log recover" in caught.value.hint
     before = path.read_bytes()
     with recover_log(path, tmp_path / "new", checkpoint=new, signer=signer) as log:
         assert log.verify().root == new.root
@@ -57,6 +59,22 @@ def test_a_refused_log_says_how_to_recover_and_is_moved_only_on_request(
     assert path.read_bytes() == before
     with EvidenceLog.open(tmp_path / "new", origin=ORIGIN, signer=signer) as log:
         assert log.verify().size == 601
+
+
+def test_a_log_without_its_tree_and_with_edited_labels_is_moved_to_where_its_statements_say(
+    place: Place, tmp_path: Path, signer: Signer
+) -> None:
+    job_id = "11111111-2222-4333-8444-555555555555"
+    with EvidenceLog.create(place, origin=ORIGIN, signer=signer) as log:
+        writer = StatementWriter(log, signer, "north", job_id, lambda: datetime(2026, 11, 21, tzinfo=UTC))
+        writer.close("failed")
+        fill(log, signer, 2)
+        head = log.checkpoint()
+    edit(place, f"UPDATE evidence_entries SET stream = 'elsewhere', position = 5 WHERE stream = '{job_id}'")
+    drop_table(place, "evidence_nodes")
+    with recover_log(place, tmp_path / "new", checkpoint=head, signer=signer) as log:
+        assert (log.size, log.checkpoint().root) == (3, head.root)
+        assert [log.length(stream) for stream in (job_id, "elsewhere")] == [1, 0]
 
 
 def test_what_doesnt_lead_to_the_checkpoint_is_not_moved(path: Path, tmp_path: Path, signer: Signer) -> None:

@@ -6,7 +6,8 @@ Rules kept here:
 
 1. Only entries that lead to a checkpoint somebody else holds are good, whatever the log's tree and head say.
 2. The old log is read, never changed. The new one is complete up to the checkpoint, or it is refused.
-3. Entries beyond the newest good checkpoint are lost with it: whoever holds a newer one will see a roll-back.
+3. A statement is put where it says that it belongs, wherever it lay.
+4. Entries beyond the newest good checkpoint are lost with it: whoever holds a newer one will see a roll-back.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from pathlib import Path
 from cloister.core.database import database_name
 from cloister.core.keys import Signer
 from cloister.evidence.checkpoint import Checkpoint
-from cloister.evidence.errors import LogError
+from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.log.group import PendingEntry, Ticket
 from cloister.evidence.log.log import EvidenceLog
-from cloister.evidence.log.store import ROWS_AT_ONCE, Store, log_mismatch, read_range
+from cloister.evidence.log.places import stated_place
+from cloister.evidence.log.store import ROWS_AT_ONCE, Store, StoredEntry, log_mismatch, read_range
 from cloister.evidence.merkle import CompactRange, leaf_hash
 
 
@@ -42,7 +44,7 @@ def recoverable_size(place: Path | str, *, origin: str, checkpoints: Sequence[Ch
     """
     held = {(one.size, one.root) for one in checkpoints if one.origin == origin}
     tree, good = CompactRange(), 0
-    with closing(Store.open(place, origin)) as store:
+    with closing(Store.open(place, origin, whole=False)) as store:
         for block in _blocks(store, max((size for size, _ in held), default=0)):
             for one in block:
                 tree.append(one.leaf)
@@ -75,7 +77,7 @@ def recover_log(
         raise log_mismatch(name, f"its entries don't lead to the checkpoint of size {checkpoint.size}")
     log = EvidenceLog.create(target, origin=origin, signer=signer)
     try:
-        with closing(Store.open(place, origin)) as store:
+        with closing(Store.open(place, origin, whole=False)) as store:
             for block in _blocks(store, checkpoint.size):
                 ticket = Ticket(block)
                 log.commit_tickets((ticket,))
@@ -103,8 +105,16 @@ def _blocks(store: Store, end: int) -> Iterator[list[PendingEntry]]:
         for index, one in enumerate(found, start):
             if one.index != index:
                 break
-            block.append(PendingEntry(one.data, leaf_hash(one.data), one.stream, one.position))
+            block.append(PendingEntry(one.data, leaf_hash(one.data), *_place(one)))
         yield block
         start += len(block)
         if len(block) < ROWS_AT_ONCE:
             return
+
+
+def _place(stored: StoredEntry) -> tuple[str, int]:
+    try:
+        stated = stated_place(stored.envelope)
+    except EvidenceError:
+        stated = None
+    return stated or (stored.stream, stored.position)

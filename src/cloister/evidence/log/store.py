@@ -166,11 +166,16 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, place: Path | str, origin: str) -> Store:
+    def open(cls, place: Path | str, origin: str, *, whole: bool = True) -> Store:
         """Reach tables that are there.
 
+        Args:
+            place: the SQLite file, or the URL of the PostgreSQL database.
+            origin: the log's name.
+            whole: False where the entries will do, of a log that was refused.
+
         Raises:
-            LogError: ``evidence.log_missing``.
+            LogError: ``evidence.log_missing``; ``evidence.log_mismatch`` if only some are there.
             StorageError: if the database can't be read.
         """
         if isinstance(place, Path) and not place.is_file():
@@ -182,7 +187,7 @@ class Store:
         except BaseException:
             store.close()
             raise
-        if there != set(_METADATA.tables):
+        if not (set(_METADATA.tables) if whole else {_ENTRIES.name}) <= there:
             store.close()
             raise log_mismatch(store.name, "a table of it is gone") if there else _missing(store.name)
         return store
@@ -301,7 +306,7 @@ def log_mismatch(name: str, reason: str) -> LogError:
         "evidence.log_mismatch",
         f"The log at {name} can't be used: {reason}.",
         "Restore a copy that leads to the newest checkpoint known elsewhere; nothing was changed. Entries "
-        "that still lead to a good checkpoint can be moved to a new log: cloister.evidence.log.recover_log.",
+        "that still lead to a good checkpoint can be moved to a new log: cloister log recover.",
     )
 
 
