@@ -12,12 +12,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+import pytest
+
 T = TypeVar("T")
 
 
 def nightly_seed() -> int:
     """The seed of this round."""
     return int(os.environ.get("CLOISTER_NIGHTLY_SEED", "0"))
+
+
+def needs(seconds: float) -> None:
+    """Skip, by name, a test that can't be cut into cases and takes longer than its share of this night."""
+    share = float(os.environ.get("CLOISTER_NIGHTLY_SECONDS", "inf"))
+    if share < seconds:
+        pytest.skip(f"takes about {seconds:.0f} s in one piece; a share of this night is {share:.0f} s")
 
 
 def spread(cases: Sequence[T], record_property: Callable[[str, object], None]) -> Iterator[T]:

@@ -36,6 +36,7 @@ from cloister.evidence.predicates import (
 )
 from tests.evidence.attacks.edits import Body, detail
 from tests.evidence.synthetic import HUB, START, Step, SyntheticJob, digest, failing, resealed, verify
+from tests.nightly import needs
 
 NAMES = ("amsterdam", "basel", "cork", "delhi")
 REQUIRED_OF_SITE: tuple[type[Predicate], ...] = (
@@ -97,6 +98,7 @@ def test_a_job_has_a_whole_receipt_or_none_and_what_is_missing_is_listed(data: s
 @settings(max_examples=300)
 @given(data=st.data())
 def test_three_hundred_jobs_have_a_whole_receipt_or_none(data: st.DataObject) -> None:
+    needs(120)
     whole_or_none(data)
 
 

@@ -25,6 +25,7 @@ from cloister.privacy.budget import HARD_STOP_EPSILON, Limit, Scope, check_delta
 from cloister.privacy.errors import BudgetExceeded, PrivacyError
 from cloister.privacy.ledger import BudgetLedger, Purpose
 from tests.conftest import ROOT, SharedData
+from tests.nightly import needs
 
 DELTA = 1e-4
 ROUNDS, STEPS_A_ROUND, BATCH = 15, 100, 4
@@ -217,6 +218,7 @@ def test_features_and_split_are_flambys(fed_heart: ModuleType, shared_data: Shar
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_the_figures_that_are_claimed_hold_over_forty_seeds(fed_heart: ModuleType) -> None:
+    needs(300)
     figures = fed_heart.measure()
     assert figures["pooled training, mean"] == pytest.approx(0.735, abs=0.01)
     assert figures["Local 1, mean"] == pytest.approx(0.629, abs=0.015)
