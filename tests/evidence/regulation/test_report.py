@@ -31,7 +31,7 @@ from tests.evidence.custody.house import JOB, House
 
 pytest.importorskip("jinja2", reason="Jinja2, which writes the page, is not installed here")
 
-from cloister.evidence.regulation.render import render_report  # noqa: E402
+from cloister.evidence.regulation.render import render_report
 
 THING = sha256_hex(b"thing")
 SUBJECTS = (Subject("thing", THING),)
