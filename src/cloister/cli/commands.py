@@ -154,9 +154,7 @@ def _verify(
     ] = False,
     certificates: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--certificates", help="A chain that came with a head or segments; may be given again."
-        ),
+        typer.Option("--certificates", help="A chain that came with a head or segments; may be given again."),
     ] = None,
     at: Annotated[
         str | None, typer.Option("--at", help="When that chain has to have held: 2026-11-21T14:00:00Z.")
