@@ -165,13 +165,21 @@ def parse(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
     return value
 
 
-def parse_canonical(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> JSON:
+def parse_canonical(
+    data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH, max_members: int = MAX_MEMBERS
+) -> JSON:
     """Read a JSON document that has to be its own canonical encoding, byte for byte.
+
+    Args:
+        data: the document, UTF-8.
+        max_bytes: the largest size in bytes that is read.
+        max_depth: how deep lists and objects may nest.
+        max_members: how many values are read at most; of a small document, fewer.
 
     Raises:
         InputError: as `parse` does, and ``input.not_canonical`` where the bytes could be written otherwise.
     """
-    _refuse_crowds(data)
+    _refuse_crowds(data, max_members)
     fast = _read_fast(data, max_bytes, max_depth)
     if fast is not None:
         return fast
@@ -275,9 +283,9 @@ def _refuse_depth(value: JSON, max_depth: int) -> None:
         ]
 
 
-def _refuse_crowds(data: bytes) -> None:
+def _refuse_crowds(data: bytes, max_members: int) -> None:
     members = data.count(b",") + data.count(b"[") + data.count(b"{")
-    if members > min(MAX_MEMBERS, FREE_MEMBERS + len(data) // BYTES_A_MEMBER):
+    if members > min(max_members, FREE_MEMBERS + len(data) // BYTES_A_MEMBER):
         raise InputError("input.too_large", "The document holds more values than are read at its size.")
 
 

@@ -20,7 +20,7 @@ from typing import Annotated, Final, Literal, cast
 
 from pydantic import FailFast, Field, JsonValue, StringConstraints, ValidationError, WithJsonSchema
 
-from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize
+from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize, parse_canonical
 from cloister.core.clock import Clock, format_time
 from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256, Sha256Field
@@ -53,6 +53,8 @@ RECEIPT_SCHEMA: Final = "urn:cloister:receipt:v2"
 RECEIPT_TYPE: Final = "application/vnd.cloister.receipt+json"
 MAX_RECEIPT_BYTES: Final = 32 * 1024 * 1024
 """About 4,000 sites times rounds; reading one takes some hundred megabytes at most."""
+MAX_RECEIPT_MEMBERS: Final = MAX_RECEIPT_BYTES // 32
+"""Two to three times as many values as a receipt of that size has."""
 MAX_STATEMENTS: Final = 1_000_000
 MAX_PARTIES: Final = 1024
 MAX_CHAINS: Final = 16
@@ -147,6 +149,15 @@ class Receipt(Part):
 def signed_bytes(body: JSON) -> bytes:
     """The bytes a hub signs: the pre-authentication encoding of the canonical body."""
     return pae(RECEIPT_TYPE, canonicalize(body))
+
+
+def parse_receipt(data: bytes) -> JSON:
+    """Read a receipt's bytes as the JSON document they are, within the bounds of a receipt.
+
+    Raises:
+        InputError: if they aren't the canonical form of a document of such a size.
+    """
+    return parse_canonical(data, max_bytes=MAX_RECEIPT_BYTES, max_members=MAX_RECEIPT_MEMBERS)
 
 
 def receipt_from_json(value: JSON, data: bytes) -> Receipt:

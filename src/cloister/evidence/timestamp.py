@@ -18,13 +18,13 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, cast
 
-from cloister.core.canonical import JSON, b64encode, canonicalize, parse_canonical
+from cloister.core.canonical import JSON, b64encode, canonicalize
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.receipt import (
-    MAX_RECEIPT_BYTES,
     MAX_TIMESTAMP_BYTES,
     MAX_TIMESTAMPS,
     Receipt,
+    parse_receipt,
     receipt_from_json,
     signature_of,
 )
@@ -84,7 +84,7 @@ def attach_timestamp(receipt: bytes, response: bytes) -> bytes:
             "evidence.timestamp_invalid",
             f"The receipt has this timestamp already, or {MAX_TIMESTAMPS} others.",
         )
-    document = cast(dict[str, JSON], parse_canonical(receipt, max_bytes=MAX_RECEIPT_BYTES))
+    document = cast(dict[str, JSON], parse_receipt(receipt))
     return canonicalize({**document, "timestamps": list(timestamps)})
 
 
@@ -141,7 +141,7 @@ def require_sound_library() -> None:
 
 
 def _read(receipt: bytes) -> Receipt:
-    return receipt_from_json(parse_canonical(receipt, max_bytes=MAX_RECEIPT_BYTES), receipt)
+    return receipt_from_json(parse_receipt(receipt), receipt)
 
 
 def _invalid(message: str) -> EvidenceError:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from cloister.core.canonical import parse_canonical
 from cloister.core.errors import CloisterError
 from cloister.evidence.checks import (
     PLUGGED_CHECKS,
@@ -34,9 +33,9 @@ from cloister.evidence.errors import TrustError
 from cloister.evidence.pki.chains import read_chain
 from cloister.evidence.predicates import MOCK, SEEDED_TEST, AttestationVerdict, BudgetSpend
 from cloister.evidence.receipt import (
-    MAX_RECEIPT_BYTES,
     RECEIPT_SCHEMA,
     ReceiptBody,
+    parse_receipt,
     receipt_from_json,
     record_of,
     signed_part,
@@ -217,7 +216,7 @@ class Verifier:
 
     def _read(self, receipt: bytes, model: ModelArtifact, done: dict[str, Check]) -> ReceiptContext | None:
         try:
-            value = parse_canonical(receipt, max_bytes=MAX_RECEIPT_BYTES)
+            value = parse_receipt(receipt)
         except CloisterError as error:
             done["canonical-form"] = failed("canonical-form", error.message)
             return None

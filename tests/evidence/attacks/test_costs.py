@@ -130,6 +130,18 @@ def test_statements_of_a_value_every_three_bytes_are_not_read(
     assert "more values than are read" in detail(verdict, "schema")
 
 
+def test_a_receipt_of_far_more_values_than_a_real_one_is_not_read(
+    honest_job: SyntheticJob, honest_receipt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job of a million short lists would take twenty times its size in memory."""
+    assert honest_receipt.count(b",") < len(honest_receipt) / 64
+    monkeypatch.setattr(receipts, "MAX_RECEIPT_MEMBERS", 20_000)
+    crowd: JSON = [[f"{number:020d}"] for number in range(10_000)]
+    hostile = edited(honest_receipt, lambda body: body["job"].update(crowd=crowd))
+    verdict = Verifier(honest_job.trust, plugged()).verify(hostile, model_artifact(MODEL))
+    assert "more values than are read" in detail(verdict, "canonical-form")
+
+
 def test_a_receipt_too_large_to_be_verified_is_neither_read_nor_issued(
     honest_job: SyntheticJob, honest_receipt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

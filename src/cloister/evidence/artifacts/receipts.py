@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cloister.core.canonical import parse_canonical
 from cloister.evidence.artifacts.kinds import ArtifactKind
 from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands, Simulation
 from cloister.evidence.checks import Check, CheckRegistry, judged, not_run
 from cloister.evidence.context import ModelArtifact, model_artifact
-from cloister.evidence.receipt import MAX_RECEIPT_BYTES, ReceiptBody, receipt_from_json
+from cloister.evidence.receipt import ReceiptBody, parse_receipt, receipt_from_json
 from cloister.evidence.trust import Trust
 from cloister.evidence.verifier import Verdict, Verifier
 
@@ -67,7 +66,7 @@ def _demanded(demands: Demands, verdict: Verdict, measurements: tuple[str, ...])
 
 
 def _body(data: bytes) -> ReceiptBody:
-    return receipt_from_json(parse_canonical(data, max_bytes=MAX_RECEIPT_BYTES), data).body
+    return receipt_from_json(parse_receipt(data), data).body
 
 
 def _measurements(body: ReceiptBody | None) -> tuple[str, ...]:
