@@ -141,7 +141,8 @@ def test_a_note_that_the_log_alone_signed_was_seen_by_nobody_outside(site: Party
 def test_a_cosignature_that_was_made_up_is_an_error(site: Party, clock: Clock) -> None:
     head = cosign(state(site, clock), "east", EAST, AT)
     *others, last = head.signatures
-    put(site, replace(head, signatures=(*others, replace(last, sig=last.sig[:-1] + b"\0"))))
+    made_up = replace(last, sig=last.sig[:-1] + bytes([last.sig[-1] ^ 1]))
+    put(site, replace(head, signatures=(*others, made_up)))
     assert refusal(site).code in {"signature.invalid", "evidence.cosignature_missing"}
 
 
