@@ -129,7 +129,11 @@ def _verify(
         bool, typer.Option("--accept-test-randomness", help="Accept a run whose noise was seeded for a test.")
     ] = False,
     require_timestamp: Annotated[
-        bool, typer.Option("--require-timestamp", help="Refuse a receipt without an RFC 3161 timestamp.")
+        bool,
+        typer.Option(
+            "--require-timestamp",
+            help="Refuse a receipt without an RFC 3161 timestamp of soon after its date.",
+        ),
     ] = False,
     witnesses: Annotated[
         int | None,

@@ -107,7 +107,11 @@ def _parser() -> _Parser:
     add("--measurement", metavar="HEX", help="SHA-384 of the only code that will do, 96 hex digits")
     add("--production", action="store_true", help="accept no simulated attestation")
     add("--accept-test-randomness", action="store_true", help="accept noise that was seeded for a test")
-    add("--require-timestamp", action="store_true", help="refuse a receipt without an RFC 3161 timestamp")
+    add(
+        "--require-timestamp",
+        action="store_true",
+        help="refuse a receipt without an RFC 3161 timestamp of soon after its date",
+    )
     add("--witnesses", type=_count, metavar="K", help="pinned witnesses that must have cosigned each log")
     add(
         "--held",
