@@ -244,14 +244,11 @@ def test_the_command_judges_every_other_artifact_likewise(tmp_path: Path) -> Non
 
 
 def test_the_whole_command_is_quick_and_epsilon_costs_a_second_more(large: Path) -> None:
-    """The goals, 400 ms and 1.8 s, are of a quiet machine; a busy one may take twice as long.
-
-    The benchmark `evidence.py --only receipts` has the figures.
-    """
+    """The goals, 400 ms and 1.8 s, are of a quiet machine; here half as much again is borne."""
     words = (large / "receipt.json", "--trust", large / "trust")
     without = min(command(*words, absent=("dp_accounting",)).seconds for _ in range(5))
     with_epsilon = min(command(*words).seconds for _ in range(2))
-    factor = 2 * slowness()
+    factor = 1.5 * slowness()
     assert without < 0.4 * factor
     assert with_epsilon < 1.8 * factor
 

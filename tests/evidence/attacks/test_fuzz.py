@@ -136,7 +136,7 @@ def test_hostile_shapes_stay_within_a_gibibyte_of_address_space() -> None:
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert int(ended.stdout) < 600 * 1024
+    assert int(ended.stdout) < 400 * 1024
 
 
 @pytest.mark.nightly
