@@ -5,9 +5,9 @@ The log and its writer need SQLAlchemy and are loaded on first use, so that a ve
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from cloister.core.first_use import on_first_use
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.envelope import Envelope, sign_envelope, verify_envelope
 from cloister.evidence.errors import EvidenceError
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from cloister.evidence.writer import StatementWriter, WrittenStatement
 
 _ON_FIRST_USE = {
-    "AsyncEvidenceLog": "cloister.evidence.log",
-    "EvidenceLog": "cloister.evidence.log",
-    "LogEntry": "cloister.evidence.log",
-    "LogItem": "cloister.evidence.log",
-    "LogReader": "cloister.evidence.log",
-    "StatementWriter": "cloister.evidence.writer",
-    "WrittenStatement": "cloister.evidence.writer",
+    "AsyncEvidenceLog": "log",
+    "EvidenceLog": "log",
+    "LogEntry": "log",
+    "LogItem": "log",
+    "LogReader": "log",
+    "StatementWriter": "writer",
+    "WrittenStatement": "writer",
 }
 
 __all__ = [
@@ -57,9 +57,4 @@ __all__ = [
     "write_trust",
 ]
 
-
-def __getattr__(name: str) -> object:
-    module = _ON_FIRST_USE.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(module), name)
+__getattr__ = on_first_use(__name__, _ON_FIRST_USE)

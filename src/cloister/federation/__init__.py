@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from cloister.core.first_use import on_first_use
 
 if TYPE_CHECKING:
     from cloister.federation.backends.base import Backend, FederationResult, RoundRecord
@@ -104,11 +105,4 @@ __all__ = [
     "seeded_test_randomness",
 ]
 
-
-def __getattr__(name: str) -> object:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = on_first_use(__name__, _HOME)

@@ -3,9 +3,9 @@
 numpy is loaded when a name that needs it is first used.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from cloister.core.first_use import on_first_use
 from cloister.health.errors import HealthError
 
 if TYPE_CHECKING:
@@ -66,9 +66,4 @@ __all__ = [
     "source_names",
 ]
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+__getattr__ = on_first_use(__name__, _HOMES)

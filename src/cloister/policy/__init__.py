@@ -9,9 +9,9 @@ does without.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from cloister.core.first_use import on_first_use
 from cloister.evidence.terms import MANIFEST_TYPE, REQUEST_TYPE
 from cloister.policy.decision import Decision, DecisionFacts, Reason, decide
 from cloister.policy.errors import PolicyError
@@ -83,9 +83,4 @@ __all__ = [
     "sign_request",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    return found
+__getattr__ = on_first_use(__name__, _LAZY)

@@ -5,8 +5,9 @@ Importing this package is cheap: each name loads its module on first use, and on
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from cloister.core.first_use import on_first_use
 
 if TYPE_CHECKING:
     from cloister.privacy.accountant import calibrate_noise, epsilon_after, epsilon_of, max_steps, rdp_vector
@@ -144,15 +145,4 @@ __all__ = [
     "suggest_fix",
 ]
 
-
-def __getattr__(name: str) -> object:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__ = on_first_use(__name__, _HOME_OF)

@@ -225,6 +225,32 @@ def test_a_writer_that_is_closed_says_what_no_segment_said_was_lost(
     assert lost(stream) == [(0, []), (3, ["segment-lost"])]
 
 
+def test_a_machine_that_stops_between_two_clocks_is_not_told_as_a_clock_that_was_set(stream: Stream) -> None:
+    """A virtual machine may be paused after one clock was read and before the other."""
+    now, up, calls = datetime.now(UTC), 10**9, 0
+
+    def clock() -> datetime:
+        nonlocal calls, up
+        calls += 1
+        before = now + timedelta(microseconds=up - 10**9)
+        if calls % 3 == 0:
+            up += 3 * 10**6
+        return before
+
+    with SegmentWriter(
+        stream.directory,
+        "immune",
+        stream.signer,
+        stream.opening.sealing_key,
+        sinks=[stream.held.append],
+        clock=clock,
+        uptime=lambda: up,
+    ) as writer:
+        for number in range(5):
+            writer.append_durable({"number": number})
+    assert stream.verify_all().accepted
+
+
 def slept(stream: Stream, hours: int, between: Callable[[SegmentWriter], None]) -> list[str]:
     """The checks that fail where a process slept for so long between two entries."""
     now, up = [datetime.now(UTC)], [10**9]

@@ -5,8 +5,9 @@ Everything here is loaded on first use: reading tiles needs no database library.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from cloister.core.first_use import on_first_use
 
 if TYPE_CHECKING:
     from cloister.evidence.log.asynchronous import AsyncEvidenceLog
@@ -48,9 +49,4 @@ __all__ = [
     "verify_tiles",
 ]
 
-
-def __getattr__(name: str) -> object:
-    module = _ON_FIRST_USE.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+__getattr__ = on_first_use(__name__, _ON_FIRST_USE)

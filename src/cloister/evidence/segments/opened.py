@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from cloister.core.clock import Clock, format_time
 from cloister.core.errors import CloisterError
@@ -22,6 +23,9 @@ from cloister.evidence.segments.gate import Gate
 from cloister.evidence.segments.layout import SEGMENT_SCHEMA, Cipher, Header, Link, SegmentId
 from cloister.evidence.segments.process import Process, Uptime
 from cloister.evidence.segments.secrets import SealingKey, SegmentSecrets
+
+_TOGETHER_MICROSECONDS: Final = 100_000
+_READINGS: Final = 5
 
 
 @dataclass(eq=False, slots=True)
@@ -126,6 +130,7 @@ class SegmentMaker:
         """
         name = SegmentId(process.boot, process.pid, process.token, number)
         secrets = SegmentSecrets.draw()
+        at, uptime = self._now()
         header = Header(
             boot=name.boot,
             cipher=self.cipher,
@@ -140,11 +145,11 @@ class SegmentMaker:
             schema=SEGMENT_SCHEMA,
             secrets=self.sealing_key.seal(secrets, name),
             stream=self.stream,
-            uptime=self.uptime(),
+            uptime=uptime,
         )
         chain = SegmentChain(header, secrets, self.signer)
-        first = chain.open(format_time(self.clock()))
-        second, made = chain.mark(format_time(self.clock()), self.uptime(), State.RUNNING)
+        first = chain.open(at)
+        second, made = chain.mark(*self._now(), State.RUNNING)
         now = time.monotonic()
         file = SegmentFile(self.directory / name.file_name)
         segment = OpenSegment(str(name), chain, file, now, lost, last_mark=now)
@@ -155,7 +160,18 @@ class SegmentMaker:
 
     def mark(self, segment: OpenSegment, state: State) -> None:
         """Sign what a segment is now."""
-        line, made = segment.chain.mark(format_time(self.clock()), self.uptime(), state)
+        line, made = segment.chain.mark(*self._now(), state)
         segment.take(line)
         segment.marks.append(made)
         segment.last_mark = time.monotonic()
+
+    def _now(self) -> tuple[str, int]:
+        """Both clocks at one moment: read again where the machine stopped this process between the two.
+
+        Otherwise a pause would read as a clock that somebody set.
+        """
+        for _ in range(_READINGS):
+            before, at, uptime = self.uptime(), format_time(self.clock()), self.uptime()
+            if uptime - before <= _TOGETHER_MICROSECONDS:
+                break
+        return at, uptime
