@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from cloister.core.clock import parse_time
 from cloister.core.errors import CloisterError
+from cloister.core.parallel import in_parallel
 from cloister.evidence.checkpoint import verify_checkpoint, verify_cosignature
 from cloister.evidence.checks import Check, judged
 from cloister.evidence.context import ReceiptContext
@@ -61,20 +62,24 @@ def check_log_consistency(context: ReceiptContext) -> Check:
     )
 
 
-def _unsigned(context: ReceiptContext) -> Iterator[str]:
+def _unsigned(context: ReceiptContext) -> list[str]:
     """The notes held that the logs' owners didn't sign; one that several hold is looked at once."""
     holders: dict[str, CheckpointHeld] = {}
     for one in context.record.of(CheckpointHeld):
         for part in one.held:
             holders.setdefault(part.note, one)
-    for note, one in holders.items():
-        checkpoint = checkpoint_held(note)
+
+    def problem(note: str) -> str | None:
+        one, checkpoint = holders[note], checkpoint_held(note)
         try:
             keys = context.trust.keys(*log_owner(checkpoint.origin), at=parse_time(one.recorded_at))
             verify_checkpoint(checkpoint, checkpoint.origin, *keys)
         except CloisterError as error:
             size = checkpoint.size
-            yield f"{one.party} held a note of {checkpoint.origin} with {size} entries: {error.message}"
+            return f"{one.party} held a note of {checkpoint.origin} with {size} entries: {error.message}"
+        return None
+
+    return [found for found in in_parallel(problem, list(holders)) if found]
 
 
 def _unseen(record: JobRecord) -> Iterator[str]:

@@ -11,6 +11,7 @@ from cloister.core.canonical import JSON
 from cloister.core.clock import parse_time
 from cloister.core.errors import CloisterError
 from cloister.core.hashes import sha256_hex
+from cloister.core.parallel import in_parallel
 from cloister.evidence.checkpoint import verify_checkpoint
 from cloister.evidence.checks import Check, judged
 from cloister.evidence.context import ReceiptContext
@@ -127,9 +128,11 @@ def check_log_inclusion(context: ReceiptContext) -> Check:
 
 def check_statement_signatures(context: ReceiptContext) -> Check:
     """Each statement is signed by its log's owner, who names itself in it and may make such a statement."""
-    problems = [problem for one in context.record.logged for problem in _signature_problems(context, one)]
+    logged = context.record.logged
+    found = in_parallel(lambda one: tuple(_signature_problems(context, one)), logged)
+    problems = [problem for each in found for problem in each]
     return judged(
-        "statement-signature", problems, f"{len(context.record.logged)} statements signed by their party"
+        "statement-signature", problems, f"{len(logged)} statements signed by their party"
     )
 
 
