@@ -131,9 +131,7 @@ def check_statement_signatures(context: ReceiptContext) -> Check:
     logged = context.record.logged
     found = in_parallel(lambda one: tuple(_signature_problems(context, one)), logged)
     problems = [problem for each in found for problem in each]
-    return judged(
-        "statement-signature", problems, f"{len(logged)} statements signed by their party"
-    )
+    return judged("statement-signature", problems, f"{len(logged)} statements signed by their party")
 
 
 def _signature_problems(context: ReceiptContext, one: LoggedStatement) -> Iterator[str]:
