@@ -8,20 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloister.cli.options import Debug, Json, Workspace
+
 if TYPE_CHECKING:
     from cloister.workflow.budgets import Budget
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
-Workspace = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        "-w",
-        show_default="cloister-work, or CLOISTER_WORKSPACE, or cloister.toml",
-        help="Folder with the sites' budgets.",
-    ),
-]
 Site = Annotated[str | None, typer.Option("--site", metavar="NAME", help="Only this site's budgets.")]
 Dataset = Annotated[
     str | None, typer.Option("--dataset", metavar="NAME", help="Only this dataset's budgets.")
@@ -53,13 +44,10 @@ def attach(app: typer.Typer) -> None:
 
 
 def _budgets(workspace: Path | None, site: str | None, dataset: str | None) -> tuple[Budget, ...]:
-    from cloister.core.settings import load_settings
-    from cloister.workflow.audit import require_workspace
+    from cloister.cli.asking import existing_workspace
     from cloister.workflow.budgets import read_budgets
-    from cloister.workflow.workspace import open_workspace
 
-    settings = load_settings({"workspace": workspace})
-    with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
+    with existing_workspace(workspace) as opened:
         return read_budgets(opened, site=site, dataset=dataset)
 
 
@@ -155,14 +143,11 @@ def _explain(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
+    from cloister.cli.asking import existing_workspace
     from cloister.cli.console import console
-    from cloister.core.settings import load_settings
-    from cloister.workflow.audit import require_workspace
     from cloister.workflow.budgets import fitting_steps, read_budgets
-    from cloister.workflow.workspace import open_workspace
 
-    settings = load_settings({"workspace": workspace})
-    with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
+    with existing_workspace(workspace) as opened:
         told = [
             (one, fitting_steps(opened, one, sampling, noise))
             for one in read_budgets(opened, site=site, dataset=dataset)

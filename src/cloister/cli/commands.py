@@ -8,27 +8,9 @@ from typing import Annotated
 import typer
 
 from cloister.cli import audit, budget, log, pki, privacy, witness
+from cloister.cli.options import Data, Debug, Json, PinnedKeys, Workspace
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
-Workspace = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        "-w",
-        show_default="cloister-work, or CLOISTER_WORKSPACE, or cloister.toml",
-        help="Folder for keys, logs, budgets and finished jobs.",
-    ),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        show_default="CLOISTER_DATA_DIR, or cloister.toml",
-        help="Folder with the data files, if the job needs any.",
-    ),
-]
 JobPath = Annotated[
     Path, typer.Argument(metavar="JOB", help="The job file, such as examples/tumour/job.yaml.")
 ]
@@ -108,9 +90,7 @@ def _verify(
         Path,
         typer.Argument(help="A receipt, checkpoint, segment or export; or a folder of tiles or segments."),
     ],
-    trust: Annotated[
-        Path, typer.Option("--trust", help="Folder of pinned public keys, one folder per role.")
-    ],
+    trust: PinnedKeys,
     kind: Annotated[
         str | None,
         typer.Option("--kind", help="What it has to be; by default what its content says."),

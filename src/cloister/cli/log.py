@@ -7,22 +7,18 @@ the entries is.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
-Workspace = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        "-w",
-        show_default="cloister-work, or CLOISTER_WORKSPACE, or cloister.toml",
-        help="Folder with the parties' logs.",
-    ),
-]
+from cloister.cli.options import ActorName, ActorRole, Debug, Json, Purpose, Workspace
+
+if TYPE_CHECKING:
+    from cloister.evidence import EvidenceLog
+
 Party = Annotated[str, typer.Option("--party", metavar="ROLE/NAME", help="Whose log: hub/NAME or site/NAME.")]
 OutFile = Annotated[Path | None, typer.Option("--out", help="Write it here; by default it is printed.")]
 
@@ -67,15 +63,7 @@ def _checkpoint(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    from cloister.core.settings import load_settings
-    from cloister.workflow.audit import keeper, named_party, require_workspace
-    from cloister.workflow.workspace import open_workspace
-
-    settings = load_settings({"workspace": workspace})
-    with (
-        open_workspace(require_workspace(settings.workspace), settings=settings) as opened,
-        keeper(opened, named_party(party)).open_log_to_show() as log,
-    ):
+    with _log_to_show(party, workspace) as log:
         head = log.checkpoint()
     facts: dict[str, object] = {"origin": head.origin, "size": head.size, "root": head.root.hex()}
     _hand_over(head.encode(), {**facts, "note": head.encode()}, out, as_json=as_json)
@@ -92,16 +80,9 @@ def _proof(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    from cloister.core.settings import load_settings
     from cloister.evidence.witness.continuation import Continuation
-    from cloister.workflow.audit import keeper, named_party, require_workspace
-    from cloister.workflow.workspace import open_workspace
 
-    settings = load_settings({"workspace": workspace})
-    with (
-        open_workspace(require_workspace(settings.workspace), settings=settings) as opened,
-        keeper(opened, named_party(party)).open_log_to_show() as log,
-    ):
+    with _log_to_show(party, workspace) as log:
         head = log.checkpoint()
         hashes = log.consistency_proof(old_size, head.size) if old_size else ()
     request = Continuation(old_size, hashes, head).encode()
@@ -113,23 +94,20 @@ def _proof(
 def _tiles(
     party: Party,
     out: Annotated[Path, typer.Option("--out", help="The folder; a later export adds only what is new.")],
-    actor: Annotated[str | None, typer.Option("--actor", metavar="NAME", help="Who you are.")] = None,
-    role: Annotated[str, typer.Option("--role", help="In what role you ask.")] = "operator",
-    purpose: Annotated[str, typer.Option("--purpose", metavar="TEXT", help="Why.")] = "not stated",
+    actor: ActorName = None,
+    role: ActorRole = "operator",
+    purpose: Purpose = "not stated",
     workspace: Workspace = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    from cloister.cli.audit import acting
+    from cloister.cli.asking import acting, existing_workspace
     from cloister.core.clock import system_clock
-    from cloister.core.settings import load_settings
     from cloister.evidence.custody.access import AccessRecord
     from cloister.evidence.log.tiles import export_tiles
-    from cloister.workflow.audit import keeper, named_party, require_workspace
-    from cloister.workflow.workspace import open_workspace
+    from cloister.workflow.audit import keeper, named_party
 
-    settings = load_settings({"workspace": workspace})
-    with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
+    with existing_workspace(workspace) as opened:
         owner = keeper(opened, named_party(party))
         with owner.open_log_to_show() as log:
             record = AccessRecord(log, owner.signer, system_clock)
@@ -143,12 +121,10 @@ def _tiles(
 def _rotate_key(
     party: Party, workspace: Workspace = None, as_json: Json = False, debug: Debug = False
 ) -> int:
-    from cloister.core.settings import load_settings
-    from cloister.workflow.audit import keeper, named_party, require_workspace
-    from cloister.workflow.workspace import open_workspace
+    from cloister.cli.asking import existing_workspace
+    from cloister.workflow.audit import keeper, named_party
 
-    settings = load_settings({"workspace": workspace})
-    with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
+    with existing_workspace(workspace) as opened:
         owner = keeper(opened, named_party(party))
         owner.open_log_to_show().close()
         renewed = opened.rotate_key(owner)
@@ -177,13 +153,11 @@ def _recover(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    from cloister.core.settings import load_settings
-    from cloister.workflow.audit import keeper, named_party, require_workspace
+    from cloister.cli.asking import existing_workspace
+    from cloister.workflow.audit import keeper, named_party
     from cloister.workflow.recovery import recover
-    from cloister.workflow.workspace import open_workspace
 
-    settings = load_settings({"workspace": workspace})
-    with open_workspace(require_workspace(settings.workspace), settings=settings) as opened:
+    with existing_workspace(workspace) as opened:
         found = recover(keeper(opened, named_party(party)), held or [], target)
     facts = {"origin": found.origin, "held": found.held, "good": found.good, "to": found.moved_to}
     if as_json:
@@ -195,6 +169,18 @@ def _recover(
     if found.moved_to is not None:
         print(f"They are in {found.moved_to}. Keep the old log; put this one in its place if none is better.")
     return 0
+
+
+@contextmanager
+def _log_to_show(party: str, workspace: Path | None) -> Iterator[EvidenceLog]:
+    from cloister.cli.asking import existing_workspace
+    from cloister.workflow.audit import keeper, named_party
+
+    with (
+        existing_workspace(workspace) as opened,
+        keeper(opened, named_party(party)).open_log_to_show() as log,
+    ):
+        yield log
 
 
 def _hand_over(text: str, facts: dict[str, object], out: Path | None, *, as_json: bool) -> None:

@@ -5,7 +5,6 @@ Keys are kept where the settings say: in files, encrypted files or a PKCS#11 tok
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -13,27 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from cloister.cli.options import Debug, Json, Workspace
+from cloister.cli.pki_shown import authority_facts, certificate_facts, list_facts, revocation_facts, show
+
 if TYPE_CHECKING:
     from cloister.core.keys import KeyStore
-    from cloister.evidence.pki import Certificate, RevocationList
     from cloister.evidence.pki.book import AuthorityBook
-    from cloister.evidence.pki.issuing import Revocation
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Folder = Annotated[
     Path, typer.Argument(help="The authority's folder: its book of what it issued and revoked.")
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write; nothing is overwritten.")]
-Workspace = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        "-w",
-        show_default="cloister-work, or CLOISTER_WORKSPACE, or cloister.toml",
-        help="Folder for keys, logs, budgets and finished jobs.",
-    ),
-]
 Name = Annotated[str, typer.Option("--name", help="What people call the authority.")]
 
 
@@ -72,6 +61,9 @@ class WhyRevoked(str, Enum):  # noqa: UP042
     CESSATION = "cessation"
 
 
+CertifiedRole = Annotated[PartyRole, typer.Option("--role", help="The party's role.")]
+CertifiedParty = Annotated[str, typer.Option("--party", help="The party's name.")]
+Days = Annotated[int, typer.Option(min=1, max=36_500, help="How long it holds.")]
 NewKey = Annotated[Algorithm, typer.Option("--algorithm", help="Of the authority's new key.")]
 
 
@@ -130,7 +122,7 @@ def _root(
     folder: Folder,
     name: Name,
     algorithm: NewKey = Algorithm.ED25519,
-    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long it holds.")] = 3652,
+    days: Days = 3652,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -139,7 +131,8 @@ def _root(
     book = create_root(
         folder, _store(folder), name, algorithm=algorithm.value, at=_now(), lifetime=timedelta(days=days)
     )
-    return _print_authority(folder, book, as_json=as_json)
+    show(authority_facts(folder, book), as_json=as_json)
+    return 0
 
 
 def _ca(
@@ -148,7 +141,7 @@ def _ca(
     name: Name,
     role: Annotated[list[PartyRole], typer.Option("--role", help="May be given several times.")],
     algorithm: NewKey = Algorithm.ED25519,
-    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long it holds.")] = 730,
+    days: Days = 730,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -165,16 +158,17 @@ def _ca(
         at=_now(),
         lifetime=timedelta(days=days),
     )
-    return _print_authority(folder, book, as_json=as_json)
+    show(authority_facts(folder, book), as_json=as_json)
+    return 0
 
 
 def _issue(
     folder: Folder,
-    role: Annotated[PartyRole, typer.Option("--role", help="The party's role.")],
-    party: Annotated[str, typer.Option("--party", help="The party's name.")],
+    role: CertifiedRole,
+    party: CertifiedParty,
     key: Annotated[Path, typer.Option("--key", help="The party's public key, PEM.")],
     out: Out,
-    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long it holds.")] = 30,
+    days: Days = 30,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -187,8 +181,8 @@ def _issue(
     book = _open(folder)
     chain = book.issue(public, Role(role.value), party, at=_now(), lifetime=timedelta(days=days))
     write_new(out, chain.encode("ascii"), mode=0o644)
-    shown = _certificate(load_pem_certificates(chain)[0])
-    _print({**shown, "file": str(out)}, as_json=as_json)
+    shown = certificate_facts(load_pem_certificates(chain)[0])
+    show({**shown, "file": str(out)}, as_json=as_json)
     return 0
 
 
@@ -203,7 +197,7 @@ def _revoke(
 
     book = _open(folder)
     revoked = book.revoke(_serial(certificate), Reason(reason.value), at=_now())
-    _print(_revocation(revoked), as_json=as_json)
+    show(revocation_facts(revoked), as_json=as_json)
     return 0
 
 
@@ -219,13 +213,13 @@ def _crl(
 
     made = _open(folder).crl(at=_now(), lifetime=timedelta(days=days))
     write_new(out, made, mode=0o644)
-    _print({**_list(load_crl(made)), "file": str(out)}, as_json=as_json)
+    show({**list_facts(load_crl(made)), "file": str(out)}, as_json=as_json)
     return 0
 
 
 def _key(
-    role: Annotated[PartyRole, typer.Option("--role", help="The party's role.")],
-    party: Annotated[str, typer.Option("--party", help="The party's name.")],
+    role: CertifiedRole,
+    party: CertifiedParty,
     out: Out,
     workspace: Workspace = None,
     as_json: Json = False,
@@ -240,7 +234,7 @@ def _key(
         public = opened.party(role.value, party).signer.public_key
     write_new(out, public.pem.encode("ascii"), mode=0o644)
     shown = {"role": role.value, "party": party, "key_id": public.key_id, "algorithm": public.algorithm}
-    _print({**shown, "file": str(out)}, as_json=as_json)
+    show({**shown, "file": str(out)}, as_json=as_json)
     return 0
 
 
@@ -261,7 +255,7 @@ def _install(
     settings = load_settings({"workspace": workspace})
     with open_workspace(settings.workspace, settings=settings) as opened:
         path = install_certificate(opened.party(found.role.value, found.party), pem)
-    _print({**_certificate(found.certificates[0]), "file": str(path)}, as_json=as_json)
+    show({**certificate_facts(found.certificates[0]), "file": str(path)}, as_json=as_json)
     return 0
 
 
@@ -277,13 +271,14 @@ def _show(
     from cloister.evidence.pki.revocation import MAX_CRL_BYTES
 
     if path.is_dir():
-        return _print_authority(path, _open(path), as_json=as_json)
+        show(authority_facts(path, _open(path)), as_json=as_json)
+        return 0
     data = read_bounded(path, MAX_CRL_BYTES)
     if b"-----BEGIN CERTIFICATE-----" in data:
-        found = [_certificate(one) for one in load_pem_certificates(data)]
-        _print({"certificates": found}, as_json=as_json)
+        found = [certificate_facts(one) for one in load_pem_certificates(data)]
+        show({"certificates": found}, as_json=as_json)
     else:
-        _print(_list(load_crl(data)), as_json=as_json)
+        show(list_facts(load_crl(data)), as_json=as_json)
     return 0
 
 
@@ -327,80 +322,3 @@ def _serial(text: str) -> int:
         raise InputError(
             "input.syntax", "This is neither a serial number in hex nor a certificate's file."
         ) from None
-
-
-def _certificate(certificate: Certificate) -> dict[str, object]:
-    from cloister.core.clock import format_time
-    from cloister.evidence.errors import CertificateError
-    from cloister.evidence.pki.issuing import roles_of
-
-    shown: dict[str, object] = {
-        "subject": certificate.x509.subject.rfc4514_string(),
-        "serial": certificate.serial,
-        "key_id": certificate.key.key_id,
-        "algorithm": certificate.key.algorithm,
-        "not_before": format_time(certificate.x509.not_valid_before_utc),
-        "not_after": format_time(certificate.x509.not_valid_after_utc),
-    }
-    try:
-        role, party = certificate.bound_to
-    except CertificateError:
-        return {**shown, "may_issue_for": [role.value for role in roles_of(certificate)]}
-    return {**shown, "role": role.value, "party": party}
-
-
-def _list(found: RevocationList) -> dict[str, object]:
-    from cloister.core.clock import format_time
-
-    return {
-        "issuer": found.x509.issuer.rfc4514_string(),
-        "this_update": format_time(found.this_update),
-        "next_update": format_time(found.next_update),
-        "revoked": [f"{one.serial_number:x}" for one in found.x509],
-    }
-
-
-def _revocation(revoked: Revocation) -> dict[str, object]:
-    from cloister.core.clock import format_time
-
-    return {
-        "serial": f"{revoked.serial:x}",
-        "revoked_at": format_time(revoked.revoked_at),
-        "reason": revoked.reason.value,
-    }
-
-
-def _print_authority(folder: Path, book: AuthorityBook, *, as_json: bool) -> int:
-    shown = {
-        **_certificate(book.certificate),
-        "root": book.root.x509.subject.rfc4514_string(),
-        "folder": str(folder),
-        "issued": [_certificate(one) for one in book.issued()],
-        "revoked": [_revocation(one) for one in book.revoked()],
-    }
-    _print(shown, as_json=as_json)
-    return 0
-
-
-def _print(shown: dict[str, object], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(shown, indent=2))
-        return
-    for line in _lines(shown, ""):
-        print(line)
-
-
-def _lines(shown: dict[str, object], margin: str) -> list[str]:
-    from cloister.cli.text import printable
-
-    lines: list[str] = []
-    for name, value in shown.items():
-        title = name.replace("_", " ")
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines.append(f"{margin}{title}")
-            for one in value:
-                lines += [*_lines(one, margin + "  "), ""]
-        else:
-            text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-            lines.append(f"{margin}{title:<14}{printable(text)}")
-    return lines

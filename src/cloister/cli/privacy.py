@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
+from cloister.cli.options import Data, Debug, Json
 
 
 def attach(app: typer.Typer) -> None:
@@ -40,14 +39,7 @@ def _audit(
     site: Annotated[
         str | None, typer.Option("--site", help="Whose plan and records; by default the first site's.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            show_default="CLOISTER_DATA_DIR, or cloister.toml",
-            help="Folder with the data files, if the job needs any.",
-        ),
-    ] = None,
+    data: Data = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")] = Path(
         "privacy-audit"
     ),

@@ -1,0 +1,36 @@
+"""Options that several commands share, so that each means and says the same wherever it is typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks. Not on data you may not show.")]
+Workspace = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        show_default="cloister-work, or CLOISTER_WORKSPACE, or cloister.toml",
+        help="Folder for keys, logs, budgets and finished jobs.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        show_default="CLOISTER_DATA_DIR, or cloister.toml",
+        help="Folder with the data files, if the job needs any.",
+    ),
+]
+PinnedKeys = Annotated[
+    Path, typer.Option("--trust", help="Folder of pinned public keys, one folder per role.")
+]
+ActorName = Annotated[
+    str | None, typer.Option("--actor", metavar="NAME", help="Who you are, beside your account's name.")
+]
+ActorRole = Annotated[str, typer.Option("--role", help="In what role you ask.")]
+Purpose = Annotated[str, typer.Option("--purpose", metavar="TEXT", help="Why; the log states it.")]
