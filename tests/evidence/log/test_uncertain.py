@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from cloister.core import database
+from cloister.core.database import writer
 from cloister.core.errors import CloisterError, StorageError
 from cloister.core.keys import Signer
 from cloister.evidence.log import EvidenceLog
@@ -26,7 +26,7 @@ from tests.evidence.log.places import ORIGIN, Place, drop_logs, fill, item
 
 def lose_answers(monkeypatch: pytest.MonkeyPatch, count: int, *, committed: bool) -> None:
     """Commits lose their answers, so many of them: after they were made, or before."""
-    real, left = database._commit, [count]
+    real, left = writer._commit, [count]
 
     def commit(connection: Connection) -> None:
         if not left[0]:
@@ -36,7 +36,7 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch, count: int, *, committed: bool
             real(connection)
         raise OperationalError("COMMIT", None, sqlite3.OperationalError("server closed the connection"))
 
-    monkeypatch.setattr(database, "_commit", commit)
+    monkeypatch.setattr(writer, "_commit", commit)
 
 
 @pytest.mark.parametrize("committed", [True, False])
