@@ -225,7 +225,7 @@ class EvidenceLog(LogReader):
     def _advance_to_signed(self) -> None:
         """What was signed is durable: from now on nothing older is taken for this log."""
         if self._signed is not None:
-            self._advance(self._signed)
+            self._heads.advance(self._signed)
 
     def _sift(self, connection: Connection, tickets: Sequence[Ticket]) -> Sequence[Ticket]:
         """Settle the tickets that hold a taken position; the rest can be added."""
@@ -276,7 +276,7 @@ class EvidenceLog(LogReader):
     def _stored_edge(self, connection: Connection) -> tuple[str, CompactRange]:
         """The head that is stored and the tree's edge, which has to lead to it."""
         head = self._head(connection)
-        return head.encode(), self._edge(connection, head.size, head)
+        return head.encode(), self._tree(connection).edge_at(head)
 
 
 def pending(item: LogItem) -> PendingEntry:

@@ -14,52 +14,36 @@ Rules kept here:
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from sqlalchemy import Connection
 
-from cloister.core.errors import CloisterError
 from cloister.core.keys import PublicKey
-from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.envelope import Envelope
 from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.extract import LogExtract, ProvenEntry
+from cloister.evidence.log.heads import KnownHeads
 from cloister.evidence.log.places import lies_where_stated
 from cloister.evidence.log.store import (
-    FORMAT,
     Store,
     StoredEntry,
     log_mismatch,
     read_ends,
     read_entry,
-    read_head,
     read_last,
-    read_nodes,
     read_place,
     read_range,
     read_stream,
 )
-from cloister.evidence.merkle import (
-    CompactRange,
-    NodeReader,
-    compact_range_nodes,
-    consistency_proof,
-    inclusion_proof,
-    leaf_hash,
-    subtree_root,
-    verify_consistency,
-    verify_inclusion,
-)
-from cloister.evidence.witness.rules import rolled_back
+from cloister.evidence.log.stored_tree import StoredTree, blamed_on
+from cloister.evidence.merkle import CompactRange, leaf_hash, verify_inclusion
 
 BLOCK: Final = 512
-_NOTHING: Final = bytes(32)
-T = TypeVar("T")
 
 
 class LogReader:
@@ -75,9 +59,7 @@ class LogReader:
         self._store = store
         self._origin = origin
         self._keys = tuple(keys)
-        self._verified: tuple[str, Checkpoint] | None = None
-        self._newest: Checkpoint | None = None
-        self._advancing = threading.Lock()
+        self._heads = KnownHeads(store.name, origin, self._keys)
         self._placed = 0
 
     @classmethod
@@ -132,7 +114,7 @@ class LogReader:
         """
         with self._store.snapshot() as connection:
             head = self._head_of(connection, size)
-            return self._proven_root(connection, size, head)
+            return self._tree(connection).root_at(size, head)
 
     def subtrees(self, level: int, start: int, end: int) -> tuple[bytes, ...]:
         """The roots of complete subtrees side by side, proven to be the log's.
@@ -150,16 +132,7 @@ class LogReader:
         """
         with self._store.snapshot() as connection:
             head = self._head_of(connection, end << level)
-            places = compact_range_nodes(start << level)
-            before = self._planned(connection, lambda get: [get(*place) for place in places])
-            found = self._planned(connection, lambda get: [get(level, at) for at in range(start, end)])
-            # Complete subtrees are to the tree above them what leaves are to the whole.
-            tree = CompactRange(start, before)
-            for one in found:
-                tree.append(one)
-            if tree.root() != self._proven_root(connection, end << level, head):
-                raise self._mismatch("its stored tree doesn't lead to its signed head")
-            return tuple(found)
+            return self._tree(connection).subtrees(level, start, end, head)
 
     def entry(self, index: int) -> Envelope:
         """The envelope at a position, verified against the signed head.
@@ -189,7 +162,7 @@ class LogReader:
             end = head.size if end is None else end
             if not 0 <= start <= end <= head.size:
                 raise EvidenceError("evidence.out_of_range", f"The log has no entries {start} to {end}.")
-            tree = self._edge(connection, start)
+            tree = self._tree(connection).edge(start)
         return self._blocks(head, tree, end)
 
     def envelopes(self) -> tuple[Envelope, ...]:
@@ -208,18 +181,9 @@ class LogReader:
         Raises:
             EvidenceError: ``evidence.out_of_range`` or ``evidence.log_mismatch``.
         """
-
-        def build(get: NodeReader) -> tuple[bytes, tuple[bytes, ...]]:
-            proof = inclusion_proof(index, size, get)
-            return get(0, index), proof
-
         with self._store.snapshot() as connection:
             head = self._head_of(connection, size)
-            leaf, proof = self._planned(connection, build)
-            root = self._proven_root(connection, size, head)
-            with self._sound("its stored tree doesn't lead to its signed head"):
-                verify_inclusion(leaf, index, size, proof, root)
-        return proof
+            return self._tree(connection).inclusion(index, size, head)
 
     def consistency_proof(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
         """Proof that the log at ``new_size`` begins with the log at ``old_size`` (RFC 9162 section 2.1.4).
@@ -229,8 +193,7 @@ class LogReader:
         """
         with self._store.snapshot() as connection:
             head = self._head_of(connection, new_size)
-            new_root = self._proven_root(connection, new_size, head)
-            return self._consistent(connection, old_size, new_size, new_root)[0]
+            return self._tree(connection).consistency(old_size, new_size, head)
 
     def extract(self, stream: str) -> LogExtract:
         """All entries of a stream with proofs against the present head, each verified.
@@ -346,7 +309,7 @@ class LogReader:
             with self._store.snapshot() as connection:
                 head = self._head(connection)
                 self._check_end(connection, head)
-                self._edge(connection, head.size, head)
+                self._tree(connection).edge_at(head)
                 if head.size:
                     self._proven(connection, head, head.size - 1)
         except BaseException:
@@ -358,86 +321,16 @@ class LogReader:
             raise self._mismatch("it has more or fewer entries than its head says")
 
     def _head(self, connection: Connection) -> Checkpoint:
-        # Taken before the database is asked: what it shows then can't be older, whatever others append.
-        newest = self._newest
-        row = read_head(connection)
-        if row is None or row[0] != FORMAT:
-            raise self._mismatch("it has no head of a known format")
-        known = self._verified
-        if known is not None and known[0] == row[1]:
-            head = known[1]
-        else:
-            with self._sound("its head is not this log's, or not signed by its key"):
-                head = parse_checkpoint(row[1])
-                self._verify_head(head)
-            self._verified = row[1], head
-        if newest is None or (head.size, head.root) != (newest.size, newest.root):
-            if newest is not None:
-                self._require_continuation(connection, newest, head)
-            self._advance(head)
-        return head
+        return self._heads.read(connection)
 
-    def _require_continuation(self, connection: Connection, newest: Checkpoint, head: Checkpoint) -> None:
-        """Refuse a head that doesn't continue one that this object has signed or seen."""
-        if head.size < newest.size:
-            raise rolled_back(self._origin, head.size, newest.size)
-        if self._proven_root(connection, newest.size, head) != newest.root:
-            raise LogError(
-                "evidence.log_rolled_back",
-                f"The first {newest.size} entries of {self._origin} are not those that this process has "
-                "signed or seen.",
-                "The database was replaced while it was open. Stop what writes to it, and restore the newest "
-                "copy.",
-            )
-
-    def _advance(self, head: Checkpoint) -> None:
-        """Remember a head as the newest, unless a newer one is known by now."""
-        with self._advancing:
-            if self._newest is None or head.size > self._newest.size:
-                self._newest = head
-
-    def _verify_head(self, head: Checkpoint) -> None:
-        for key in self._keys[:-1]:
-            try:
-                return verify_checkpoint(head, self._origin, key)
-            except CloisterError:
-                continue
-        return verify_checkpoint(head, self._origin, self._keys[-1])
+    def _tree(self, connection: Connection) -> StoredTree:
+        return StoredTree(connection, self._store.name)
 
     def _head_of(self, connection: Connection, size: int) -> Checkpoint:
         head = self._head(connection)
         if not 0 <= size <= head.size:
             raise EvidenceError("evidence.out_of_range", f"The log has fewer than {size} entries.")
         return head
-
-    def _edge(self, connection: Connection, size: int, head: Checkpoint | None = None) -> CompactRange:
-        """The right edge of the tree at a size, from stored nodes; against a head of that size, if given."""
-        places = compact_range_nodes(size)
-        tree = CompactRange(size, self._planned(connection, lambda get: [get(*place) for place in places]))
-        if head is not None and tree.root() != head.root:
-            raise self._mismatch("its stored tree doesn't lead to its signed head")
-        return tree
-
-    def _proven_root(self, connection: Connection, size: int, head: Checkpoint) -> bytes:
-        if size == head.size:
-            return head.root
-        if size == 0:
-            return CompactRange().root()
-        return self._consistent(connection, size, head.size, head.root)[1]
-
-    def _consistent(
-        self, connection: Connection, old_size: int, new_size: int, new_root: bytes
-    ) -> tuple[tuple[bytes, ...], bytes]:
-        """A verified consistency proof, and the older root."""
-
-        def build(get: NodeReader) -> tuple[tuple[bytes, ...], bytes]:
-            proof = consistency_proof(old_size, new_size, get)
-            return proof, subtree_root(0, old_size, get)
-
-        proof, old_root = self._planned(connection, build)
-        with self._sound("its stored tree doesn't lead to its signed head"):
-            verify_consistency(old_size, new_size, proof, old_root, new_root)
-        return proof, old_root
 
     def _proven(self, connection: Connection, head: Checkpoint, index: int) -> ProvenEntry:
         if not 0 <= index < head.size:
@@ -452,13 +345,10 @@ class LogReader:
     ) -> tuple[ProvenEntry, ...]:
         if any(not 0 <= one.index < head.size for one in found):
             raise self._mismatch("it has entries beyond its head")
-
-        def build(get: NodeReader) -> list[tuple[bytes, ...]]:
-            return [inclusion_proof(one.index, head.size, get) for one in found]
-
+        proofs = self._tree(connection).paths([one.index for one in found], head.size)
         proven = []
-        for one, proof in zip(found, self._planned(connection, build), strict=True):
-            with self._sound(f"its entry {one.index} was altered"):
+        for one, proof in zip(found, proofs, strict=True):
+            with self._blamed(f"its entry {one.index} was altered"):
                 verify_inclusion(leaf_hash(one.data), one.index, head.size, proof, head.root)
                 envelope = one.envelope
             self._require_place(one, envelope)
@@ -476,12 +366,12 @@ class LogReader:
                     tree.append(leaf_hash(one.data))
                 if tree.size != stop:
                     raise self._mismatch(f"its entry {tree.size} is gone")
-                if tree.root() != self._proven_root(connection, stop, head):
+                if tree.root() != self._tree(connection).root_at(stop, head):
                     raise self._mismatch(f"an entry from {found[0].index} to {stop - 1} was altered")
             yield from found
 
     def _decoded(self, stored: StoredEntry) -> Envelope:
-        with self._sound(f"its entry {stored.index} was altered"):
+        with self._blamed(f"its entry {stored.index} was altered"):
             return stored.envelope
 
     def _require_place(self, stored: StoredEntry, envelope: Envelope) -> None:
@@ -490,30 +380,10 @@ class LogReader:
 
     def _require_nodes(self, wanted: dict[tuple[int, int], bytes]) -> None:
         with self._store.snapshot() as connection:
-            if read_nodes(connection, wanted) != wanted:
-                raise self._mismatch("a part of its tree was altered or is gone")
+            self._tree(connection).require(wanted)
 
-    def _planned(self, connection: Connection, build: Callable[[NodeReader], T]) -> T:
-        """Run ``build`` twice: to learn which nodes it reads, then, with all of them fetched, for good."""
-        wanted: dict[tuple[int, int], None] = {}
-
-        def note_down(level: int, index: int) -> bytes:
-            wanted[level, index] = None
-            return _NOTHING
-
-        build(note_down)
-        found = read_nodes(connection, wanted)
-        if len(found) != len(wanted) or any(len(one) != len(_NOTHING) for one in found.values()):
-            raise self._mismatch("a part of its tree is gone")
-        return build(lambda level, index: found[level, index])
-
-    @contextmanager
-    def _sound(self, reason: str) -> Iterator[None]:
-        """What fails within is this log's fault."""
-        try:
-            yield
-        except CloisterError as error:
-            raise self._mismatch(reason) from error
+    def _blamed(self, reason: str) -> AbstractContextManager[None]:
+        return blamed_on(self._store.name, reason)
 
     def _mismatch(self, reason: str) -> LogError:
         return log_mismatch(self._store.name, reason)
