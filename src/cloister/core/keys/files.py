@@ -24,8 +24,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from cloister.core.errors import KeyStoreError, StorageError
-from cloister.core.files import storage_error, write_new
+from cloister.core.errors import KeyStoreError
+from cloister.core.keys.folder import KeyFolder
 from cloister.core.keys.public import ED25519, MAX_PEM, malformed
 from cloister.core.keys.secrets import Secret, require_private, require_secret
 from cloister.core.keys.store import (
@@ -33,7 +33,6 @@ from cloister.core.keys.store import (
     MemorySigner,
     Signer,
     check_name,
-    exists,
     missing,
     new_private_key,
     private_key_of,
@@ -59,19 +58,8 @@ class FileKeyStore:
     """
 
     def __init__(self, directory: Path, *, passphrase: Secret | None = None) -> None:
-        self._directory = directory
+        self._folder = KeyFolder(directory)
         self._passphrase = passphrase
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = directory.stat()
-        except OSError as error:
-            raise storage_error(error, directory) from None
-        if found.st_mode & 0o077 or found.st_uid != os.geteuid():
-            raise KeyStoreError(
-                "key.permissions",
-                f"Others could enter the key folder {directory}.",
-                f"Own it and run: chmod 700 {directory}",
-            )
 
     def generate(self, name: str, algorithm: str = ED25519) -> Signer:
         """Make a new key and keep it; it is on disk before this returns.
@@ -80,7 +68,7 @@ class FileKeyStore:
             KeyStoreError: ``key.exists``, ``key.name``, ``key.algorithm`` or ``key.secret``.
             StorageError: the key could not be written; there is none.
         """
-        path = self._path(name)
+        check_name(name)
         private = new_private_key(algorithm)
         salt = secrets.token_bytes(_SALT_BYTES)
         pem = private.private_bytes(
@@ -88,12 +76,7 @@ class FileKeyStore:
         )
         if self._passphrase is not None:
             pem = b"scrypt 131072 8 1 " + base64.b64encode(salt) + b"\n" + pem
-        try:
-            write_new(path, pem, mode=0o600)
-        except StorageError as error:
-            if error.code == "storage.exists":
-                raise exists(name) from None
-            raise
+        self._folder.keep(name, pem)
         return MemorySigner(private)
 
     def load(self, name: str) -> Signer:
@@ -103,7 +86,7 @@ class FileKeyStore:
             KeyStoreError: ``key.missing``, ``key.permissions``, ``key.malformed``, ``key.name``, or
                 ``key.passphrase`` where it isn't encrypted as this store wants it.
         """
-        path = self._path(name)
+        path = self._folder.path(name)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -119,7 +102,7 @@ class FileKeyStore:
 
     def names(self) -> tuple[str, ...]:
         """The names of all keys, sorted."""
-        return tuple(sorted(path.stem for path in self._directory.glob("*.pem") if NAME.fullmatch(path.stem)))
+        return tuple(name for name in self._folder.names() if NAME.fullmatch(name))
 
     def _decrypt(self, pem: bytes, name: str) -> PrivateKeyTypes:
         if self._passphrase is None:
@@ -147,10 +130,6 @@ class FileKeyStore:
         if self._passphrase is None:
             return serialization.NoEncryption()
         return serialization.BestAvailableEncryption(_stretched(require_secret(self._passphrase()), salt))
-
-    def _path(self, name: str) -> Path:
-        check_name(name)
-        return self._directory / f"{name}.pem"
 
 
 def _stretched(passphrase: bytes, salt: bytes) -> bytes:

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,15 +28,17 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from cloister.core.canonical import b64decode, b64encode
-from cloister.core.errors import InputError, KeyStoreError, StorageError
-from cloister.core.files import open_plain, storage_error, write_new
+from cloister.core.errors import InputError, KeyStoreError
+from cloister.core.files import open_plain, write_new
+from cloister.core.keys.folder import KeyFolder
+from cloister.core.keys.secrets import require_private
+from cloister.core.keys.store import missing
 from cloister.evidence.errors import SegmentError
 from cloister.evidence.segments.layout import Header, Sealed, SegmentId
 from cloister.evidence.segments.ratchet import KEY_BYTES
 
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _MAX_PEM: Final = 16 * 1024
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +149,7 @@ class OpeningKey:
             KeyStoreError: ``key.permissions`` where others could read it, ``key.malformed``.
         """
         with os.fdopen(open_plain(path), "rb") as stream:
-            found = os.fstat(stream.fileno())
-            if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
-                raise KeyStoreError(
-                    "key.permissions",
-                    f"Others could read the key file {path}.",
-                    f"Treat the key as lost, or own it and run: chmod 600 {path}",
-                )
+            require_private(os.fstat(stream.fileno()), path)
             pem = stream.read(_MAX_PEM)
         try:
             private = serialization.load_pem_private_key(pem, password=None)
@@ -171,10 +165,12 @@ class OpeningKey:
         Raises:
             StorageError: ``storage.exists`` where there is one; nothing is overwritten.
         """
-        pem = self._private.private_bytes(
+        write_new(path, self._pem(), mode=0o600)
+
+    def _pem(self) -> bytes:
+        return self._private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        write_new(path, pem, mode=0o600)
 
     def open(self, header: Header) -> SegmentSecrets:
         """The secrets in a segment's header.
@@ -209,18 +205,7 @@ class OpeningKeys:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = directory.stat()
-        except OSError as error:
-            raise storage_error(error, directory) from None
-        if found.st_mode & 0o077 or found.st_uid != os.geteuid():
-            raise KeyStoreError(
-                "key.permissions",
-                f"Others could enter the key folder {directory}.",
-                f"Own it and run: chmod 700 {directory}",
-            )
+        self._folder = KeyFolder(directory)
 
     def generate(self, name: str) -> OpeningKey:
         """Make a key and keep it; hand its public half to who writes segments from now on.
@@ -228,15 +213,8 @@ class OpeningKeys:
         Raises:
             KeyStoreError: ``key.exists`` or ``key.name``.
         """
-        key, path = OpeningKey.generate(), self._path(name)
-        try:
-            key.write(path)
-        except StorageError as error:
-            if error.code == "storage.exists":
-                raise KeyStoreError(
-                    "key.exists", f"A key named {name} exists already and is kept.", "Use another name."
-                ) from None
-            raise
+        key = OpeningKey.generate()
+        self._folder.keep(name, key._pem())
         return key
 
     def load(self, name: str) -> OpeningKey:
@@ -245,14 +223,14 @@ class OpeningKeys:
         Raises:
             KeyStoreError: ``key.missing``, ``key.name``, ``key.permissions`` or ``key.malformed``.
         """
-        path = self._path(name)
+        path = self._folder.path(name)
         if not path.exists():
-            raise KeyStoreError("key.missing", f"There is no key named {name}.", "Generate it first.")
+            raise missing(name)
         return OpeningKey.load(path)
 
     def names(self) -> tuple[str, ...]:
         """The names of all keys, sorted."""
-        return tuple(sorted(path.stem for path in self._directory.glob("*.pem")))
+        return self._folder.names()
 
     def open(self, header: Header) -> SegmentSecrets:
         """The secrets in a segment's header, with whichever key they are sealed to.
@@ -266,16 +244,7 @@ class OpeningKeys:
         raise _closed("they are sealed to a key that is not in the folder")
 
     def _all(self) -> Sequence[OpeningKey]:
-        return [OpeningKey.load(self._path(name)) for name in self.names()]
-
-    def _path(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise KeyStoreError(
-                "key.name",
-                "A key's name has characters that are not allowed.",
-                "Use up to 100 letters, digits, dots, dashes and underscores; begin with a letter or digit.",
-            )
-        return self._directory / f"{name}.pem"
+        return [OpeningKey.load(self._folder.path(name)) for name in self.names()]
 
 
 def _info(segment: SegmentId) -> bytes:
