@@ -43,9 +43,9 @@ from cloister.core.clock import Clock, format_time, parse_time, system_clock
 from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256, is_sha256
 from cloister.evidence.transcript import ADAPTIVE, FIXED_PLAN, Event, Mode, Unit
-from cloister.privacy.accountant import AGREEMENT
-from cloister.privacy.budget import HARD_STOP, Limit, PrivacyBudget, PrivacyUnit, Scope
+from cloister.privacy.budget import HARD_STOP, Limit, PrivacyBudget, PrivacyUnit
 from cloister.privacy.errors import BudgetExceeded, LedgerError
+from cloister.privacy.ledger_chain import catch_up
 from cloister.privacy.ledger_entries import (
     VERSION,
     Header,
@@ -54,12 +54,12 @@ from cloister.privacy.ledger_entries import (
     Recorded,
     Reserved,
     Settled,
-    entry_hash,
     is_dataset_name,
     read_entry,
     resize,
 )
 from cloister.privacy.ledger_file import damaged
+from cloister.privacy.ledger_limits import limits_passed
 from cloister.privacy.ledger_store import LedgerStore, Place
 from cloister.privacy.modes import epsilon_in, require_mode
 
@@ -233,7 +233,7 @@ class BudgetLedger:
 
         def admit() -> None:
             self._require_later()
-            exceeded = self._exceeded(event, job_id, [*limits, HARD_STOP])
+            exceeded = limits_passed(self._state, event, job_id, [*limits, HARD_STOP])
             if exceeded:
                 raise BudgetExceeded(
                     "ledger.budget_exceeded",
@@ -350,7 +350,7 @@ class BudgetLedger:
     def _taken_in(self, access: AbstractContextManager[Connection]) -> Iterator[Connection]:
         """Hold the ledger and take in what was written since; state comes from here."""
         with self._lock, access as connection:
-            self._take_in(connection)
+            catch_up(self._state, self._store, connection)
             yield connection
 
     def _require_dataset(self, dataset: str) -> None:
@@ -360,27 +360,6 @@ class BudgetLedger:
                 f"The budget ledger {self._store.name} belongs to another dataset.",
                 "Give the path of this dataset's own ledger.",
             )
-
-    def _take_in(self, connection: Connection) -> None:
-        state, name = self._state, self._store.name
-        if not state.length and not self._store.has_table(connection):
-            raise damaged(name)
-        rows = self._store.rows(connection, max(0, state.length - 1))
-        if state.length:
-            # The entry known last is read again: a shortened or rewritten ledger shows here.
-            if not rows or rows[0][0] != state.length - 1 or rows[0][3] != state.head:
-                raise damaged(name)
-            rows = rows[1:]
-        for sequence, previous, body, digest in rows:
-            # The header is read before the chain is judged: a newer version may chain in another way.
-            recorded = read_entry(sequence, body)
-            if sequence != state.length or previous != state.head:
-                raise damaged(name)
-            if digest != entry_hash(sequence, previous, body):
-                raise damaged(name)
-            state.apply(recorded, digest)
-        if not state.length:
-            raise damaged(name)
 
     def _write(self, entry: Reserved | Settled, admit: Callable[[], None]) -> None:
         """Append an entry if ``admit`` does not raise, in one transaction with what it looked at."""
@@ -404,24 +383,3 @@ class BudgetLedger:
                 f"The clock stands before the newest entry of the budget ledger, of {self._state.newest_at}.",
                 "Set the clock; if the entry is of a wrong time, nothing can be reserved before then.",
             )
-
-    def _exceeded(self, event: Event, job_id: str, limits: Sequence[Limit]) -> list[str]:
-        found: list[str] = []
-        totals: dict[bool, float] = {}
-        for limit in limits:
-            own = limit.scope is Scope.JOB
-            if own not in totals:
-                totals[own] = self._epsilon_with(event, job_id if own else None)
-            after = totals[own]
-            if not after + AGREEMENT <= limit.epsilon:
-                whole = "this job" if own else "all jobs on this dataset"
-                found.append(
-                    f"{limit.name}: epsilon of {whole} would be {after:.4f}, the limit is {limit.epsilon:g}"
-                )
-        return found
-
-    def _epsilon_with(self, event: Event, job_id: str | None) -> float:
-        if self.mode == ADAPTIVE:
-            return self._state.balance(job_id).epsilon_with(event, self.delta)
-        before = self._state.events(None if job_id is None else lambda job: job == job_id)
-        return epsilon_in(self.mode, [*before, event], self.delta)
