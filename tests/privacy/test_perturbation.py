@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from cloister.core.hashes import sha256_hex
 from cloister.evidence.transcript import Approximate, Gaussian, Pure
+from cloister.privacy.account import Account
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.convex import LogisticProblem, scaled_rows
 from cloister.privacy.errors import BudgetExceeded, PrivacyError
@@ -30,7 +31,6 @@ from cloister.privacy.perturbation import (
     gaussian_shift,
 )
 from cloister.privacy.randomness import OsRandom
-from cloister.privacy.release import Account
 from cloister.privacy.trainer import TrainingData
 from tests.privacy.test_release import FREE
 

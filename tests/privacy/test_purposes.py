@@ -9,13 +9,14 @@ import pytest
 
 from cloister.core.hashes import sha256_hex
 from cloister.evidence.transcript import Gaussian, SampledGaussian
+from cloister.privacy.account import Account
 from cloister.privacy.convex import LogisticProblem
 from cloister.privacy.ledger import BudgetLedger, Purpose
 from cloister.privacy.ledger_entries import Reserved
 from cloister.privacy.noise import GaussianIntegers
 from cloister.privacy.perturbation import ObjectivePure, OutputGaussian, OutputPure, fit_perturbed
 from cloister.privacy.randomness import OsRandom
-from cloister.privacy.release import Account, release_count
+from cloister.privacy.release import release_count
 from cloister.privacy.tuning import Outcome, SelectionPlan, SummedPlan, run_all, run_selection
 
 TRIAL = SampledGaussian(0.1, 12.0, 10)

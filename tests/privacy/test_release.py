@@ -13,6 +13,7 @@ from scipy import stats
 
 from cloister.core.hashes import sha256_hex
 from cloister.evidence.transcript import Event, Gaussian
+from cloister.privacy.account import Account
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded, PrivacyError
 from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
@@ -20,7 +21,6 @@ from cloister.privacy.noise import GaussianIntegers, choose_grid
 from cloister.privacy.randomness import OsRandom
 from cloister.privacy.release import (
     MOST_UNITS,
-    Account,
     Release,
     per_subject,
     release_accuracy,

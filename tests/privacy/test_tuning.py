@@ -11,12 +11,12 @@ from scipy import stats
 
 from cloister.core.hashes import sha256_hex
 from cloister.evidence.transcript import POISSON, Event, Gaussian, RepeatAndSelect, SampledGaussian, epsilon
+from cloister.privacy.account import Account
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded, PrivacyError
 from cloister.privacy.ledger import BudgetLedger
 from cloister.privacy.noise import GaussianIntegers
 from cloister.privacy.randomness import OsRandom
-from cloister.privacy.release import Account
 from cloister.privacy.testing import SeededTestRandom
 from cloister.privacy.tuning import (
     Chosen,

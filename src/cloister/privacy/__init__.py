@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cloister.core.first_use import on_first_use
 
 if TYPE_CHECKING:
+    from cloister.privacy.account import Account
     from cloister.privacy.accountant import calibrate_noise, epsilon_after, epsilon_of, max_steps, rdp_vector
     from cloister.privacy.budget import (
         HARD_STOP_EPSILON,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from cloister.privacy.perturbation import fit_perturbed
     from cloister.privacy.randomness import OsRandom, RandomSource
     from cloister.privacy.release import (
-        Account,
         NoisyValue,
         Release,
         release_accuracy,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from cloister.privacy.tuning import plan_selection, run_all, run_public, run_selection
 
 _HOMES = {
+    "account": ("Account",),
     "accountant": ("calibrate_noise", "epsilon_after", "epsilon_of", "max_steps", "rdp_vector"),
     "budget": (
         "HARD_STOP_EPSILON",
@@ -76,7 +77,6 @@ _HOMES = {
     "perturbation": ("fit_perturbed",),
     "randomness": ("OsRandom", "RandomSource"),
     "release": (
-        "Account",
         "NoisyValue",
         "Release",
         "release_accuracy",

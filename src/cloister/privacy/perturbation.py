@@ -41,13 +41,13 @@ import numpy.typing as npt
 
 from cloister.core.errors import InputError
 from cloister.evidence.transcript import Approximate, Event, Gaussian, Pure
+from cloister.privacy.account import Account
 from cloister.privacy.convex import CURVATURE, LIPSCHITZ, LogisticProblem
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.ledger import Purpose
 from cloister.privacy.noise import GaussianIntegers, choose_grid
 from cloister.privacy.pure_noise import NORMAL_ERROR, finish, normals, radial_noise
 from cloister.privacy.randomness import RandomSource
-from cloister.privacy.release import Account
 
 Vector = npt.NDArray[np.float64]
 

@@ -36,12 +36,13 @@ import numpy.typing as npt
 
 from cloister.core.errors import InputError
 from cloister.evidence.transcript import POISSON, Event, Gaussian, RepeatAndSelect, SampledGaussian
+from cloister.privacy.account import Account
 from cloister.privacy.accountant import AGREEMENT, epsilon_of, log_halting
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.ledger import Purpose
 from cloister.privacy.noise import IntegerNoise, choose_grid
 from cloister.privacy.randomness import RandomSource
-from cloister.privacy.release import MOST_UNITS, Account
+from cloister.privacy.release import MOST_UNITS
 
 Candidate = TypeVar("Candidate")
 Model = TypeVar("Model")
