@@ -22,23 +22,25 @@ ROOT_NAME = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root")])
 UNKNOWN = x509.UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), b"\x05\x00")
 
 
+def root_shape() -> Shape:
+    return replace(authority_shape(), subject=ROOT_NAME, path_length=1, constraints=None)
+
+
 class Maker:
     """A root, an authority and a site of P-256, with certificates of any shape."""
 
     def __init__(self) -> None:
         self.keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("root", "ca", "sub", "site")}
-        self.root = self.made(
-            replace(authority_shape(), subject=ROOT_NAME, path_length=1, constraints=None),
-            "root",
-            "root",
-            ROOT_NAME,
-        )
+        self.root = self.own_root(root_shape())
 
     def made(
         self, shape: Shape, key: str = "site", by: str = "ca", issuer: x509.Name | None = None
     ) -> Certificate:
         named = authority_shape().subject if issuer is None else issuer
         return shape.signed_by(self.keys[by], PublicKey.of(self.keys[key].public_key()), named)
+
+    def own_root(self, shape: Shape) -> Certificate:
+        return self.made(shape, "root", "root", ROOT_NAME)
 
     def authority(self, shape: Shape | None = None) -> Certificate:
         return self.made(shape or authority_shape(), "ca", "root", ROOT_NAME)
@@ -164,12 +166,7 @@ def test_a_signer_issues_nothing(maker: Maker) -> None:
 def test_an_authority_below_an_authority_is_refused(maker: Maker) -> None:
     """With a root that allows any depth, the path is still no longer than three."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "deeper")])
-    root = maker.made(
-        replace(authority_shape(), subject=ROOT_NAME, path_length=None, constraints=None),
-        "root",
-        "root",
-        ROOT_NAME,
-    )
+    root = maker.own_root(replace(root_shape(), path_length=None))
     upper = maker.authority(authority_shape(path_length=None))
     lower = maker.made(authority_shape(subject=name), "sub", "ca")
     leaf = maker.made(Shape(), "site", "sub", name)
@@ -179,12 +176,7 @@ def test_an_authority_below_an_authority_is_refused(maker: Maker) -> None:
 
 
 def test_the_path_length_of_a_root_is_kept(maker: Maker) -> None:
-    root = maker.made(
-        replace(authority_shape(), subject=ROOT_NAME, path_length=0, constraints=None),
-        "root",
-        "root",
-        ROOT_NAME,
-    )
+    root = maker.own_root(replace(root_shape(), path_length=0))
     with pytest.raises(CertificateError) as caught:
         maker.judge(maker.made(Shape()), maker.authority(), root=root)
     assert caught.value.code == "evidence.certificate_usage"
@@ -198,39 +190,21 @@ def test_a_root_may_issue_to_signers_itself(maker: Maker) -> None:
 
 def test_a_root_that_is_constrained_itself_keeps_to_it(maker: Maker) -> None:
     hubs_only = x509.NameConstraints([x509.DirectoryName(role_name(Role.HUB))], None)
-    root = maker.made(
-        replace(authority_shape(), subject=ROOT_NAME, path_length=1, constraints=hubs_only),
-        "root",
-        "root",
-        ROOT_NAME,
-    )
+    root = maker.own_root(replace(root_shape(), constraints=hubs_only))
     with pytest.raises(CertificateError) as caught:
         maker.judge(maker.made(Shape()), maker.authority(), root=root)
     assert caught.value.code == "evidence.certificate_role"
 
 
 def test_an_expired_root_vouches_for_nobody(maker: Maker) -> None:
-    root = maker.made(
-        replace(
-            authority_shape(),
-            subject=ROOT_NAME,
-            path_length=1,
-            constraints=None,
-            begin=START - DAY,
-            end=START,
-        ),
-        "root",
-        "root",
-        ROOT_NAME,
-    )
+    root = maker.own_root(replace(root_shape(), begin=START - DAY, end=START))
     with pytest.raises(CertificateError) as caught:
         maker.judge(maker.made(Shape()), maker.authority(), root=root)
     assert caught.value.code == "evidence.certificate_expired"
 
 
 def test_a_root_that_another_signed_is_not_pinned(maker: Maker) -> None:
-    shape = replace(authority_shape(), subject=ROOT_NAME, path_length=1, constraints=None)
-    forged = maker.made(shape, "root", "sub", ROOT_NAME)
+    forged = maker.made(root_shape(), "root", "sub", ROOT_NAME)
     with pytest.raises(CertificateError) as caught:
         load_root(forged.pem.encode())
     assert caught.value.code == "evidence.certificate_signature"
