@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         TrainingConfig,
     )
     from cloister.federation.node import HubNode, SiteNode, Weights
-    from cloister.federation.site import SiteRuntime, os_randomness, plan_round, seeded_test_randomness
+    from cloister.federation.site import SiteRuntime, os_randomness, seeded_test_randomness
+    from cloister.federation.site_plan import plan_round
 
 _HOME = {
     "AdmissionError": "errors",
@@ -66,7 +67,7 @@ _HOME = {
     "compile_job": "compile",
     "initial_weights": "hub",
     "os_randomness": "site",
-    "plan_round": "site",
+    "plan_round": "site_plan",
     "seeded_test_randomness": "site",
 }
 

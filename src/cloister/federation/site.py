@@ -6,15 +6,16 @@ Rules, in the order of a round:
 1. Nothing happens out of turn: rounds come one after the other, from the first, and only for the job this
    site agreed to. The first begins with the weights that the job's model and public seed give, or not at all.
    Each comes with the hub's log, which must be proven to continue what this site has seen of it; else nothing
-   is done, and that is stated. What the site holds of the hub's log is stated.
+   is done, and that is stated.
 2. The round's cost is reserved in the dataset's ledger, durably, before the first gradient; where plans are
    fixed in advance, all rounds' cost before the first round's. A round over any limit does not start; the
    refusal is stated.
 3. Noise and sampling come from this site's own source. Nothing in a job or a message can choose it.
 4. After training the ledger is settled with the steps that were executed, and the spend is stated, also when
    the training failed or was stopped: a step that touched records is never forgotten.
-5. What leaves is what the airlock rebuilt, and the release is stated before it leaves. What the airlock
-   refuses is stated too. With it goes what the site shows of its own log.
+5. What leaves is what the airlock rebuilt, and the release is stated before it leaves, together with what
+   the site holds of the hub's log since the round began. What the airlock refuses is stated too. With the
+   update goes what the site shows of its own log.
 """
 
 from __future__ import annotations
@@ -33,34 +34,24 @@ from cloister.enclave.errors import AirlockViolation
 from cloister.enclave.tensors import tensors_sha256
 from cloister.evidence.checks import escaped
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.predicates import BudgetSpend, UpdateReleased, Violation
+from cloister.evidence.predicates import UpdateReleased, Violation
 from cloister.evidence.statement import Subject
 from cloister.evidence.terms import MOCK_MECHANISM
-from cloister.evidence.transcript import (
-    ADAPTIVE,
-    FIXED_PLAN,
-    RELATION,
-    Event,
-    Mode,
-    SampledGaussian,
-    Unit,
-    coalesce,
-    event_to_json,
-    repeated,
-)
+from cloister.evidence.transcript import SampledGaussian
 from cloister.evidence.writer import StatementWriter
 from cloister.federation.compile import JobFolder, compile_job
 from cloister.federation.errors import FederationError, JobError, RefusalError
 from cloister.federation.exchange import SiteLogs
 from cloister.federation.job import FederationJob
 from cloister.federation.node import Abort, Challenge, ReleasedUpdate, RoundTask
+from cloister.federation.site_budget import SiteBudget
+from cloister.federation.site_plan import plan_round, units_of
 from cloister.health import SiteData
-from cloister.privacy.budget import Limit, Scope, check_delta, check_group
+from cloister.privacy.budget import Limit, check_delta, check_group
 from cloister.privacy.errors import BudgetExceeded
-from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
+from cloister.privacy.ledger import BudgetLedger, Reservation
 from cloister.privacy.mock import MockTrainer, require_mock_allowed
 from cloister.privacy.models import build_model, check_model, load_arrays, state_arrays
-from cloister.privacy.modes import calibrate, epsilon_in
 from cloister.privacy.randomness import OsRandom, RandomSource
 from cloister.privacy.testing import SeededTestRandom
 from cloister.privacy.trainer import DPTrainer, TrainingData, TrainingPlan
@@ -85,50 +76,6 @@ def os_randomness(site: str, job_id: str) -> RandomnessFor:
 def seeded_test_randomness(seed: int, site: str) -> RandomnessFor:
     """Streams that repeat, for tests. Every spend states that they were used, and receipts fail for it."""
     return lambda purpose: SeededTestRandom(seed, site, purpose)
-
-
-def plan_round(job: FederationJob, units: int, delta: float, mode: Mode = ADAPTIVE) -> TrainingPlan:
-    """What one round at a site with so many units is, in the terms of the trainer and the ledger.
-
-    Args:
-        job: the job; without a noise multiplier, the smallest is taken with which all its rounds stay within
-            the target epsilon.
-        units: the site's records, or subjects where those are what is protected; public.
-        delta: the delta its ledger counts with.
-        mode: how its ledger composes spends.
-
-    Raises:
-        PrivacyError: no noise reaches the target, or the job asks for none.
-    """
-    probability = job.training.sampling_probability_for(units)
-    steps = job.training.local_steps
-    noise = job.privacy.noise_multiplier
-    if noise is None:
-        noise = calibrate(mode, job.privacy.target_epsilon, delta, probability, job.rounds * steps)
-    return TrainingPlan(
-        sampling_probability=probability,
-        noise_multiplier=noise,
-        max_grad_norm=job.privacy.max_grad_norm,
-        steps=steps,
-        learning_rate=job.training.learning_rate,
-    )
-
-
-def units_of(data: SiteData, unit: Unit) -> int:
-    """How many records, or subjects, a site has, whichever are protected.
-
-    Raises:
-        JobError: `federation.wrong_unit` if subjects are protected and the records don't say whose they are.
-    """
-    if unit == "record":
-        return data.records
-    if data.subject_count is None:
-        raise JobError(
-            "federation.wrong_unit",
-            f"subjects are protected at {data.name}, and its records don't say whose they are",
-            "declare the column that names the subject",
-        )
-    return data.subject_count
 
 
 class SiteRuntime:
@@ -183,13 +130,12 @@ class SiteRuntime:
             )
         self._job = job
         self._data = data
-        self._ledger = ledger
         self._statements = statements
         self._logs = logs
         self._site_key_id = site_key_id
         self._platform = platform
-        self._limits = (*limits, Limit("job target", job.privacy.target_epsilon, Scope.JOB))
         self._plan = plan_round(job, units, ledger.delta, ledger.mode)
+        self._budget = SiteBudget(job, data, self._plan, ledger=ledger, statements=statements, limits=limits)
         subjects = data.subjects.copy() if ledger.unit == "subject" and data.subjects is not None else None
         # Copies, because torch warns of arrays that are read-only, as a site's are.
         self._training = TrainingData(data.features.copy(), data.labels.copy(), subjects)
@@ -205,10 +151,6 @@ class SiteRuntime:
         self._airlock = AirlockPolicy.for_tensors(state_arrays(self._model))
         make = MockTrainer if job.privacy.mechanism == MOCK_MECHANISM else DPTrainer
         self._trainer = make(self._plan, noise=randomness("noise"), sampling=randomness("sampling"))
-        self._spent: list[Event] = list(ledger.events(job.job_id))
-        self._stated_prior = bool(self._spent)
-        self._fixed: Reservation | None = None
-        self._executed = 0
         self._accepted = False
         self._last_round = -1
         self._received_sha256 = ""
@@ -232,16 +174,12 @@ class SiteRuntime:
     @property
     def whole_plan(self) -> SampledGaussian:
         """What all rounds of the job are here together."""
-        return SampledGaussian(
-            self._plan.sampling_probability,
-            self._plan.noise_multiplier,
-            self._job.rounds * self._plan.steps,
-        )
+        return self._budget.whole_plan
 
     @property
     def limits(self) -> tuple[Limit, ...]:
         """The ceilings each round here is reserved under; the ledger adds its hard stop."""
-        return self._limits
+        return self._budget.limits
 
     @property
     def airlock(self) -> AirlockPolicy:
@@ -250,7 +188,7 @@ class SiteRuntime:
 
     def epsilon_spent(self) -> float:
         """Epsilon of this job's spends at the ledger's delta."""
-        return epsilon_in(self._ledger.mode, self._spent, self._ledger.delta)
+        return self._budget.epsilon_spent()
 
     def accept_folder(self, folder: JobFolder) -> None:
         """Compares the folder that arrived with what this site's own job compiles to.
@@ -314,7 +252,9 @@ class SiteRuntime:
             fit = self._trainer.fit(self._model, self._training, abort=abort)
             executed, aborted = fit.executed_steps, fit.aborted
         finally:
-            self._settle(reservation, executed)
+            self._budget.settle(
+                reservation, task.round, executed, noise_generator=self._trainer.noise_generator
+            )
         if aborted:
             raise FederationError("federation.aborted", "the round was stopped between two batches")
         return {"params": state_arrays(self._model)}
@@ -324,6 +264,7 @@ class SiteRuntime:
 
         Raises:
             AirlockViolation: something in it may not leave; nothing does, and that is stated.
+            FederationError: `federation.bad_task` for a round whose task didn't come; nothing leaves.
         """
         try:
             screened = screen(update, self._airlock)
@@ -334,6 +275,7 @@ class SiteRuntime:
             UpdateReleased,
             [Subject(f"update/{self.site}/{round_number}", Sha256(screened.sha256))],
             round=round_number,
+            hub_log=self._logs.taken(round_number),
             model_sha256=self._received_sha256,
             update_sha256=screened.sha256,
             tensors=[
@@ -369,60 +311,11 @@ class SiteRuntime:
         raise refusal
 
     def _reserve(self, round_number: int) -> Reservation:
-        if self._fixed is not None:
-            return self._fixed
-        fixed = self._ledger.mode == FIXED_PLAN
         try:
-            reservation = self._ledger.reserve(
-                self.whole_plan if fixed else self._plan.event,
-                dataset_sha256=Sha256(self._data.dataset_sha256),
-                job_id=self._job.job_id,
-                round_number=round_number,
-                purpose=Purpose.TRAINING,
-                limits=self._limits,
-            )
+            return self._budget.reserve(round_number)
         except BudgetExceeded as refusal:
             self._state_violation(refusal)
             raise
-        self._fixed = reservation if fixed else None
-        return reservation
-
-    def _settle(self, reservation: Reservation, executed: int) -> None:
-        """Settle and state a round; of a fixed plan each round counts in full, whatever was executed."""
-        self._executed += executed
-        steps, spent = self._plan.steps, self._spent
-        if self._fixed is None:
-            charged = self._ledger.settle(reservation, executed)
-            if charged is None:
-                return
-            event, steps = charged, executed
-            spent = [*spent, event]
-        else:
-            if self._last_round == self._job.rounds - 1:
-                self._ledger.settle(reservation, self._executed)
-            event = repeated(reservation.event, steps)
-            spent = [reservation.event]
-        prior = [] if self._stated_prior else self._ledger.prior_events(self._job.job_id)
-        self._spent = list(coalesce(spent))
-        self._statements.write(
-            BudgetSpend,
-            [Subject(f"dataset/{self.site}", Sha256(self._data.dataset_sha256))],
-            round=self._last_round,
-            purpose="training",
-            event=event_to_json(event),
-            delta=self._ledger.delta,
-            unit=self._ledger.unit,
-            relation=RELATION,
-            mode=self._ledger.mode,
-            plan_steps=None if self._fixed is None else self.whole_plan.steps,
-            reserved_steps=self._plan.steps,
-            executed_steps=steps,
-            dataset_sha256=self._data.dataset_sha256,
-            noise_generator=self._trainer.noise_generator,
-            ledger_head=self._ledger.head,
-            prior_events=[event_to_json(one) for one in prior],
-        )
-        self._stated_prior = True
 
     def _state_violation(self, error: CloisterError, artifact_sha256: str | None = None) -> None:
         detail = "; ".join([error.message, *error.details])

@@ -25,7 +25,7 @@ from cloister.core.errors import InputError
 from cloister.core.files import read_bounded
 from cloister.enclave.model_file import DEFAULT_MAX_BYTES, decode_model
 from cloister.evidence.transcript import ACCOUNTANTS, RELATION
-from cloister.federation.site import plan_round, units_of
+from cloister.federation.site_plan import plan_round, units_of
 from cloister.health import FederatedData, SiteData
 from cloister.policy import load_manifest_draft
 from cloister.policy.manifest import PrivacyGuardrails
