@@ -2,14 +2,14 @@
 
 Rules kept here:
 
-1. The head must be signed by one of the log's keys, and opening checks that the stored tree leads to it.
-2. A head must continue every head that this object has signed or seen: a database that is set back under a
-   process that has it open is refused, and takes no entry.
-3. An entry or a proof is handed out only after it was verified to lead to the signed head.
-4. No hash covers the stream and position under which an entry lies, so they must be those that its statement
+1. The head must be signed by one of the log's keys and continue every head that this object has signed or
+   seen (:mod:`~cloister.evidence.log.heads`); opening checks that the stored tree leads to it.
+2. An entry or a proof is handed out only after it was verified to lead to the signed head
+   (:mod:`~cloister.evidence.log.stored_tree`).
+3. No hash covers the stream and position under which an entry lies, so they must be those that its statement
    states: whenever entries are proven, in `verify`, and in `check_places` for the whole log.
-5. What a proof needs is fetched in one query; nothing reads more than the tree's height, a stream's entries
-   or one block at a time, however long the log is.
+4. Nothing reads more than the tree's height, a stream's entries or one block at a time, however long the log
+   is.
 """
 
 from __future__ import annotations
