@@ -50,8 +50,11 @@ def run(thread):
             print(receipt.segment, receipt.line, receipt.head.hex(), flush=True)
         number += 1
 
-for thread in range(3):
-    threading.Thread(target=run, args=(thread,)).start()
+threads = [threading.Thread(target=run, args=(thread,)) for thread in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
 """
 
 

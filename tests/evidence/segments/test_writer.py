@@ -514,3 +514,24 @@ def test_a_key_that_passed_is_gone_from_the_ratchet(stream: Stream) -> None:
         assert bytes(ratchet._key) != first
         assert first.hex() not in repr(ratchet)
     assert bytes(ratchet._key) == bytes(32)
+
+
+def test_where_no_thread_can_be_started_everybody_is_told_and_nobody_waits(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the end of the main thread, from Python 3.12 on."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    writer = stream.writer()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            with pytest.raises(SegmentError) as caught:
+                writer.append_durable({"number": 1})
+            assert caught.value.code == "evidence.segment_closed"
+    assert stream.files() == []
+    assert writer.append_durable({"number": 1}).line == 3
+    writer.close()
+    assert stream.verify_all().accepted

@@ -254,6 +254,8 @@ class SegmentFlow:
     def _begin(self) -> OpenSegment:
         if self._process is None:
             self._process = this_process()
+        if self._thread is None:
+            self._thread = self._started()
         segment = self._maker.begin(
             self._process,
             self._number + 1,
@@ -263,12 +265,19 @@ class SegmentFlow:
             told=self._told,
         )
         self.segment = segment
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._run, name=f"segments-{self._maker.stream}", daemon=True
-            )
-            self._thread.start()
         return segment
+
+    def _started(self) -> threading.Thread:
+        """The flushing thread, before there is anything that waits for it."""
+        thread = threading.Thread(target=self._run, name=f"segments-{self._maker.stream}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many threads, or the main one has ended (Python 3.12 and later)
+            raise SegmentError(
+                "evidence.segment_closed",
+                "No thread can be started that makes entries durable: the process ends or is at its limit.",
+            ) from None
+        return thread
 
     def _end(self) -> OpenSegment | None:
         """Begin to close the segment, if there is one."""
