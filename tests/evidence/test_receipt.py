@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from cloister.core.canonical import canonicalize, parse
+from cloister.core.clock import parse_time
 from cloister.evidence.checks import Check, CheckRegistry, Outcome, failed, passed
 from cloister.evidence.compliance import COMPLIANCE_STATEMENTS
 from cloister.evidence.context import ReceiptContext
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import LogExtract
-from cloister.evidence.predicates import Role
+from cloister.evidence.predicates import BudgetSpend, Destruction, Role, Settlement
+from cloister.evidence.predicates.consent import CREDIT_UNIT
 from cloister.evidence.receipt import receipt_from_json
+from cloister.evidence.scoring import improvement_score
+from cloister.evidence.statement import open_statement
 from cloister.evidence.verifier import CHECK_IDS, Verifier, model_artifact
-from tests.evidence.synthetic import HUB, JOB_ID, MODEL, RECEIPT_ID, SyntheticJob, failing, plugged, verify
+from tests.evidence.synthetic import (
+    ACCURACY,
+    BASELINE,
+    HUB,
+    JOB_ID,
+    MODEL,
+    RECEIPT_ID,
+    Step,
+    SyntheticJob,
+    digest,
+    failing,
+    plugged,
+    verify,
+)
 
 
 def test_an_honest_receipt_is_accepted_with_every_check_passed(
@@ -76,10 +94,84 @@ def test_the_five_compliance_sentences_are_there() -> None:
         assert sum(topic in sentence for sentence in COMPLIANCE_STATEMENTS) == 1
 
 
-def test_destruction_is_not_claimed_because_it_is_not_evidenced(honest_receipt: bytes) -> None:
+def test_where_nothing_was_stated_nothing_is_said_of_destruction_and_credits(honest_receipt: bytes) -> None:
     body = json.loads(honest_receipt)["body"]
-    assert any("destruction" in claim for claim in body["claims_not_made"])
-    assert "destruction" not in json.dumps(body["summary"])
+    assert any("no copy of records or keys" in claim for claim in body["claims_not_made"])
+    assert body["summary"]["destruction"] == []
+    assert body["summary"]["credits_awarded"] == {}
+
+
+class SettledJob(SyntheticJob):
+    """A job after which a site destroyed a key and the hub gave credits."""
+
+    credits: ClassVar[list[dict[str, object]]] = [{"credits": {"north": 3, "south": 4}}]
+
+    def site_steps(self, site: str) -> list[Step]:
+        """What an honest site states, and a destruction."""
+        looked = [{"name": "no file is left", "outcome": "passed", "detail": "looked"}]
+        fields = {"what": "key", "method": "overwritten", "artifacts": [digest("key")], "checks": looked}
+        gone: Step = (Destruction, {**fields, "simulated": True})
+        return [*super().site_steps(site), *([gone] if site == "north" else [])]
+
+    def hub_steps(self) -> list[Step]:
+        """What an honest hub states, and settlements."""
+        fields = {
+            "rule": "linear:v1",
+            "improvement_score": improvement_score(ACCURACY, BASELINE),
+            "unit": CREDIT_UNIT,
+            "fund": None,
+            "ledger_reference": None,
+        }
+        return [*super().hub_steps(), *((Settlement, {**fields, **one}) for one in self.credits)]
+
+
+def test_destruction_and_credits_are_summed_up_as_they_were_stated(tmp_path: Path) -> None:
+    job = SettledJob(tmp_path).run()
+    receipt = job.receipt()
+    assert verify(job, receipt).accepted, verify(job, receipt).failures
+    summary = json.loads(receipt)["body"]["summary"]
+    (gone,) = summary["destruction"]
+    assert (gone["party"], gone["what"], gone["verified"], gone["simulated"]) == ("north", "key", True, True)
+    awarded = {site: (one["credits"], one["rule"]) for site, one in summary["credits_awarded"].items()}
+    assert awarded == {"north": (3, "linear:v1"), "south": (4, "linear:v1")}
+
+
+@pytest.mark.parametrize(
+    "settled",
+    [
+        [{"credits": {"north": 3}, "improvement_score": 0.9}],
+        [{"credits": {"north": 3, "stranger": 4}}],
+        [{"credits": {"north": 3}}, {"credits": {"north": 3}}],
+    ],
+)
+def test_credits_for_another_score_or_to_a_stranger_or_twice_are_refused(
+    settled: list[dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SettledJob, "credits", settled)
+    job = SettledJob(tmp_path).run()
+    verdict = verify(job, job.receipt())
+    assert [one.id for one in verdict.failures] == ["evaluation"]
+
+
+def test_a_receipt_says_what_computing_cost_without_a_clock_of_a_site(
+    honest_job: SyntheticJob, honest_receipt: bytes
+) -> None:
+    summary = json.loads(honest_receipt)["body"]["summary"]
+    cost, execution = summary["cost"], summary["execution"]
+    lasted = parse_time(execution["end_time"]) - parse_time(execution["start_time"])
+    assert cost["seconds"] == pytest.approx(lasted.total_seconds())
+    for site in ("north", "south"):
+        stated = [open_statement(one.envelope).predicate for one in honest_job.extracts[site].entries]
+        spends = [one for one in stated if isinstance(one, BudgetSpend)]
+        probability = spends[0].event["sampling_probability"]
+        assert isinstance(probability, float)
+        steps = sum(one.executed_steps for one in spends)
+        assert cost["sites"][site] == {
+            "rounds": len(spends),
+            "steps": steps,
+            "gradients": round(steps * probability * honest_job.records(site)),
+            "bytes_released": 12 * len(spends),
+        }
 
 
 def _without(extract: LogExtract, position: int) -> LogExtract:

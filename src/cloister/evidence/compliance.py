@@ -17,7 +17,8 @@ COMPLIANCE_STATEMENTS: Final = (
 """Mission row PR-X30: credits, no tracking, capped access, accept or decline, document-based verification."""
 
 CLAIMS_NOT_MADE: Final = (
-    "That records or keys were destroyed after the job: destruction is not evidenced here.",
+    "That no copy of records or keys is left after the job: the summary says what parties state to have "
+    "destroyed, and nothing where nothing was stated.",
     "That the hub combined the sites' updates, or measured the model, as it says. Both are its own word; the "
     "sites vouch for the weights each round began with, and anyone may repeat the evaluation.",
     "That a site's records are true, complete or its own: a site vouches for them by their hash.",
@@ -26,7 +27,7 @@ CLAIMS_NOT_MADE: Final = (
     "That a site added the noise it states: a site vouches for its own training.",
     "That the measured code is a release somebody reviewed: the measurement is compared with what each "
     "manifest allows, and here each hospital allowed the code it had installed.",
-    "That the privacy figures hold beyond their stated unit, relation and sampling, or against attacks on "
-    "floating-point arithmetic.",
+    "That the privacy figures hold beyond their stated unit, relation and sampling, or against who watches "
+    "how long the training took or what else a machine shows from outside.",
     "That hardware protected the computation wherever the attestation is marked as simulated.",
 )

@@ -1,7 +1,7 @@
 """The summary in a receipt: what a person reads first, every figure of it recomputed from statements.
 
-The fields are those a receipt must have for execution, policy, privacy and performance; what can't be
-evidenced (destruction, for now) isn't in it but in the receipt's list of claims not made.
+The fields are those a receipt must have for execution, policy, privacy, cost, destruction, performance and
+credits. Of destruction and credits it says what was stated, and nothing where nothing was.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from pydantic import Field
 
 from cloister.core.canonical import b64encode
 from cloister.core.hashes import Sha256Field
+from cloister.evidence.cost import CostSummary, cost_of
 from cloister.evidence.epsilon import EpsilonFigures, epsilon_limits, subject_figures, within
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.predicates import (
     AttestationVerdict,
     BudgetSpend,
     DataCommitment,
+    Destruction,
     Evaluation,
     JobClosed,
     JobOpened,
     RequestDecided,
+    Settlement,
 )
 from cloister.evidence.predicates.base import (
     CountField,
@@ -126,6 +129,29 @@ class PerformanceSummary(Part):
     passed: bool
 
 
+class DestructionSummary(Part):
+    """Something a party says it destroyed.
+
+    ``verified`` if every look at whether it is gone passed; ``statement_sha256`` names the statement, whose
+    place in the party's log is the proof that it was made.
+    """
+
+    party: PartyField
+    what: NameField
+    timestamp: TimeField
+    verified: bool
+    simulated: bool
+    statement_sha256: Sha256Field
+
+
+class CreditSummary(Part):
+    """The credits a hospital was given, and by which rule; no money."""
+
+    rule: NameField
+    unit: NameField
+    credits: CountField
+
+
 class LogSummary(Part):
     """A log's head at the time of the receipt: what a later check of the log starts from."""
 
@@ -146,7 +172,10 @@ class Summary(Part):
     data: dict[PartyField, DataSummary]
     privacy: dict[PartyField, PrivacySummary]
     subjects: SubjectSummary
+    cost: CostSummary
+    destruction: tuple[DestructionSummary, ...]
     performance: PerformanceSummary
+    credits_awarded: dict[PartyField, CreditSummary]
     logs: dict[NameField, LogSummary]
 
 
@@ -179,7 +208,10 @@ def summarise(record: JobRecord, figures: Mapping[str, EpsilonFigures]) -> Summa
             data={one.party: _data(one) for one in record.of(DataCommitment)},
             privacy={site: _privacy(record, site, figures[site]) for site in spending_sites(record)},
             subjects=_subjects(record, figures),
+            cost=cost_of(record),
+            destruction=_destruction(record),
             performance=_performance(record),
+            credits_awarded=_credits(record),
             logs=_logs(record),
         )
     except (IndexError, KeyError, ValueError) as error:
@@ -262,6 +294,30 @@ def _subjects(record: JobRecord, figures: Mapping[str, EpsilonFigures]) -> Subje
         delta=one.delta,
         limit=one.limit,
     )
+
+
+def _destruction(record: JobRecord) -> tuple[DestructionSummary, ...]:
+    return tuple(
+        DestructionSummary(
+            party=one.owner,
+            what=one.predicate.what,
+            timestamp=one.predicate.recorded_at,
+            verified=all(check.outcome == "passed" for check in one.predicate.checks),
+            simulated=one.predicate.simulated,
+            statement_sha256=one.entry.envelope.payload_sha256,
+        )
+        for one in record.logged
+        if isinstance(one.predicate, Destruction)
+    )
+
+
+def _credits(record: JobRecord) -> dict[str, CreditSummary]:
+    settled = record.by(record.issuer, Settlement)
+    return {
+        hospital: CreditSummary(rule=one.rule, unit=one.unit, credits=count)
+        for one in settled[-1:]
+        for hospital, count in one.credits.items()
+    }
 
 
 def _performance(record: JobRecord) -> PerformanceSummary:

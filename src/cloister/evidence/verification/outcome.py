@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cloister.core.errors import CloisterError
@@ -11,7 +11,14 @@ from cloister.evidence.checks import Check, judged
 from cloister.evidence.compliance import CLAIMS_NOT_MADE, COMPLIANCE_STATEMENTS
 from cloister.evidence.context import ReceiptContext
 from cloister.evidence.epsilon import EpsilonFigures
-from cloister.evidence.predicates import RELEASE_CONSTRAINTS, Evaluation, JobOpened, Release, UpdateReleased
+from cloister.evidence.predicates import (
+    RELEASE_CONSTRAINTS,
+    Evaluation,
+    JobOpened,
+    Release,
+    Settlement,
+    UpdateReleased,
+)
 from cloister.evidence.record import JobRecord
 from cloister.evidence.scoring import improvement_score
 from cloister.evidence.summary import summarise
@@ -22,13 +29,29 @@ WHOLE: Final = 1e-6
 
 
 def check_evaluation(context: ReceiptContext) -> Check:
-    """The metric, test set and threshold are the manifests', and score and verdict follow from the values."""
+    """The metric, test set and threshold are the manifests', and score and verdict follow from the values.
+
+    Credits, where the hub settled the job, are for that score and go to sites whose updates were used.
+    """
     record = context.record
     found = record.by(record.issuer, Evaluation)
     problems = [problem for one in found[:1] for problem in _evaluation_problems(record, one)]
     if len(found) != 1:
         problems.append(f"there are {len(found)} evaluations")
+    problems += _settlement_problems(record, found)
     return judged("evaluation", problems, "".join(map(_in_words, found[:1])))
+
+
+def _settlement_problems(record: JobRecord, found: Sequence[Evaluation]) -> Iterator[str]:
+    settled = record.by(record.issuer, Settlement)
+    if len(settled) > 1:
+        yield f"the job was settled {len(settled)} times"
+    for one in settled:
+        if any(one.improvement_score != evaluation.improvement_score for evaluation in found):
+            yield "the credits are for another improvement score"
+        strangers = sorted(one.credits.keys() - set(record.participants))
+        if strangers:
+            yield f"credits went to {', '.join(strangers)}, whose updates were not used"
 
 
 def _in_words(one: Evaluation) -> str:
