@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloister.evidence.compliance import CLAIMS_NOT_MADE
+from cloister.evidence.summary import Summary
 from cloister.evidence.verifier import CHECK_IDS
 
 ROOT = Path(__file__).parents[2]
@@ -25,10 +26,20 @@ def test_every_claim_that_receipts_do_not_make_is_explained_word_for_word(claim:
     assert f"- {claim}" in words(RECEIPTS)
 
 
+def section(page: Path, title: str) -> str:
+    """What stands under a heading, up to the next."""
+    return page.read_text(encoding="utf-8").split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
 def test_every_check_is_explained_in_its_order() -> None:
-    lines = RECEIPTS.read_text(encoding="utf-8").splitlines()
+    lines = section(RECEIPTS, "The checks").splitlines()
     explained = [line.split("|")[1].strip() for line in lines if line.startswith("| ")][1:]
     assert tuple(explained) == CHECK_IDS
+
+
+def test_every_part_of_the_summary_has_its_place_on_the_page() -> None:
+    places = section(RECEIPTS, "Where to find what")
+    assert [name for name in Summary.model_fields if name not in places] == []
 
 
 def test_every_attack_that_is_explained_is_tried_by_a_test_of_that_name() -> None:
