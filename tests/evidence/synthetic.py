@@ -33,6 +33,7 @@ from cloister.evidence import (
     sign_envelope,
 )
 from cloister.evidence.airlock_policy import policy_sha256
+from cloister.evidence.checkpoint import sign_checkpoint
 from cloister.evidence.checks import Check, CheckRegistry, passed
 from cloister.evidence.context import ReceiptContext, model_artifact
 from cloister.evidence.envelope import Envelope
@@ -44,6 +45,7 @@ from cloister.evidence.predicates import (
     CheckpointHeld,
     DataCommitment,
     Evaluation,
+    HeldCheckpoint,
     HubEnding,
     JobClosed,
     JobOpened,
@@ -54,6 +56,7 @@ from cloister.evidence.predicates import (
     UpdateReleased,
     Violation,
 )
+from cloister.evidence.predicates.log import to_be_held
 from cloister.evidence.receipt import ModelFile, compose_receipt, signed_bytes
 from cloister.evidence.scoring import improvement_score
 from cloister.evidence.statement import open_statement
@@ -253,8 +256,13 @@ class SyntheticJob:
         """Hash of the job."""
         return sha256_hex(canonicalize(self.job))
 
+    @property
+    def never_shown(self) -> HeldCheckpoint:
+        """Where a site isn't shown the hub's log: a head that this log never had."""
+        return to_be_held(sign_checkpoint(log_origin(Role.HUB, HUB), 1, bytes(32), self.keys["hub"]))
+
     def site_steps(self, site: str) -> list[Step]:
-        """What an honest site states."""
+        """What an honest site states; a `Seat` names the hub's log as it was shown."""
         manifest, request, data = self.manifest(site), self.request, digest(f"data {site}")
         manifest_id = f"{self.sites.index(site):08d}-2222-4333-8444-555555555555"
         event = event_to_json(SampledGaussian(0.1, self.noise_multiplier, 5))
@@ -322,6 +330,7 @@ class SyntheticJob:
                     UpdateReleased,
                     {
                         "round": number,
+                        "hub_log": self.never_shown,
                         "model_sha256": self.weights(number),
                         "update_sha256": digest(f"update {site} {number}"),
                         "tensors": [{"name": "weight", "shape": [3], "dtype": "float32"}],
@@ -546,12 +555,14 @@ class Seat:
 
     def __init__(self, job: SyntheticJob, role: Role, party: str, file: str) -> None:
         self._job = job
+        self._role = role
         self.party = party
         self.signer = signer = job.keys["hub" if role is Role.HUB else f"site-{party}"]
         path = job.folder / f"{file}.sqlite"
         self.log = EvidenceLog.create(path, origin=log_origin(role, party), signer=signer)
         StatementWriter(self.log, signer, party, OTHER_JOB_ID, ticking()).close("completed")
         self.writer = StatementWriter(self.log, signer, party, job.job_id, ticking())
+        self._hub_log = job.never_shown
 
     def __enter__(self) -> Seat:
         return self
@@ -560,10 +571,11 @@ class Seat:
         self.log.close()
 
     def state(self, steps: list[Step]) -> None:
-        """State some steps, about the job."""
+        """State some steps, about the job; an honest update names what was shown of the hub's log."""
         about = [Subject(f"job {self._job.job_id}", self._job.job_sha256)]
         for kind, fields in steps:
-            self.writer.write(kind, about, **fields)
+            honest = fields.get("hub_log") == self._job.never_shown
+            self.writer.write(kind, about, **fields | ({"hub_log": self._hub_log} if honest else {}))
 
     def end(self) -> HubEnding:
         """Close the job, as its hub; what the sites are shown of it."""
@@ -574,18 +586,13 @@ class Seat:
         )
 
     def hold(self, number: int, others: list[Seat]) -> None:
-        """State which checkpoints of other parties' logs this party holds in a round."""
-        heads = [seat.log.checkpoint() for seat in others]
-        held = [
-            {"origin": one.origin, "size": one.size, "root": one.root.hex(), "note": one.encode()}
-            for one in heads
-        ]
-        self.writer.write(
-            CheckpointHeld,
-            [Subject(one.origin, Sha256(one.root.hex())) for one in heads],
-            round=number,
-            held=held,
-        )
+        """Hold the checkpoints of other parties' logs in a round; a hub states them at once."""
+        held = [to_be_held(seat.log.checkpoint()) for seat in others]
+        if self._role is Role.SITE:
+            (self._hub_log,) = held
+            return
+        subjects = [Subject(one.origin, Sha256(one.root)) for one in held]
+        self.writer.write(CheckpointHeld, subjects, round=number, held=held)
 
 
 _BEFORE_TRAINING = (ManifestAccepted, RequestDecided, DataCommitment)

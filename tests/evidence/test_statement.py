@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,20 +12,31 @@ from hypothesis import strategies as st
 from cloister.core.canonical import JSON, canonicalize, parse
 from cloister.core.errors import CloisterError
 from cloister.core.hashes import sha256_hex
-from cloister.core.keys import Signer
+from cloister.core.keys import EphemeralKeyStore, Signer
+from cloister.evidence.checkpoint import parse_checkpoint, sign_checkpoint
 from cloister.evidence.envelope import sign_envelope, verify_envelope
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.predicates import (
+    Holding,
     Predicate,
     Role,
     UpdateReleased,
     Violation,
+    held_checkpoints,
     known_types,
     predicate_class,
 )
 from cloister.evidence.predicates.base import TYPE_PREFIX, known
-from cloister.evidence.statement import Statement, Subject, decode_statement, open_statement, sign_statement
-from tests.evidence.synthetic import JOB_ID
+from cloister.evidence.predicates.log import MAX_HELD_NOTE_CHARS, may_hold, to_be_held
+from cloister.evidence.statement import (
+    MAX_STATEMENT_BYTES,
+    Statement,
+    Subject,
+    decode_statement,
+    open_statement,
+    sign_statement,
+)
+from tests.evidence.synthetic import JOB_ID, digest
 
 SUBJECT = Subject("thing", sha256_hex(b"thing"))
 
@@ -158,6 +170,65 @@ def test_a_predicate_refuses_numbers_json_has_no_word_for() -> None:
     fields = violation().predicate.model_dump()
     with pytest.raises(ValueError, match="finite"):
         predicate_class(TYPE_PREFIX + "budget-spend:v2").model_validate({**fields, "delta": float("nan")})
+
+
+def released(note: str, tensors: int) -> Statement:
+    """An update of so many tensors, with what its site holds of the hub's log."""
+    head = parse_checkpoint(note)
+    chain = violation().predicate.model_dump(include=set(Predicate.model_fields))
+    predicate = UpdateReleased.model_validate(
+        {
+            **chain,
+            "round": 2**53 - 1,
+            "hub_log": to_be_held(head),
+            "model_sha256": digest("model"),
+            "update_sha256": digest("update"),
+            "tensors": [
+                {
+                    "name": f"encoder.layers.{one:04d}.self_attn.weight",
+                    "shape": [512, 512],
+                    "dtype": "float32",
+                }
+                for one in range(tensors)
+            ],
+            "scalars": [],
+            "bytes": 2**53 - 1,
+            "airlock_policy_sha256": digest("policy"),
+        }
+    )
+    return Statement((Subject("update", digest("update")),), predicate)
+
+
+def test_the_longest_note_of_the_hubs_log_fits_beside_the_tensors_of_a_large_model() -> None:
+    head = sign_checkpoint("hub/" + "h" * 150, 2**53 - 1, bytes(32), EphemeralKeyStore().generate("hub"))
+    spare = MAX_HELD_NOTE_CHARS - len(head.encode())
+    longest = replace(head, extensions=("\u2014" * (spare - 1),)).encode()
+    assert len(longest) == MAX_HELD_NOTE_CHARS
+    payload = released(longest, 450).encode()
+    assert len(payload) < MAX_STATEMENT_BYTES
+    assert decode_statement(payload).encode() == payload
+    with pytest.raises(EvidenceError, match="longer than 1000 characters"):
+        to_be_held(replace(head, extensions=("x" * spare,)))
+    with pytest.raises(EvidenceError, match="of an empty log"):
+        to_be_held(replace(head, size=0))
+
+
+def test_what_a_statement_says_its_party_held_is_read_in_one_way() -> None:
+    head = sign_checkpoint("cloister/hub/hub", 5, bytes(32), EphemeralKeyStore().generate("hub"))
+    update = released(head.encode(), 1)
+    assert held_checkpoints(update.predicate) == (to_be_held(head),)
+    assert may_hold(update.encode())
+    assert held_checkpoints(violation().predicate) == ()
+    assert not may_hold(violation().encode())
+    holding = {kind for kind in known_types() if issubclass(predicate_class(kind), Holding)}
+    assert {kind.removeprefix(TYPE_PREFIX) for kind in holding} == {
+        "checkpoint-held:v1",
+        "update-released:v2",
+    }
+    for kind in known_types():
+        fields = predicate_class(kind).model_fields.values()
+        speaks = any("HeldCheckpoint" in str(one.annotation) for one in fields)
+        assert speaks == (kind in holding), f"{kind} speaks of what is held, and isn't read"
 
 
 def test_a_predicate_is_frozen() -> None:

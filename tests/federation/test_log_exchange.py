@@ -15,7 +15,7 @@ from cloister.core.errors import CloisterError
 from cloister.core.hashes import sha256_hex
 from cloister.core.keys import EphemeralKeyStore
 from cloister.evidence import EvidenceLog, LogExtract, Subject, open_statement
-from cloister.evidence.checkpoint import sign_checkpoint
+from cloister.evidence.checkpoint import Checkpoint, NoteSignature, sign_checkpoint
 from cloister.evidence.envelope import Envelope, sign_envelope
 from cloister.evidence.extract import log_owner
 from cloister.evidence.predicates import (
@@ -25,8 +25,10 @@ from cloister.evidence.predicates import (
     RoundAggregated,
     UpdateReleased,
     Violation,
+    held_checkpoints,
 )
-from cloister.evidence.witness.continuation import Continuation
+from cloister.evidence.predicates.log import MAX_HELD_NOTE_CHARS
+from cloister.evidence.witness.continuation import Continuation, parse_continuation
 from cloister.federation import FederationResult, RefusalError, initial_weights
 from cloister.federation.errors import is_refusal
 from cloister.federation.exchange import HubLog, ShownEnding, decode_ending, decode_hub_log
@@ -74,6 +76,10 @@ def test_in_every_round_each_holds_the_others_newest_log(parties: Federation) ->
     held = [one for one in hub if isinstance(one, CheckpointHeld)]
     assert [one.round for one in held] == [0, 1, 2]
     rounds = {one.round: one.sequence for one in hub if isinstance(one, RoundAggregated)}
+    entries = parties.logs["hub"].extract(JOB.job_id).entries
+    rounds_at = [
+        entry.index for entry, one in zip(entries, hub, strict=True) if isinstance(one, RoundAggregated)
+    ]
     for one in held:
         assert [part.origin for part in one.held] == [f"cloister/site/{site}" for site in JOB.clients]
         assert one.sequence < rounds[one.round]
@@ -89,9 +95,13 @@ def test_in_every_round_each_holds_the_others_newest_log(parties: Federation) ->
             assert part.size > released[0]
             assert parties.logs[site].root_at(part.size).hex() == part.root
     for site in JOB.clients:
-        seen = [s.predicate for s in parties.statements(site) if isinstance(s.predicate, CheckpointHeld)]
-        assert [(one.round, one.held[0].origin) for one in seen] == [(0, HUB), (1, HUB), (2, HUB)]
-        assert all(parties.logs["hub"].root_at(one.held[0].size).hex() == one.held[0].root for one in seen)
+        said = [s.predicate for s in parties.statements(site) if held_checkpoints(s.predicate)]
+        seen = [one for one in said if isinstance(one, UpdateReleased)]
+        assert seen == said
+        assert [(one.round, one.hub_log.origin) for one in seen] == [(0, HUB), (1, HUB), (2, HUB)]
+        assert all(parties.logs["hub"].root_at(one.hub_log.size).hex() == one.hub_log.root for one in seen)
+        sizes = [one.hub_log.size for one in seen]
+        assert all(size > rounds_at[number] for number, size in enumerate(sizes[1:]))
 
 
 def test_a_second_job_continues_from_what_the_first_left(parties: Federation, clock: Clock) -> None:
@@ -154,6 +164,64 @@ def test_a_hub_whose_log_was_set_back_gets_nothing(parties: Federation) -> None:
     task = hub_log_of(parties.task(2, START), checkpoint=old.checkpoint)
     assert refusal(lambda: site.train_round(task, proceed)).code == "evidence.log_rolled_back"
     assert isinstance(parties.statements("north")[-1].predicate, Violation)
+
+
+def test_no_update_is_released_without_the_hubs_log_of_its_round(parties: Federation) -> None:
+    """Neither before the first, nor with that of another round, nor after one that was refused."""
+    site = parties.site("north")
+    error = refusal(lambda: site.release(0, {"params": dict(START)}))
+    assert error.code == "federation.bad_task"
+    assert parties.statements("north") == []
+    update = site.train_round(parties.task(0, START), proceed)
+    assert refusal(lambda: site.release(1, update)).code == "federation.bad_task"
+    forged = sign_checkpoint(HUB, 10_000, bytes(32), parties.signers["south"])
+    refused = hub_log_of(parties.task(1, START), checkpoint=forged)
+    assert refusal(lambda: site.train_round(refused, proceed)).code == "evidence.checkpoint_unsigned"
+    for number in (0, 1):
+        assert refusal(lambda number=number: site.release(number, update)).code == "federation.bad_task"  # type: ignore[misc]
+    assert not [one for one in parties.statements("north") if isinstance(one.predicate, UpdateReleased)]
+
+
+def test_the_update_names_what_was_on_disk_before_it_was_trained(parties: Federation) -> None:
+    site = parties.site("north")
+    task = parties.task(0, START)
+    update = site.train_round(task, proceed)
+    kept = parties.site_book("north").newest(HUB)
+    parties.task(1, START)  # The hub's log has grown meanwhile; the site doesn't know.
+    site.release(0, update)
+    stated = parties.statements("north")[-1].predicate
+    assert isinstance(stated, UpdateReleased)
+    assert kept == decode_hub_log(task.hub_log).checkpoint
+    assert stated.hub_log.note == kept.encode()
+
+
+def long_note(head: Checkpoint) -> Checkpoint:
+    """A sound head with so many lines of others that no statement has room for its note."""
+    line = NoteSignature("somebody", bytes(4), bytes(64))
+    return replace(head, signatures=(*head.signatures, *[line] * (MAX_HELD_NOTE_CHARS // 100)))
+
+
+def test_a_head_that_no_statement_has_room_for_is_refused_before_anything_is_spent(
+    parties: Federation,
+) -> None:
+    site = parties.site("north")
+    task = parties.task(0, START)
+    padded = hub_log_of(task, checkpoint=long_note(decode_hub_log(task.hub_log).checkpoint))
+    assert refusal(lambda: site.train_round(padded, proceed)).code == "evidence.checkpoint_malformed"
+    assert parties.site_logs("north").hub_size() == 0
+    assert site.epsilon_spent() == 0
+    (stated,) = (one.predicate for one in parties.statements("north"))
+    assert isinstance(stated, Violation)
+    assert stated.rule == "evidence.checkpoint_malformed"
+
+
+def test_a_site_whose_head_no_statement_has_room_for_is_out_alone(parties: Federation) -> None:
+    logs = parties.hub_logs()
+    shown = Continuation(0, (), long_note(parse_continuation(answer(parties).decode()).checkpoint))
+    error = refusal(lambda: logs.take("north", shown.encode().encode()))
+    assert error.code == "federation.bad_log"
+    logs.state(0, ["north"])
+    assert parties.statements("hub") == []
 
 
 def test_a_site_that_signed_more_of_its_log_than_there_is_takes_no_part(parties: Federation) -> None:

@@ -5,12 +5,15 @@ holds; a site's answer carries the same of the site's log for the hub. Rules kep
 
 1. A checkpoint is taken only with its log's signature and the proof that it continues the one held; it is on
    disk before anything is stated or done about it.
-2. A party states which checkpoints it holds, with their notes: two sites' statements about the hub in one
-   receipt reveal a hub that showed each of them another past.
+2. A party states which checkpoints it holds, with their notes: two sites' statements in one receipt reveal a
+   hub that showed each of them another past. The hub states those of all sites' logs in one statement per
+   round. A site has no statement for it alone: that of the update it releases names the hub's checkpoint of
+   that round, and without having taken that checkpoint the site has nothing to name, and releases nothing.
 3. The hub shows each site the newest checkpoint it holds of that site's log, as the site signed it. A site
    whose log isn't proven to continue it takes no part: its log may be an older copy. A note that the site
    didn't sign says something about the hub alone.
-4. What a party's own log states it holds is held, whatever became of its folder of checkpoints.
+4. What a party's own log states it holds is held, whatever became of its folder of checkpoints. What a site
+   took in a round in which it released nothing is in its folder only.
 5. At the job's end the hub closes first and shows each site its closing statement, proven to be in its log.
    Each site verifies and states it before it closes, so that there is one ending the sites agree on.
 6. A message is bounded and has one spelling; what is in it counts only as far as it verifies.
@@ -33,7 +36,7 @@ from cloister.evidence.extract import LogExtract, extract_from_json, log_origin,
 from cloister.evidence.log import EvidenceLog
 from cloister.evidence.merkle import MAX_TREE_SIZE
 from cloister.evidence.predicates import HubEnding, JobClosed, Role
-from cloister.evidence.predicates.log import MAX_HELD, CheckpointHeld
+from cloister.evidence.predicates.log import MAX_HELD, CheckpointHeld, HeldCheckpoint, to_be_held
 from cloister.evidence.statement import Subject, open_statement
 from cloister.evidence.witness.book import CheckpointBook
 from cloister.evidence.witness.continuation import MAX_CONTINUATION_HASHES, Continuation, parse_continuation
@@ -156,6 +159,7 @@ class SiteLogs:
         self._hub = hub
         self._hub_keys = tuple(hub_keys)
         self._held_by_hub = 0
+        self._taken: tuple[int, HeldCheckpoint] | None = None
         require_recalled(book, log, [hub])
 
     def hub_size(self) -> int:
@@ -163,7 +167,7 @@ class SiteLogs:
         return _held_size(self._book, self._hub)
 
     def take(self, round_number: int, message: bytes) -> None:
-        """Verify what a task says about logs, keep the hub's checkpoint and state it.
+        """Verify what a task says about logs and keep the hub's checkpoint; `taken` gives it to be stated.
 
         Args:
             round_number: the round the task is for.
@@ -174,16 +178,31 @@ class SiteLogs:
             EvidenceError: ``evidence.log_inconsistent`` or ``evidence.log_rolled_back`` if the hub's log
                 isn't proven to continue what this site has seen of it; both checkpoints are kept. Or if this
                 site signed a later or another head of its log than there is, as the hub proves by showing it.
+                ``evidence.checkpoint_malformed`` if the hub's is one that can't be stated.
             SignatureInvalid: the checkpoint isn't what the hub signed, or the one shown as this site's isn't
                 what this site signed.
         """
+        self._taken = None
         hub = decode_hub_log(message)
         held = hub.held.get(self._statements.party)
         if held is not None:
             require_newest(self._log.checkpoint(), self._log.consistency_proof, [held], *self._log.keys)
+        stated = to_be_held(hub.checkpoint)
         self._hold(hub.checkpoint, hub.proofs)
         self._held_by_hub = held.size if held else 0
-        _state(self._statements, round_number, [hub.checkpoint])
+        self._taken = (round_number, stated)
+
+    def taken(self, round_number: int) -> HeldCheckpoint:
+        """The hub's checkpoint that was taken in a round, as a statement names it.
+
+        Raises:
+            FederationError: `federation.bad_task` if none was taken in that round.
+        """
+        if self._taken is None or self._taken[0] != round_number:
+            raise FederationError(
+                "federation.bad_task", "a round's update is asked for before the hub's log of that round came"
+            )
+        return self._taken[1]
 
     def take_ending(self, message: bytes) -> HubEnding:
         """Verify how the hub says it ended the job, and keep the hub's checkpoint.
@@ -265,7 +284,7 @@ class HubLogs:
         self._book = book
         self._site_keys = {site: tuple(keys) for site, keys in site_keys.items()}
         self._seen_by: dict[str, int] = {}
-        self._taken: dict[str, Checkpoint] = {}
+        self._taken: dict[str, HeldCheckpoint] = {}
         require_recalled(book, log, [log_origin(Role.SITE, site) for site in site_keys])
 
     def site_has_seen(self, site: str, size: int) -> None:
@@ -316,6 +335,7 @@ class HubLogs:
         """
         try:
             shown = _decode_continuation(message, log_origin(Role.SITE, site))
+            stated = to_be_held(shown.checkpoint)
             self._book.hold(shown.checkpoint, shown.proof, *self._site_keys[site])
         except (EvidenceError, SignatureInvalid) as error:
             raise FederationError(
@@ -323,25 +343,15 @@ class HubLogs:
                 f"the log of {site} isn't proven to continue what the hub has seen of it: {error.message}",
                 "the site has to restore the newest copy of its log",
             ) from error
-        self._taken[site] = shown.checkpoint
+        self._taken[site] = stated
 
     def state(self, round_number: int, sites: Iterable[str]) -> None:
         """State the checkpoints that these sites' answers brought in a round."""
         taken = [self._taken[site] for site in sites if site in self._taken]
         for start in range(0, len(taken), MAX_HELD):
-            _state(self._statements, round_number, taken[start : start + MAX_HELD])
-
-
-def _state(statements: StatementWriter, round_number: int, held: Sequence[Checkpoint]) -> None:
-    statements.write(
-        CheckpointHeld,
-        [Subject(one.origin, Sha256(one.root.hex())) for one in held],
-        round=round_number,
-        held=[
-            {"origin": one.origin, "size": one.size, "root": one.root.hex(), "note": one.encode()}
-            for one in held
-        ],
-    )
+            held = taken[start : start + MAX_HELD]
+            subjects = [Subject(one.origin, Sha256(one.root)) for one in held]
+            self._statements.write(CheckpointHeld, subjects, round=round_number, held=held)
 
 
 def _held_size(book: CheckpointBook, origin: str) -> int:

@@ -19,7 +19,8 @@ from cloister.evidence.custody.dating import DatedLog
 from cloister.evidence.custody.finding import Shown
 from cloister.evidence.custody.shown import Range
 from cloister.evidence.merkle import verify_consistency
-from cloister.evidence.predicates import CheckpointHeld
+from cloister.evidence.predicates import CheckpointHeld, UpdateReleased
+from cloister.evidence.predicates.log import to_be_held
 from tests.evidence.custody.house import JOB, OTHER_JOB, START, House, export_id
 
 NORTH = "cloister/site/north"
@@ -64,9 +65,9 @@ def show_only(monkeypatch: pytest.MonkeyPatch, span: tuple[int, int], shown: tup
     monkeypatch.setattr(export, "what_to_show", lambda *_: Shown(*shown, ()))
 
 
-def violations(house: House, count: int = 10) -> None:
+def violations(house: House, count: int = 10, party: str = "north") -> None:
     for number in range(count):
-        house.state("north", detail=f"violation {number}")
+        house.state(party, detail=f"violation {number}")
 
 
 # Before the period
@@ -232,40 +233,57 @@ def test_a_cosignature_that_was_dated_otherwise_bounds_nothing(house: House, wit
     assert refused(verify_bundle(bundle, pinned(house, witness))) == {"period": Outcome.NOT_RUN}
 
 
-def hold(house: House, holder: str, job: str) -> None:
-    """Let the hub state which head of north's log it holds."""
-    head = house.logs["north"].checkpoint()
+def hold(house: House, holder: str, job: str, owner: str) -> None:
+    """Let a party state which head of a log it holds: a hub by itself, a site with an update."""
+    held = to_be_held(house.logs[owner].checkpoint())
     writer = StatementWriter(house.logs[holder], house.keys[holder], holder, job, house.clock)
-    said = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "note": head.encode()}
-    writer.write(CheckpointHeld, [Subject(head.origin, head.root.hex())], round=0, held=[said])
+    if holder == "hub":
+        writer.write(CheckpointHeld, [Subject(held.origin, held.root)], round=0, held=[held])
+        return
+    writer.write(
+        UpdateReleased,
+        [Subject("update", held.root)],
+        round=0,
+        hub_log=held,
+        model_sha256="0" * 64,
+        update_sha256="1" * 64,
+        tensors=[{"name": "weight", "shape": [3], "dtype": "float32"}],
+        scalars=[],
+        bytes=12,
+        airlock_policy_sha256="2" * 64,
+    )
 
 
-def test_what_the_hub_states_that_it_held_bounds_a_sites_period(
-    house: House, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("owner", "holder", "told"), [("north", "hub", "hub hub"), ("hub", "north", "site north")]
+)
+def test_what_one_party_states_that_it_held_bounds_a_period_of_anothers_log(
+    house: House, monkeypatch: pytest.MonkeyPatch, owner: str, holder: str, told: str
 ) -> None:
     monkeypatch.setattr(finding, "FEW", 0)
-    violations(house, 3)
-    hold(house, "hub", JOB)
+    violations(house, 3, owner)
+    hold(house, holder, JOB, owner)
     house.seconds = 100
-    violations(house, 4)
+    violations(house, 4, owner)
     house.seconds = 210
-    hold(house, "hub", OTHER_JOB)
+    hold(house, holder, OTHER_JOB, owner)
     house.seconds = 300
-    violations(house, 5)
+    violations(house, 5, owner)
     house.seconds = 1000
-    alone = house.export(house.of_period(100, 200), "north", ())
+    alone = house.export(house.of_period(100, 200), owner, ())
     assert refused(verify_bundle(alone, house.trust)) == {"period": Outcome.NOT_RUN}
-    verdict = verify_bundle(house.export(house.of_period(100, 200), "hub", ("north",)), house.trust)
-    assert f"{NORTH}: entries 2 to 7" in period(verdict).detail
-    assert "hub hub (as it states in its log) saw 3 entries" in period(verdict).detail
-    bounded = verdict.bounded[NORTH]
+    verdict = verify_bundle(house.export(house.of_period(100, 200), holder, (owner,)), house.trust)
+    origin = house.logs[owner].origin
+    assert f"{origin}: entries 2 to 7" in period(verdict).detail
+    assert f"{told} (as it states in its log) saw 3 entries" in period(verdict).detail
+    bounded = verdict.bounded[origin]
     assert bounded.before is not None
     assert bounded.after is not None
 
 
 def test_an_owner_does_not_bound_its_own_log(house: House) -> None:
     violations(house, 3)
-    hold(house, "north", DECOY_JOB)
+    hold(house, "north", DECOY_JOB, "north")
     house.seconds = 100
     violations(house, 4)
     house.seconds = 1000

@@ -10,7 +10,15 @@ from itertools import zip_longest
 from cloister.core.keys import Signer
 from cloister.evidence import EvidenceLog, LogExtract, Predicate, Role, StatementWriter, Subject, log_origin
 from cloister.evidence.checkpoint import Checkpoint
-from cloister.evidence.predicates import BudgetSpend, CheckpointHeld, HubEnding, RoundAggregated
+from cloister.evidence.predicates import (
+    BudgetSpend,
+    CheckpointHeld,
+    HeldCheckpoint,
+    HubEnding,
+    RoundAggregated,
+    UpdateReleased,
+)
+from cloister.evidence.predicates.log import to_be_held
 from cloister.evidence.witness.links import ConsistencyLink, consistency_links
 from tests.evidence.synthetic import HUB, OTHER_JOB_ID, Step, SyntheticJob, ticking
 
@@ -69,10 +77,11 @@ class ExchangingJob(SyntheticJob):
         rounds = zip_longest(*(parts[name][1:] for name in (*self.sites, HUB)), fillvalue=[])
         for number, steps in enumerate(rounds):
             for site, own in zip(self.sites, steps[:-1], strict=True):
-                pens[site].say(self, self._holding(site, number, [logs[HUB].checkpoint()]))
-                pens[site].say(self, own)
-            heads = [logs[site].checkpoint() for site in self.sites]
-            pens[HUB].say(self, self._holding(HUB, number, heads))
+                shown = self._shown(site, number, [logs[HUB].checkpoint()])
+                pens[site].say(self, [_naming(step, shown) for step in own])
+            held = self._shown(HUB, number, [logs[site].checkpoint() for site in self.sites])
+            if held:
+                pens[HUB].say(self, [(CheckpointHeld, {"round": number, "held": held})])
             pens[HUB].say(self, steps[-1])
         ended, hub = pens[HUB].writer.close("completed"), logs[HUB]
         shown = HubEnding(
@@ -90,17 +99,18 @@ class ExchangingJob(SyntheticJob):
     def _key(self, name: str) -> Signer:
         return self.keys["hub" if name == HUB else f"site-{name}"]
 
-    def _holding(self, holder: str, number: int, heads: list[Checkpoint]) -> list[Step]:
+    def _shown(self, holder: str, number: int, heads: list[Checkpoint]) -> list[HeldCheckpoint]:
         shown = [self.see(holder, number, head) for head in heads]
-        held = [
-            {"origin": one.origin, "size": one.size, "root": one.root.hex(), "note": one.encode()}
-            for one in shown
-            if one is not None
-        ]
-        return [(CheckpointHeld, {"round": number, "held": held})] if held else []
+        return [to_be_held(one) for one in shown if one is not None]
 
     def receipt(self, **replaced: object) -> bytes:
         return super().receipt(**{"consistency": self.links, **replaced})
+
+
+def _naming(step: Step, shown: list[HeldCheckpoint]) -> Step:
+    """An update names what its site was shown of the hub's log in its round; without that it says nothing."""
+    kind, fields = step
+    return (kind, {**fields, "hub_log": shown[0]}) if kind is UpdateReleased and shown else step
 
 
 def _parts(steps: list[Step], kind: type[Predicate]) -> list[list[Step]]:

@@ -8,9 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from cloister.core.canonical import parse_canonical
+from cloister.core.canonical import canonicalize, parse_canonical
 from cloister.core.keys import EphemeralKeyStore
-from cloister.evidence import EvidenceLog, LogExtract, Role, Trust, TrustEntry, log_origin
+from cloister.evidence import (
+    EvidenceLog,
+    LogExtract,
+    Role,
+    StatementWriter,
+    Subject,
+    Trust,
+    TrustEntry,
+    log_origin,
+)
 from cloister.evidence.checkpoint import Checkpoint, cosign, sign_checkpoint
 from cloister.evidence.checks import Check, Outcome
 from cloister.evidence.context import ReceiptContext, model_artifact
@@ -18,13 +27,15 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.merkle import EMPTY_ROOT
 from cloister.evidence.predicates import CheckpointHeld, UpdateReleased
 from cloister.evidence.receipt import receipt_from_json, record_of
+from cloister.evidence.statement import decode_statement
 from cloister.evidence.verification.acceptance import VerificationPolicy
 from cloister.evidence.verification.exchange import check_log_consistency, check_witnesses
 from cloister.evidence.witness.links import ConsistencyLink, consistency_links, verify_link
-from tests.evidence.synthetic import HUB, MODEL, Step, failing, verify
+from tests.evidence.synthetic import HUB, MODEL, Step, digest, failing, ticking, verify
 from tests.evidence.witness.exchanging import ExchangingJob
 from tests.evidence.witness.forest import AT, Tree
 
+UPDATE = UpdateReleased.TYPE.encode()
 HUB_LOG, NORTH_LOG = log_origin(Role.HUB, HUB), log_origin(Role.SITE, "north")
 WITNESSES = EphemeralKeyStore()
 EAST, WEST = WITNESSES.generate("east"), WITNESSES.generate("west")
@@ -97,17 +108,63 @@ def test_a_proof_of_what_nobody_held_is_noticed(honest: ExchangingJob) -> None:
     assert "nobody held" in problems
 
 
-@pytest.mark.parametrize("holder", [HUB, "north"])
+def blind(holder: str, number: int) -> Callable[[str, int, Checkpoint], Checkpoint | None]:
+    """Who shows a party nothing in a round; an update then names a head that was never there."""
+    return lambda who, when, head: None if (who, when) == (holder, number) else head
+
+
 @pytest.mark.parametrize("number", [0, 2])
-def test_a_party_that_held_nothing_in_a_round_is_named(tmp_path: Path, holder: str, number: int) -> None:
-    job = ExchangingJob(
-        tmp_path, rounds=3, see=lambda who, when, head: None if (who, when) == (holder, number) else head
-    ).run()
+def test_a_hub_that_held_nothing_in_a_round_is_named(tmp_path: Path, number: int) -> None:
+    job = ExchangingJob(tmp_path, rounds=3, see=blind(HUB, number)).run()
     problems = refused(check_log_consistency(context_of(job)))
-    assert (
-        f"round {number}: {'the hub held no log of north' if holder == HUB else 'north held no log'}"
-        in problems
+    assert f"round {number}: the hub held no log of north" in problems
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_site_that_names_a_head_which_the_hub_never_had_is_named(tmp_path: Path, number: int) -> None:
+    job = ExchangingJob(tmp_path, rounds=3, see=blind("north", number)).run()
+    problems = refused(check_log_consistency(context_of(job)))
+    assert f"north held {HUB_LOG} with 1 entries, which isn't proven" in problems
+    assert ("round 2: north held no log of the hub with the round before in it" in problems) == (number == 2)
+
+
+def test_a_released_update_without_the_hubs_log_is_no_statement(honest: ExchangingJob) -> None:
+    (entry, *_) = [one for one in honest.extracts["north"].entries if UPDATE in one.envelope.payload]
+    value = parse_canonical(entry.envelope.payload)
+    assert isinstance(value, dict)
+    assert isinstance(value["predicate"], dict)
+    assert decode_statement(canonicalize(value)).predicate
+    del value["predicate"]["hub_log"]
+    with pytest.raises(EvidenceError, match="hub_log") as caught:
+        decode_statement(canonicalize(value))
+    assert caught.value.code == "evidence.statement_malformed"
+
+
+def test_of_another_log_than_the_hubs_a_site_holds_nothing_of_the_hubs(tmp_path: Path) -> None:
+    """Its own head, signed and with a proof, stands where the hub's is to stand."""
+    job = ExchangingJob(tmp_path, rounds=3)
+    own: list[Checkpoint] = []
+
+    def other(holder: str, number: int, head: Checkpoint) -> Checkpoint:
+        own.extend([head] if head.origin == NORTH_LOG else [])
+        return own[0] if (holder, number) == ("south", 2) else head
+
+    job.see = other
+    job.run()
+    assert refused(check_log_consistency(context_of(job))) == (
+        "round 2: south held no log of the hub with the round before in it"
     )
+
+
+def test_a_hub_cannot_state_for_a_site_what_the_site_held(honest: ExchangingJob, tmp_path: Path) -> None:
+    """Neither kind of statement may be made by the other's role, and it counts for its own log only."""
+    for name, kind in ((HUB, UpdateReleased), ("north", CheckpointHeld)):
+        role, key = (Role.HUB, "hub") if name == HUB else (Role.SITE, f"site-{name}")
+        signer = honest.keys[key]
+        with EvidenceLog.create(tmp_path / name, origin=log_origin(role, name), signer=signer) as log:
+            writer = StatementWriter(log, signer, name, honest.job_id, ticking())
+            with pytest.raises(EvidenceError, match="may not state"):
+                writer.write(kind, [Subject("x", digest("x"))])
 
 
 def test_a_site_that_was_shown_the_hubs_log_of_the_round_before_is_noticed(tmp_path: Path) -> None:
@@ -120,7 +177,9 @@ def test_a_site_that_was_shown_the_hubs_log_of_the_round_before_is_noticed(tmp_p
         return head
 
     job = ExchangingJob(tmp_path, rounds=3, see=stale).run()
-    assert "round 2: north held no log of the hub" in refused(check_log_consistency(context_of(job)))
+    assert refused(check_log_consistency(context_of(job))) == (
+        "round 2: north held no log of the hub with the round before in it"
+    )
 
 
 def test_a_hub_that_shows_two_sites_two_pasts_cannot_have_a_receipt(tmp_path: Path) -> None:
@@ -177,9 +236,12 @@ def test_a_site_that_rewrites_its_log_after_a_round_is_found_out_by_what_the_hub
 
 
 def test_a_hub_without_its_own_word_on_a_round_is_not_believed(tmp_path: Path) -> None:
-    job = ExchangingJob(tmp_path, see=lambda who, when, head: None).run()
-    assert [one.origin for one in job.links] == [HUB_LOG]
-    refused(check_log_consistency(context_of(job)))
+    job = ExchangingJob(tmp_path, see=lambda who, when, head: None if who == HUB else head).run()
+    assert {one.origin for one in job.links} == {HUB_LOG}
+    problems = refused(check_log_consistency(context_of(job)))
+    assert "isn't proven" not in problems
+    for number in range(2):
+        assert f"round {number}: the hub held no log of north" in problems
 
 
 def test_links_are_made_once_for_what_several_hold(honest: ExchangingJob) -> None:

@@ -6,7 +6,8 @@ that the entries it left out lie before or after the period. What shows it is wh
 * before: a head of the log that already held every entry left out, seen no later than the period began; or an
   export before this one, itself bounded, that ended where this one begins;
 * after: a head that held none of the entries left out, seen when the period was over. It shows that they
-  weren't shown to whoever saw it; an owner who had kept them back could date them later as well.
+  weren't shown to whoever saw it; an owner who had kept them back could date them later as well. A statement
+  says what its party had been shown when it wrote it, which came to it up to a round before.
 
 Rules kept here:
 
@@ -30,7 +31,7 @@ from cloister.evidence.custody.completeness import CLOCK_TOLERANCE
 from cloister.evidence.custody.record import ExportedStatement, ExportRecord
 from cloister.evidence.custody.shown import Range
 from cloister.evidence.extract import log_owner
-from cloister.evidence.predicates import CheckpointHeld, Role
+from cloister.evidence.predicates import Role, held_checkpoints
 from cloister.evidence.trust import Trust
 
 OWNERS_WORD = "ON ITS OWNER'S WORD ALONE"
@@ -228,11 +229,13 @@ def _cosigned(note: Checkpoint, trust: Trust) -> Iterator[Seen]:
 
 def _stated(record: ExportRecord, origin: str, trust: Trust) -> Iterator[Seen]:
     for one in record.proven:
-        if one.origin == origin or not isinstance(one.predicate, CheckpointHeld):
+        if one.origin == origin:
             continue
-        at = parse_time(one.predicate.recorded_at)
-        for held in one.predicate.held:
-            if held.origin == origin and _is_owners(held.note, trust, at):
+        for held in held_checkpoints(one.predicate):
+            if held.origin != origin:
+                continue
+            at = parse_time(one.predicate.recorded_at)
+            if _is_owners(held.note, trust, at):
                 yield Seen(held.size, bytes.fromhex(held.root), at, _teller(one))
 
 

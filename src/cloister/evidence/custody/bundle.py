@@ -87,7 +87,7 @@ class Sighting(Part):
 
     Attributes:
         log: the other party's log, which is in the export too.
-        entry: its statement (CheckpointHeld), proven under the head of that log.
+        entry: its statement (checkpoint-held or update-released), proven under the head of that log.
     """
 
     log: NameField

@@ -26,11 +26,11 @@ from cloister.evidence.extract import log_origin, log_owner, log_stream
 from cloister.evidence.predicates import (
     Access,
     AttestationVerdict,
-    CheckpointHeld,
     Export,
     JobClosed,
     JobOpened,
     Role,
+    held_checkpoints,
 )
 from cloister.evidence.trust import Trust
 
@@ -119,8 +119,7 @@ def absent_logs(record: ExportRecord) -> tuple[str, ...]:
             named.update(log_origin(Role.SITE, site) for site in one.predicate.sites)
         elif isinstance(one.predicate, AttestationVerdict):
             named.add(log_origin(Role.SITE, one.predicate.site))
-        elif isinstance(one.predicate, CheckpointHeld):
-            named.update(held.origin for held in one.predicate.held)
+        named.update(held.origin for held in held_checkpoints(one.predicate))
     return tuple(sorted(named - record.extracts.keys()))
 
 

@@ -25,7 +25,7 @@ from cloister.evidence.custody.access import exports_backwards
 from cloister.evidence.custody.bundle import IndexRange
 from cloister.evidence.custody.dating import DatedLog
 from cloister.evidence.extract import ProvenEntry
-from cloister.evidence.predicates import CheckpointHeld
+from cloister.evidence.predicates.log import held_checkpoints, may_hold
 from cloister.evidence.statement import open_statement
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ LOOK: Final = 2048
 NEWEST: Final = 64
 """How many exports are looked at for the one that a recipient got before."""
 _COSIGNATURE_SIZE: Final = 8 + 64
-_TYPE_BYTES: Final = CheckpointHeld.TYPE.encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +139,13 @@ def _stated(other: DatedLog, origin: str, moment: str, *, before: bool) -> Found
     entries = list(other.log.entries(low, high))
     for one in reversed(entries) if before else entries:
         envelope = one.envelope
-        if _TYPE_BYTES not in envelope.payload:
+        if not may_hold(envelope.payload):
             continue
         predicate = open_statement(envelope).predicate
-        if not isinstance(predicate, CheckpointHeld):
-            continue
         at = predicate.recorded_at
         if not (at <= moment if before else at >= moment):
             continue
-        for held in predicate.held:
+        for held in held_checkpoints(predicate):
             if held.origin == origin:
                 proof = other.log.inclusion_proof(one.index, other.size)
                 return Found(held.size, at, None, other.log.origin, ProvenEntry(one.index, envelope, proof))

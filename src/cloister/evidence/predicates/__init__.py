@@ -19,7 +19,7 @@ from cloister.evidence.predicates.custody import (
     ExportSelection,
     Incident,
 )
-from cloister.evidence.predicates.log import CheckpointHeld, HeldCheckpoint
+from cloister.evidence.predicates.log import CheckpointHeld, HeldCheckpoint, Holding, held_checkpoints
 from cloister.evidence.predicates.outcome import (
     RELEASE_CONSTRAINTS,
     Evaluation,
@@ -59,6 +59,7 @@ __all__ = [
     "Export",
     "ExportSelection",
     "HeldCheckpoint",
+    "Holding",
     "HubEnding",
     "Incident",
     "JobClosed",
@@ -76,6 +77,7 @@ __all__ = [
     "TensorShape",
     "UpdateReleased",
     "Violation",
+    "held_checkpoints",
     "known_types",
     "predicate_class",
 ]

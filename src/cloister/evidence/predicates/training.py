@@ -18,6 +18,7 @@ from cloister.evidence.predicates.base import (
     TextField,
     known,
 )
+from cloister.evidence.predicates.log import HeldCheckpoint, Holding
 from cloister.evidence.transcript import FIXED_PLAN, Mode, Unit
 
 RoundField = CountField
@@ -89,11 +90,12 @@ class TensorShape(Part):
 
 
 @known
-class UpdateReleased(Predicate):
-    """A site let one update through its airlock.
+class UpdateReleased(Holding):
+    """A site let one update through its airlock, and held the hub's log as the round began.
 
     Attributes:
         round: the round, from 0.
+        hub_log: the checkpoint of the hub's log that came with the round's task, and that the site keeps.
         model_sha256: hash of the global weights the round's training began with, as the site received them.
         update_sha256: hash of the update that left.
         tensors: what it was made of.
@@ -102,16 +104,21 @@ class UpdateReleased(Predicate):
         airlock_policy_sha256: hash of the airlock policy that let it through.
     """
 
-    TYPE: ClassVar[str] = TYPE_PREFIX + "update-released:v1"
+    TYPE: ClassVar[str] = TYPE_PREFIX + "update-released:v2"
     ROLES: ClassVar[frozenset[Role]] = frozenset({Role.SITE})
 
-    round: RoundField
+    hub_log: HeldCheckpoint
     model_sha256: Sha256Field
     update_sha256: Sha256Field
     tensors: tuple[TensorShape, ...] = Field(min_length=1)
     scalars: tuple[NameField, ...]
     bytes: CountField
     airlock_policy_sha256: Sha256Field
+
+    @property
+    def checkpoints(self) -> tuple[HeldCheckpoint, ...]:
+        """What is held, one checkpoint per log."""
+        return (self.hub_log,)
 
 
 @known

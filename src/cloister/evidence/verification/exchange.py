@@ -11,7 +11,14 @@ from cloister.evidence.checkpoint import verify_checkpoint, verify_cosignature
 from cloister.evidence.checks import Check, judged
 from cloister.evidence.context import ReceiptContext
 from cloister.evidence.extract import log_origin, log_owner
-from cloister.evidence.predicates import CheckpointHeld, JobClosed, Role, RoundAggregated, UpdateReleased
+from cloister.evidence.predicates import (
+    Holding,
+    Predicate,
+    Role,
+    RoundAggregated,
+    UpdateReleased,
+    held_checkpoints,
+)
 from cloister.evidence.predicates.log import checkpoint_held
 from cloister.evidence.record import JobRecord
 from cloister.evidence.witness.links import HeldLog, held_in, verify_link
@@ -41,12 +48,7 @@ def check_log_consistency(context: ReceiptContext) -> Check:
             wrong.append(f"{section.origin} at {section.size}: {error.message}")
             continue
         proven.add((link.origin, link.size, link.root.hex()))
-    stated = {
-        held: one.party
-        for kind in (CheckpointHeld, JobClosed)
-        for one in record.of(kind)
-        for held in held_in(one)
-    }
+    stated = {held: one.owner for one in record.logged for held in held_in(one.predicate)}
     problems = [
         f"{party} held {held[0]} with {held[1]} entries, which isn't proven to be the past of the log here"
         for held, party in sorted(stated.items())
@@ -64,10 +66,10 @@ def check_log_consistency(context: ReceiptContext) -> Check:
 
 def _unsigned(context: ReceiptContext) -> list[str]:
     """The notes held that the logs' owners didn't sign; one that several hold is looked at once."""
-    holders: dict[str, CheckpointHeld] = {}
-    for one in context.record.of(CheckpointHeld):
-        for part in one.held:
-            holders.setdefault(part.note, one)
+    holders: dict[str, Predicate] = {}
+    for one in context.record.logged:
+        for part in held_checkpoints(one.predicate):
+            holders.setdefault(part.note, one.predicate)
 
     def problem(note: str) -> str | None:
         one, checkpoint = holders[note], checkpoint_held(note)
@@ -84,18 +86,20 @@ def _unsigned(context: ReceiptContext) -> list[str]:
 
 def _unseen(record: JobRecord) -> Iterator[str]:
     """Where, in a round, somebody didn't hold what they were to hold."""
-    hub, hub_log = record.issuer, log_origin(Role.HUB, record.issuer)
+    hub_log = log_origin(Role.HUB, record.issuer)
     held = {
-        (one.party, one.round, part.origin): part.size
-        for one in record.of(CheckpointHeld)
-        for part in one.held
+        (one.log, one.predicate.round, part.origin): part.size
+        for one in record.logged
+        if isinstance(one.predicate, Holding)
+        for part in held_checkpoints(one.predicate)
     }
     aggregated, released = _aggregated(record), _released(record)
     for number, (_, sites) in sorted(aggregated.items()):
         before = aggregated[number - 1][0] if number - 1 in aggregated else -1
         for site in sites:
-            of_site = held.get((hub, number, log_origin(Role.SITE, site)), 0)
-            of_hub = held.get((site, number, hub_log), 0)
+            site_log = log_origin(Role.SITE, site)
+            of_site = held.get((hub_log, number, site_log), 0)
+            of_hub = held.get((site_log, number, hub_log), 0)
             if of_site <= released.get((site, number), 0):
                 yield f"round {number}: the hub held no log of {site} with that round's update in it"
             if of_hub <= max(before, 0):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import MAX_PROOF_HASHES, LogExtract
 from cloister.evidence.merkle import verify_consistency
 from cloister.evidence.predicates.base import CountField, NameField, Part, Predicate
-from cloister.evidence.predicates.log import CheckpointHeld
+from cloister.evidence.predicates.log import held_checkpoints, may_hold
 from cloister.evidence.predicates.outcome import JobClosed
 from cloister.evidence.statement import open_statement
 
@@ -34,7 +34,7 @@ Prove: TypeAlias = Callable[[str, int, int], tuple[bytes, ...]]
 HeldLog: TypeAlias = tuple[str, int, str]
 """A log's name, its size and its root in hex: what somebody says they held."""
 
-_TYPES = tuple(kind.TYPE.encode("ascii") for kind in (CheckpointHeld, JobClosed))
+_CLOSED: Final = JobClosed.TYPE.encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +122,13 @@ def verify_link(link: ConsistencyLink, checkpoint: Checkpoint) -> None:
 
 def held_in(predicate: Predicate) -> Iterator[HeldLog]:
     """What a statement says its party held of other logs; that in which the hub's ending was shown, too."""
-    if isinstance(predicate, CheckpointHeld):
-        yield from ((one.origin, one.size, one.root) for one in predicate.held)
-    elif isinstance(predicate, JobClosed) and predicate.hub_ending is not None:
+    yield from ((one.origin, one.size, one.root) for one in held_checkpoints(predicate))
+    if isinstance(predicate, JobClosed) and predicate.hub_ending is not None:
         ending = predicate.hub_ending
         yield ending.origin, ending.size, ending.root
 
 
 def _held_in(extract: LogExtract) -> Iterator[HeldLog]:
     for entry in extract.entries:
-        if any(one in entry.envelope.payload for one in _TYPES):
+        if _CLOSED in entry.envelope.payload or may_hold(entry.envelope.payload):
             yield from held_in(open_statement(entry.envelope).predicate)

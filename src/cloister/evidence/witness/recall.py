@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint
-from cloister.evidence.predicates.log import CheckpointHeld
+from cloister.evidence.predicates.log import held_checkpoints, may_hold
 from cloister.evidence.statement import open_statement
 from cloister.evidence.witness.book import CheckpointBook
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cloister.evidence.log import LogReader
 
 _BLOCK: Final = 512
-_TYPE_BYTES: Final = CheckpointHeld.TYPE.encode("ascii")
 
 
 def require_recalled(book: CheckpointBook, log: LogReader, origins: Iterable[str]) -> None:
@@ -56,12 +55,9 @@ def newest_stated(log: LogReader, origins: Iterable[str]) -> Iterator[Checkpoint
     while wanted and end > 0:
         start = max(end - _BLOCK, 0)
         for entry in reversed(list(log.entries(start, end))):
-            if _TYPE_BYTES not in entry.envelope.payload:
+            if not may_hold(entry.envelope.payload):
                 continue
-            predicate = open_statement(entry.envelope).predicate
-            if not isinstance(predicate, CheckpointHeld):
-                continue
-            for one in predicate.held:
+            for one in held_checkpoints(open_statement(entry.envelope).predicate):
                 if one.origin in wanted:
                     wanted.discard(one.origin)
                     yield parse_checkpoint(one.note)
