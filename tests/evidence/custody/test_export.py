@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from cloister.core.canonical import canonicalize, parse
+from cloister.core.canonical import b64encode, canonicalize, parse
 from cloister.core.hashes import sha256_hex
 from cloister.core.keys import EphemeralKeyStore
 from cloister.evidence import EvidenceError, Role, Statement, Subject, Trust, TrustEntry
 from cloister.evidence.checks import Outcome
 from cloister.evidence.custody import EXPORT_CHECK_IDS, check_custody_chain, decode_bundle, verify_bundle
 from cloister.evidence.custody.access import accesses
-from cloister.evidence.predicates import Access, Export, JobClosed, Violation
+from cloister.evidence.custody.bundle import signed_bytes
+from cloister.evidence.predicates import Access, Export, JobClosed, RoundAggregated, Violation
 from cloister.evidence.statement import sign_statement
 from tests.evidence.custody.house import JOB, OTHER_JOB, House
 
@@ -179,6 +180,38 @@ def test_no_statement_of_a_job_can_be_left_out(house: House, dropped: int) -> No
     document = parse(house.export(house.of_job()))
     bundle = resigned(document, house, lambda logs: logs["cloister/site/north"]["entries"].pop(dropped))
     assert refused(bundle, house) & {"completeness", "statement-chain"}
+
+
+def without_its_own(bundle: bytes, house: House, exporter: str) -> bytes:
+    """An export of a job from which its exporter took all that it stated itself, and that it signed again."""
+    document = parse(bundle)
+    role = "hub" if exporter == "hub" else "site"
+    document["body"]["logs"][f"cloister/{role}/{exporter}"]["entries"].clear()
+    document["signature"]["sig"] = b64encode(house.keys[exporter].sign(signed_bytes(document["body"])))
+    return canonicalize(document)
+
+
+def test_a_hub_can_not_leave_out_all_that_it_stated_about_a_job(house: House) -> None:
+    house.job()
+    bundle = house.export(house.of_job())
+    assert verify_bundle(bundle, house.trust).accepted
+    assert refused(without_its_own(bundle, house, "hub"), house) == {"completeness"}
+
+
+def test_a_site_whose_update_was_used_can_not_leave_out_all_that_it_stated(house: House) -> None:
+    update = {"updates": {"north": sha256_hex(b"update")}, "weights": {"north": 1.0}, "absent": {}}
+    models = {f"model_sha256_{one}": sha256_hex(one.encode()) for one in ("before", "after")}
+    subjects = [Subject("model", models["model_sha256_after"])]
+    house.writer("hub").write(RoundAggregated, subjects, round=0, strategy="FED_AVG", **update, **models)
+    house.job()
+    bundle = house.export(house.of_job(), "north", ("hub",))
+    assert verify_bundle(bundle, house.trust).accepted, verify_bundle(bundle, house.trust).failures
+    assert refused(without_its_own(bundle, house, "north"), house) == {"completeness"}
+
+
+def test_a_site_that_had_no_part_in_a_job_can_export_what_the_hub_stated(house: House) -> None:
+    house.job()
+    assert verify_bundle(house.export(house.of_job(), "south", ("hub", "north")), house.trust).accepted
 
 
 @pytest.mark.parametrize("dropped", range(6))

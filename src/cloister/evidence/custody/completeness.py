@@ -30,6 +30,7 @@ from cloister.evidence.predicates import (
     JobClosed,
     JobOpened,
     Role,
+    RoundAggregated,
     held_checkpoints,
 )
 from cloister.evidence.trust import Trust
@@ -147,6 +148,8 @@ def _job_problems(record: ExportRecord, origin: str) -> Iterator[str]:
     if not group:
         if origin != record.exporter_origin:
             yield f"{origin}: a log without a statement about the job"
+        elif _took_part(record, *log_owner(origin)):
+            yield f"{origin}: its owner took part in the job, and nothing that it stated about it is here"
         return
     if group[0].predicate.sequence != 0:
         yield f"{origin}: the first statement about the job is missing"
@@ -155,6 +158,19 @@ def _job_problems(record: ExportRecord, origin: str) -> Iterator[str]:
         yield f"{origin}: the job isn't closed for its party, so nothing shows where its statements end"
     elif last.statements != len(group):
         yield f"{origin}: {last.statements} statements were made about the job, and {len(group)} are here"
+
+
+def _took_part(record: ExportRecord, role: Role, party: str) -> bool:
+    """Whether what others stated about the job shows that a party has stated something, too.
+
+    No site states anything about a job that no hub opened, and no update is used that a site didn't release.
+    """
+    if role is Role.HUB:
+        return any(record.statements.values())
+    return any(
+        isinstance(one.predicate, RoundAggregated) and party in one.predicate.updates
+        for one in record.selected
+    )
 
 
 def _span_problems(record: ExportRecord, origin: str) -> Iterator[str]:
