@@ -17,8 +17,14 @@ from cloister.health import FederatedData, TestSet, load_source
 from cloister.policy import OutputKind, PolicyError, PrimaryMetric
 from cloister.privacy.errors import ModelError
 from cloister.workflow.jobfile import load_job
-from cloister.workflow.preflight import require_releasable
+from cloister.workflow.preflight import (
+    SITE_ROUND_BYTES,
+    TENSOR_BYTES,
+    require_receipt_fits,
+    require_releasable,
+)
 from cloister.workflow.release import Goal
+from tests.evidence.synthetic import SyntheticJob
 from tests.system.example_job import TUMOUR, ExampleJob, finished_jobs, run
 
 JOB = load_job(TUMOUR).federation_job()
@@ -88,3 +94,23 @@ def test_a_job_refused_for_what_is_known_beforehand_opens_no_ledger(tmp_path: Pa
     assert refused.value.exit_code == 3
     assert not list(tmp_path.glob("work/parties/site/*/budget/*"))
     assert finished_jobs(tmp_path / "work") == []
+
+
+def test_a_job_whose_receipt_nobody_would_verify_is_refused_before_it_trains(data: FederatedData) -> None:
+    require_receipt_fits(sites=4, rounds=900, tensors=2)
+    with pytest.raises(InputError, match="about 42 MiB") as caught:
+        require_receipt_fits(sites=10, rounds=520, tensors=2)
+    assert caught.value.code == "input.too_large"
+    with pytest.raises(InputError, match="at most 32 MiB"):
+        require_releasable(JOB.model_copy(update={"rounds": 2_000}), data.test, GOAL)
+
+
+def test_a_round_of_a_site_takes_less_of_a_receipt_than_is_reckoned(tmp_path: Path) -> None:
+    def size(sites: tuple[str, ...], rounds: int) -> int:
+        folder = tmp_path / f"{len(sites)}-{rounds}"
+        folder.mkdir()
+        return len(SyntheticJob(folder, sites=sites, rounds=rounds).run().receipt())
+
+    for sites in (("north", "south"), ("north", "south", "east", "west")):
+        a_site_round = (size(sites, 20) - size(sites, 10)) / (10 * len(sites))
+        assert 0.6 * SITE_ROUND_BYTES < a_site_round < SITE_ROUND_BYTES + TENSOR_BYTES
