@@ -1,0 +1,80 @@
+"""The page on keys and audits is followed to the letter: every command is typed, and prints what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from cloister.cli.main import main
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.timeout(300)
+
+PAGE: Final = ROOT / "docs" / "how-to" / "keys-and-audits.md"
+_BLOCK = re.compile(r"```(sh|text)\n(.*?)```", re.DOTALL)
+_ASKING: Final = '; echo "exit code $?"'
+
+
+def blocks() -> Iterator[tuple[str, str]]:
+    """Each block of commands with what the page says they print, empty where it says nothing."""
+    found = [(match[1], match[2]) for match in _BLOCK.finditer(PAGE.read_text())]
+    for (kind, text), (following, shown) in pairwise([*found, ("sh", "")]):
+        if kind == "sh":
+            yield text, shown if following == "text" else ""
+
+
+def type_in(line: str) -> str:
+    """Type one command; those of cloister run in this process. One that fails has to say so on the page."""
+    command, asking, _ = line.partition(_ASKING)
+    if Path("receipt.json").exists():
+        command = command.replace("JOB-ID", json.loads(Path("receipt.json").read_bytes())["body"]["job_id"])
+    if not command.startswith("cloister "):
+        shell = ["bash", "-c", command]
+        return subprocess.run(shell, capture_output=True, text=True, check=True, timeout=60).stdout
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit) as ended:
+        main(shlex.split(command)[1:])
+    shown = printed.getvalue()
+    assert asking or ended.value.code == 0, shown
+    return shown + (f"exit code {ended.value.code}\n" if asking else "")
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str]]:
+    """Every block of the page: what was typed, what was printed, what the page promises."""
+    folder = tmp_path_factory.mktemp("operator")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        return [(typed, "".join(map(type_in, typed.splitlines())), shown) for typed, shown in blocks()]
+    finally:
+        os.chdir(here)
+
+
+def test_every_command_of_the_page_prints_what_the_page_says(followed: list[tuple[str, str, str]]) -> None:
+    assert len(followed) > 10
+    for typed, printed, promised in followed:
+        rest = iter([" ".join(line.split()) for line in printed.splitlines()])
+        for line in promised.splitlines():
+            pattern = re.compile(re.escape(" ".join(line.split())).replace(r"\.\.\.", ".*"))
+            assert any(pattern.fullmatch(one) for one in rest), f"{typed}\n{line}\n---\n{printed}"
+
+
+def test_the_page_goes_from_a_root_to_a_revocation_and_from_an_export_to_a_report() -> None:
+    typed = " ".join(commands for commands, _ in blocks())
+    order = re.findall(r"cloister ((?:pki|audit) \w+)", typed)
+    assert list(dict.fromkeys(order)) == [
+        *("pki root", "pki ca", "pki key", "pki issue", "pki install"),
+        *("audit export", "audit chain", "audit report", "audit log", "pki revoke", "pki crl"),
+    ]
