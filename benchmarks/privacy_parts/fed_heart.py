@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -264,40 +264,53 @@ def whole_job(seed: int) -> tuple[Score, float]:
     return Score(statistics.fmean(by_site), outcome.value), spent
 
 
+def over_seeds(name: str, runs: Sequence[Score]) -> dict[str, float]:
+    """Return a row's accuracies with their deviations."""
+    figures = {}
+    for part in ("mean", "pooled"):
+        values = [getattr(run, part) for run in runs]
+        figures[f"{name}, {part}"] = statistics.fmean(values)
+        figures[f"{name}, {part}, deviation"] = statistics.stdev(values)
+    return figures
+
+
 def measure() -> dict[str, float]:
     """Return the accuracies of every row, with their deviations over seeds, and the epsilon spent."""
+    return without_privacy() | with_privacy(range(SEEDS))
+
+
+def without_privacy() -> dict[str, float]:
+    """Return the accuracies of FLamby's protocol over its own seeds."""
     torch.set_num_threads(1)
     by_all, by_own = flamby(pooled=True), flamby(pooled=False)
-    figures: dict[str, float] = {}
-
-    def note(name: str, runs: list[Score]) -> None:
-        for part in ("mean", "pooled"):
-            values = [getattr(run, part) for run in runs]
-            figures[f"{name}, {part}"] = statistics.fmean(values)
-            figures[f"{name}, {part}, deviation"] = statistics.stdev(values)
-
     rows = np.concatenate([one.features for one in by_all.values()])
     labels = np.concatenate([one.labels for one in by_all.values()])
     pooled = [plain_training(rows, labels, seed) for seed in FLAMBY_SEEDS]
     # FLamby tests a centre's rows by that centre's statistics, also the model trained on pooled ones.
-    note(
-        "pooled training",
-        [Score(score(one, by_own).mean, score(one, by_all).pooled) for one in pooled],
-    )
-    alone = by_own["hungarian"]
-    note(
-        "Local 1",
-        [score(plain_training(alone.features, alone.labels, seed), by_own) for seed in FLAMBY_SEEDS],
-    )
+    together = [Score(score(one, by_own).mean, score(one, by_all).pooled) for one in pooled]
+    one_centre = by_own["hungarian"]
+    alone = [plain_training(one_centre.features, one_centre.labels, seed) for seed in FLAMBY_SEEDS]
+    return {
+        **over_seeds("pooled training", together),
+        **over_seeds("Local 1", [score(one, by_own) for one in alone]),
+    }
+
+
+def with_privacy(seeds: Sequence[int]) -> dict[str, float]:
+    """Return the accuracies at epsilon 1 over these seeds, and the epsilon spent."""
+    torch.set_num_threads(1)
     sigma = calibrate(FIXED_PLAN, EPSILON, DELTA, 1.0, ROUNDS)
-    for name, centres in (("declared bounds", declared_bounds()), ("FLamby's preprocessing", by_own)):
-        runs = [private_training(centres, seed, sigma) for seed in range(SEEDS)]
-        note(name, [score(decide, centres) for decide, _ in runs])
-        figures["epsilon"] = max(figures.get("epsilon", 0.0), *(spent for _, spent in runs))
-    jobs = [whole_job(seed) for seed in range(SEEDS)]
-    note("whole jobs", [result for result, _ in jobs])
-    figures["epsilon"] = max(figures["epsilon"], *(spent for _, spent in jobs))
-    return figures | {"noise multiplier": sigma}
+    figures, spent = {"noise multiplier": sigma}, []
+    for name, centres in (
+        ("declared bounds", declared_bounds()),
+        ("FLamby's preprocessing", flamby(pooled=False)),
+    ):
+        runs = [private_training(centres, seed, sigma) for seed in seeds]
+        figures |= over_seeds(name, [score(decide, centres) for decide, _ in runs])
+        spent += [epsilon for _, epsilon in runs]
+    jobs = [whole_job(seed) for seed in seeds]
+    figures |= over_seeds("whole jobs", [result for result, _ in jobs])
+    return figures | {"epsilon": max(*spent, *(epsilon for _, epsilon in jobs))}
 
 
 def table(figures: dict[str, float]) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from hypothesis import HealthCheck, assume, given, settings
+import pytest
+from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 
 from cloister.core.canonical import JSON, b64encode, canonicalize, parse
@@ -22,12 +23,15 @@ from cloister.evidence.custody.access import accesses
 from cloister.evidence.custody.bundle import signed_bytes
 from cloister.evidence.predicates import Export
 from tests.evidence.custody.house import JOB, OTHER_JOB, House
+from tests.nightly import nightly_seed
 
 THIRD_JOB = "77777777-2222-4333-8444-555555555555"
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
 EXAMPLES = settings(max_examples=200, deadline=None, suppress_health_check=QUIET)
 FEWER = settings(EXAMPLES, max_examples=60)
+PARTS = 4
+A_PART = settings(EXAMPLES, max_examples=EXAMPLES.max_examples // PARTS)
 
 Event = tuple[str, str, str, float]
 
@@ -109,15 +113,23 @@ TAMPERINGS = ("edit", "drop", "duplicate", "swap", "truncate", "renumber", "reda
 
 
 @FEWER
-@given(
-    stream=st.lists(events, min_size=3, max_size=10),
-    of_job=st.booleans(),
-    how=st.sampled_from(TAMPERINGS),
-    data=st.data(),
-)
-def test_no_exporter_can_tamper_with_what_it_exports_and_signs(
-    stream: list[Event], of_job: bool, how: str, data: st.DataObject
-) -> None:
+@given(data=st.data())
+def test_no_exporter_can_tamper_with_what_it_exports_and_signs(data: st.DataObject) -> None:
+    tampered_and_refused(data)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_exporter_can_tamper_in_any_of_two_hundred_ways(part: int) -> None:
+    seed(nightly_seed() * PARTS + part)(A_PART(given(data=st.data())(tampered_and_refused)))()
+
+
+def tampered_and_refused(data: st.DataObject) -> None:
+    """Draw an export, let its exporter change and sign it, and see it refused."""
+    stream = data.draw(st.lists(events, min_size=3, max_size=10), "stream")
+    of_job = data.draw(st.booleans(), "of a job")
+    how = data.draw(st.sampled_from(TAMPERINGS), "how")
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder, House(Path(folder)) as house:
         for party in ("hub", "north", "south"):
             house.state(party)
@@ -181,8 +193,21 @@ def expected(exporters: list[str], gone: list[int]) -> Outcome:
 
 
 @FEWER
-@given(exporters=st.lists(parties, min_size=2, max_size=4), data=st.data())
-def test_a_missing_export_is_noticed_whoever_exported(exporters: list[str], data: st.DataObject) -> None:
+@given(data=st.data())
+def test_a_missing_export_is_noticed_whoever_exported(data: st.DataObject) -> None:
+    missed_and_noticed(data)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_missing_export_is_noticed_in_each_of_two_hundred_chains(part: int) -> None:
+    seed(nightly_seed() * PARTS + part)(A_PART(given(data=st.data())(missed_and_noticed)))()
+
+
+def missed_and_noticed(data: st.DataObject) -> None:
+    """Draw a chain of exports, take one out, and see it missed where it can be."""
+    exporters = data.draw(st.lists(parties, min_size=2, max_size=4), "exporters")
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder, House(Path(folder)) as house:
         house.job(parties=("hub", "north", "south"))
         bundles = [house.export(house.of_job(), exporter, ()) for exporter in exporters]

@@ -27,6 +27,9 @@ from cloister.evidence.segments import (
 from tests.evidence.segments.conftest import Stream, failing
 from tests.nightly import nightly_seed, spread
 
+PARTS = 10
+"""In parts, so that each fits into its share of a night."""
+
 WORKER = """
 import sys, threading
 from pathlib import Path
@@ -116,11 +119,12 @@ def test_after_kills_every_acknowledged_entry_is_there_and_vouched_for(tmp_path:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("part", range(PARTS))
 def test_after_many_kills_every_acknowledged_entry_is_there(
-    tmp_path: Path, record_property: Callable[[str, object], None]
+    tmp_path: Path, part: int, record_property: Callable[[str, object], None]
 ) -> None:
-    chance = random.Random(nightly_seed())
-    for number in spread(range(500), record_property):
+    chance = random.Random(nightly_seed() * PARTS + part)
+    for number in spread(range(part, 500, PARTS), record_property):
         place = Place(tmp_path / str(number))
         place.judge(place.kill_a_worker(chance.uniform(0.0, 0.3)))
 
