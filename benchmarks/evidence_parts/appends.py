@@ -1,4 +1,7 @@
-"""Durable appends a second: one writer, 64 threads, tasks on an event loop; each answered after its fsync."""
+"""Durable appends a second: one writer, 64 threads, tasks on an event loop; each answered after its fsync.
+
+Threads of one process hand the interpreter from core to core. So the 64 are measured on one core as well.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import time
 from pathlib import Path
 
 from cloister.evidence.log import AsyncEvidenceLog
+from evidence_parts._cores import PINNABLE, one_core
 from evidence_parts._log import envelopes, new_log
 
 RUNS = 3
@@ -18,6 +22,7 @@ TASKS = 1000
 TARGETS = {
     "one writer, appends/s": ("at least", 2_000.0),
     "64 threads, appends/s": ("at least", 15_000.0),
+    "64 threads on one core, appends/s": ("at least", 15_000.0),
     "1000 tasks (async), appends/s": ("at least", 30_000.0),
 }
 
@@ -63,11 +68,17 @@ def measure(scratch: Path) -> dict[str, float]:
 
     one = [threads(1, 3000, f"one-{run}") for run in range(RUNS)]
     many = [threads(THREADS, 600, f"many-{run}") for run in range(RUNS)]
-    loop = [tasks(TASKS, 50, f"loop-{run}") for run in range(RUNS)]
-    return {
+    figures = {
         "one writer, appends/s": statistics.median(one),
         "64 threads, appends/s": statistics.median(many),
         "64 threads, best run, appends/s": max(many),
+    }
+    if PINNABLE:
+        with one_core():
+            pinned = [threads(THREADS, 600, f"pinned-{run}") for run in range(RUNS)]
+        figures["64 threads on one core, appends/s"] = statistics.median(pinned)
+    loop = [tasks(TASKS, 50, f"loop-{run}") for run in range(RUNS)]
+    return figures | {
         "1000 tasks (async), appends/s": statistics.median(loop),
         "1000 tasks (async), best run, appends/s": max(loop),
         "fsync, us": fsync_us(scratch / "fsync"),

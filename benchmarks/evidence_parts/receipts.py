@@ -1,9 +1,12 @@
-"""The receipt of a job of 4 sites and 50 rounds: the own checks, composing it, the whole command.
+"""A receipt of 4 sites and 50 rounds: the own checks, composing it, the whole command; and a real receipt.
 
 For the own checks the receipt is judged again and again, so that epsilon, which is dp-accounting's time,
 comes from memory; the two checks that rooms above plug in are content with everything. The whole command,
 `cloister-verify` from start to exit, runs them too and refuses, as the job's attestation and policy are made
 up. Without the epsilon check means that dp-accounting isn't there.
+
+The receipt of `examples/tumour`, 3 sites and 10 rounds, is of a job that was run for this: its policy and its
+attestation hold, and both commands have to accept it.
 """
 
 from __future__ import annotations
@@ -13,9 +16,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+JOB = ROOT / "examples" / "tumour" / "job.yaml"
+REFUSED, ACCEPTED = 1, 0
 RUNS = 15
 SITES = ("north", "south", "east", "west")
 ROUNDS = 50
@@ -58,21 +64,61 @@ def measure(scratch: Path) -> dict[str, float]:
     (absent / "__init__.py").write_text("raise ImportError")
     return {
         "own checks, ms": statistics.median(times) * 1000,
-        **whole_command(scratch, "whole command", {}),
-        **whole_command(scratch, "whole command without epsilon", {"PYTHONPATH": str(absent.parent)}),
+        **whole_command(scratch, "whole command", REFUSED),
+        **whole_command(scratch, "whole command without epsilon", REFUSED, without_epsilon(absent.parent)),
         "composing, ms": composing * 1000,
         "receipt, KB": len(receipt) / 1000,
+        **real_job(scratch / "real"),
     }
 
 
-def whole_command(folder: Path, name: str, changed: dict[str, str]) -> dict[str, float]:
-    """The medians of its wall and processor time, after a run that isn't counted."""
-    program = Path(sys.executable).with_name("cloister-verify")
-    command = [str(program), "receipt.json", "--trust", "trust", "--model", "model.safetensors", "--quiet"]
+def without_epsilon(absent: Path) -> dict[str, str]:
+    """The environment in which dp-accounting can't be imported."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(absent), os.environ.get("PYTHONPATH")]))}
+
+
+def real_job(workspace: Path) -> dict[str, float]:
+    """Run a job, and verify its receipt with both commands."""
+    run = [
+        sys.executable,
+        "-m",
+        "cloister.cli.main",
+        "run",
+        str(JOB),
+        "--workspace",
+        str(workspace),
+        "--quiet",
+    ]
+    subprocess.run(run, check=True, capture_output=True)
+    (receipt,) = workspace.glob("jobs/*/receipt.json")
+    folder = receipt.parent
+    return {
+        **whole_command(folder, "a real job's receipt, cloister-verify", ACCEPTED),
+        **whole_command(
+            folder, "a real job's receipt, cloister verify", ACCEPTED, program=("cloister", "verify")
+        ),
+        "a real job's receipt, KB": receipt.stat().st_size / 1000,
+    }
+
+
+def whole_command(
+    folder: Path,
+    name: str,
+    code: int,
+    changed: Mapping[str, str] | None = None,
+    *,
+    program: Sequence[str] = ("cloister-verify",),
+) -> dict[str, float]:
+    """The medians of its wall and processor time, after a run that isn't counted; all end with that code."""
+    script = str(Path(sys.executable).with_name(program[0]))
+    named = ["receipt.json", "--trust", "trust", "--model", "model.safetensors", "--quiet"]
+    command = [script, *program[1:], *named]
+    environment = os.environ | (changed or {})
     wall, cpu = [], []
     for _ in range(COMMANDS + 1):
         before, began = os.times(), time.perf_counter()
-        subprocess.run(command, cwd=folder, env=os.environ | changed, capture_output=True, check=False)
+        ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+        assert ended.returncode == code, ended.stderr
         wall.append((time.perf_counter() - began) * 1000)
         after = os.times()
         spent = after.children_user + after.children_system - before.children_user - before.children_system
