@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 from cloister.core.canonical import JSON, parse
+from cloister.core.keys import EphemeralKeyStore
+from cloister.evidence.custody import verify_bundle
 from cloister.evidence.json_schemas import schemas, write_schemas
 from cloister.evidence.predicates import known_types
+from cloister.evidence.regulation import RegulationId, assess
+from cloister.evidence.segments import Cipher, FileSink, OpeningKey, SegmentWriter
 from cloister.policy import schemas as policy_schemas
+from tests.evidence.custody.house import House
 from tests.evidence.synthetic import HUB, SyntheticJob
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "schemas"
@@ -64,3 +69,34 @@ def test_a_receipt_with_another_field_or_a_broken_envelope_does_not_fit(honest_r
     without_signatures = {"payload": "", "payloadType": "x", "signatures": []}
     broken = {**receipt["body"], "request": without_signatures}
     assert not accepts("receipt.schema.json", {**receipt, "body": broken})
+
+
+@pytest.mark.parametrize("cipher", Cipher)
+def test_each_line_of_a_segment_and_each_checkpoint_held_of_it_fit_their_schemas(
+    cipher: Cipher, tmp_path: Path
+) -> None:
+    (tmp_path / "segments").mkdir()
+    signer, held = EphemeralKeyStore().generate("worker"), tmp_path / "held.jsonl"
+    sealing = OpeningKey.generate().sealing_key
+    sink = FileSink(held)
+    with SegmentWriter(tmp_path / "segments", "immune", signer, sealing, sinks=[sink], cipher=cipher) as one:
+        one.append_durable({"call": 1})
+    sink.close()
+    (segment,) = (tmp_path / "segments").glob("*.jsonl")
+    lines = [json.loads(line) for line in segment.read_bytes().splitlines()]
+    assert {line["kind"] for line in lines} == {"open", "entry", "mark"}
+    for line in lines:
+        assert accepts("segment-line.schema.json", line)
+        assert not accepts("segment-line.schema.json", {**line, "more": 1})
+    notes = [json.loads(line) for line in held.read_bytes().splitlines() if line]
+    assert notes
+    assert all(accepts("segment-checkpoint.schema.json", note) for note in notes)
+
+
+def test_a_regulatory_report_fits_its_schema(tmp_path: Path) -> None:
+    with House(tmp_path) as house:
+        house.job()
+        verdict = verify_bundle(house.export(house.of_job()), house.trust)
+    report = assess(verdict, RegulationId.GDPR, "pinned").as_json()
+    assert accepts("regulatory-report.schema.json", json.loads(json.dumps(report)))
+    assert not accepts("regulatory-report.schema.json", report | {"compliant": True})

@@ -1,4 +1,4 @@
-"""JSON Schemas of everything this room writes, made from the models themselves.
+"""JSON Schemas of every document this room writes and hands over, made from models.
 
 ``python -m cloister.evidence.json_schemas docs/schemas`` writes them where other programs find them. A schema
 says what a field may hold; that each document has only its canonical spelling, and that hashes, signatures
@@ -21,9 +21,11 @@ from cloister.evidence.checkpoint import MAX_CHECKPOINT_CHARS
 from cloister.evidence.custody.bundle import ExportBundle
 from cloister.evidence.envelope import MAX_SIGNATURES
 from cloister.evidence.extract import MAX_PROOF_HASHES
+from cloister.evidence.json_forms import RegulatoryReport, SegmentLine
 from cloister.evidence.predicates import known_types, predicate_class
 from cloister.evidence.predicates.base import DOCUMENT, TYPE_PREFIX, CountField, NameField, Part
 from cloister.evidence.receipt import Receipt
+from cloister.evidence.segments.checkpoint import SegmentCheckpointForm
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _BASE64: Final = r"^[A-Za-z0-9+/]*={0,2}$"
@@ -108,6 +110,9 @@ _MODELS: Final[dict[str, type[BaseModel]]] = {
     "export-bundle.schema.json": ExportBundle,
     "log-extract.schema.json": LogExtractForm,
     "receipt.schema.json": Receipt,
+    "regulatory-report.schema.json": RegulatoryReport,
+    "segment-checkpoint.schema.json": SegmentCheckpointForm,
+    "segment-line.schema.json": SegmentLine,
     "statement.schema.json": StatementForm,
     **{_file_of(one): predicate_class(one) for one in known_types()},
 }

@@ -44,7 +44,9 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
-class _Document(BaseModel):
+class SegmentCheckpointForm(BaseModel):
+    """A checkpoint as it is written, one line of JSON; those held outside are a file of such lines."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     at: TimeField
@@ -123,7 +125,7 @@ def parse_segment_checkpoint(line: bytes) -> SegmentCheckpoint:
     """
     try:
         value = parse_canonical(line, max_bytes=MAX_CHECKPOINT_BYTES, max_depth=2)
-        document = parse_model(_Document, value, "a segment's checkpoint")
+        document = parse_model(SegmentCheckpointForm, value, "a segment's checkpoint")
         signature = b64decode(document.sig)
     except InputError as error:
         raise SegmentError(
