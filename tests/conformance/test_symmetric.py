@@ -13,6 +13,7 @@ from cloister.core.symmetric import (
     decrypt_aes_256_gcm,
     encrypt_aes_256_gcm,
     hmac_sha256,
+    pseudonym,
     verify_hmac_sha256,
 )
 
@@ -148,3 +149,19 @@ def test_wycheproof_aes_gcm(shared_data: Callable[[str], Path]) -> None:
                     decrypt_aes_256_gcm(key, nonce, ciphertext + tag, associated)
             tried[case["result"]] += 1
     assert min(tried.values()) > 10
+
+
+@pytest.mark.parametrize(("key", "data", "tag"), [one for one in RFC_4231 if len(one[0]) >= 32])
+def test_a_pseudonym_is_the_hmac_of_the_identifier(key: bytes, data: bytes, tag: str) -> None:
+    assert pseudonym(key, data.decode("ascii")) == tag
+
+
+def test_a_pseudonym_under_another_key_is_another_one() -> None:
+    assert pseudonym(b"a" * 32, "Müller, 1970-01-01") != pseudonym(b"b" * 32, "Müller, 1970-01-01")
+
+
+@pytest.mark.parametrize("key", [b"", b"Jefe", b"k" * 31])
+def test_a_pseudonym_under_a_key_that_could_be_guessed_is_refused(key: bytes) -> None:
+    with pytest.raises(KeyStoreError) as refused:
+        pseudonym(key, "N-0001")
+    assert refused.value.code == "key.malformed"

@@ -20,6 +20,7 @@ from cloister.core.errors import KeyStoreError, SignatureInvalid
 
 AES_KEY_BYTES: Final = 32
 AES_NONCE_BYTES: Final = 12
+LEAST_PSEUDONYM_KEY_BYTES: Final = 32
 
 
 def hmac_sha256(key: bytes | bytearray, message: bytes) -> bytes:
@@ -40,6 +41,24 @@ def verify_hmac_sha256(key: bytes | bytearray, message: bytes, tag: bytes) -> No
     """
     if not hmac.compare_digest(hmac_sha256(key, message), tag):
         raise _wrong_tag()
+
+
+def pseudonym(key: bytes, identifier: str) -> str:
+    """A person's pseudonym: the HMAC-SHA256 of what identifies them, in hex.
+
+    A plain hash of a name, a date of birth or a number of ten digits is found by trying them all. Without the
+    key there is nothing to try; whoever has it finds the person again, so it stays where the records are.
+
+    Args:
+        key: the secret, at least 32 random bytes, one for each purpose: under two keys nothing links the two.
+        identifier: what identifies the person, in one agreed spelling; two spellings are two persons here.
+
+    Raises:
+        KeyStoreError: ``key.malformed`` for a shorter key, which could be guessed instead.
+    """
+    if len(key) < LEAST_PSEUDONYM_KEY_BYTES:
+        raise KeyStoreError("key.malformed", "Pseudonyms take a key of at least 32 bytes.")
+    return hmac_sha256(key, identifier.encode("utf-8")).hex()
 
 
 def encrypt_aes_256_gcm(key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
