@@ -107,7 +107,7 @@ _APPLIES: Final[Mapping[str, frozenset[ArtifactKind]]] = MappingProxyType(
         "test_randomness": frozenset({ArtifactKind.RECEIPT}),
         "timestamp": frozenset({ArtifactKind.RECEIPT}),
         "witnesses": frozenset(ArtifactKind) - {ArtifactKind.SEGMENT},
-        "held": frozenset(ArtifactKind) - {ArtifactKind.RECEIPT},
+        "held": frozenset(ArtifactKind),
         "certificates": _OF_ONE_SIGNER,
         "at": _OF_ONE_SIGNER,
         "party": frozenset({ArtifactKind.SEGMENT}),
