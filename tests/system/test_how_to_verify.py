@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import shlex
@@ -9,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 
@@ -84,6 +87,12 @@ def hand_over_more(main_job: MainJob, folder: Path) -> None:
         with pytest.raises(SystemExit) as ended:
             main([*map(str, words), "--workspace", str(workspace)])
         assert ended.value.code == 0
+    changed = ["log", "rotate-key", "--party", "site/lakeview", "--json", "--workspace", str(workspace)]
+    shown = io.StringIO()
+    with pytest.raises(SystemExit) as ended, redirect_stdout(shown):
+        main(changed)
+    assert ended.value.code == 0
+    (folder / "lakeview-new.pem").write_text(json.loads(shown.getvalue())["public_key"])
     (folder / "audit").mkdir()
     (folder / "trust" / "enclave").mkdir()
     signer, outside = EphemeralKeyStore().generate("worker"), FileSink(folder / "sink.jsonl")

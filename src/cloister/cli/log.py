@@ -136,6 +136,11 @@ def _rotate_key(
         return 0
     print(f"{owner.origin} is signed by {key.key_id} from now on, and was by {former.key_id}")
     print(key.pem, end="")
+    place = f"{owner.role}/{owner.name}"
+    print(
+        f"Give it to whoever pins {place}: their trust directory keeps the former key's file as\n"
+        f"former/{place}/NAME.pem, for what that key signed; witnesses follow the log by both keys."
+    )
     return 0
 
 

@@ -22,8 +22,9 @@ Rules kept here:
 3. What isn't pinned isn't trusted; there is no default. An artifact's certificates only show which keys a
    pinned authority vouches for, and for a party that is pinned itself they count for nothing.
 4. A certified key is given for a time only, at which its chain held and was not revoked.
-5. A former key is a party's key for nothing but what asks for former keys. Nothing in it says until when it
-   was used: a verifier who can't rule out that it was stolen takes it out.
+5. A former key is its party's for what names it, in the same role and beside the present key. Nothing in it
+   says until when it was used; `key_order` holds it against the log: it signs nothing behind what a later key
+   signed. A verifier who can't rule out that it was stolen takes it out.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Trust:
         self._chains: dict[tuple[Role, str], tuple[CertificateChain, ...]] = {}
         self._established: dict[CertificateChain, Credential] = {}
         self._revocations = RevocationLists(load_crl(one) for one in revocations)
-        for entry in entries:
+        for entry in sorted(entries, key=lambda one: one.former):
             place = place_of(entry.role, entry.party)
             if entry.former and entry.role in ROOT_ROLES:
                 raise TrustError("evidence.trust_malformed", f"There is no {_FORMER}/{place}.")
@@ -133,8 +134,10 @@ class Trust:
             key = read_key(entry.pem, place)
             if entry.former:
                 self._own(key.key_id, place)
+                if key == self._keys.get((entry.role, entry.party)):
+                    raise conflict(f"{_FORMER}/{place}", place)
                 earlier = self._former.get((entry.role, entry.party), ())
-                self._former[entry.role, entry.party] = (*earlier, key)
+                self._former[entry.role, entry.party] = tuple(dict.fromkeys((*earlier, key)))
                 continue
             if (entry.role, entry.party) in self._keys or key.key_id in self._owners:
                 raise conflict(place, self._owners.get(key.key_id, place))
@@ -233,8 +236,8 @@ class Trust:
         Args:
             role: whom the key speaks for.
             party: the party's name.
-            key_id: the key that the artifact names, where it names one. It chooses among certified keys; a
-                pinned key is the answer whatever the artifact names.
+            key_id: the key that the artifact names, where it names one. It chooses among certified keys and
+                the pinned former ones; else a pinned key is the answer whatever the artifact names.
             at: when the key was used; a certified key is only given for a time.
 
         Raises:
@@ -242,6 +245,9 @@ class Trust:
                 are certified and the artifact names none.
             CertificateError: a key is certified, but not so that it may be believed at that time.
         """
+        for former in self._former.get((role, party), ()):
+            if former.key_id == key_id:
+                return former
         pinned = self._keys.get((role, party))
         if pinned is not None:
             return pinned
@@ -257,14 +263,25 @@ class Trust:
         """Every key a party may have used in a role at a time, for what names its key by a few bytes only.
 
         Returns:
-            At least one key.
+            At least one key; the pinned one first, then those pinned as former.
 
         Raises:
             TrustError: ``evidence.trust_unknown`` if there is none.
             CertificateError: a key is certified, but none so that it may be believed at that time.
         """
-        pinned = self._keys.get((role, party))
-        return (pinned,) if pinned is not None else self._certified(role, party, None, at)
+        pinned, former = self._keys.get((role, party)), self._former.get((role, party), ())
+        if pinned is not None:
+            return (pinned, *former)
+        try:
+            return tuple(dict.fromkeys((*self._certified(role, party, None, at), *former)))
+        except TrustError:
+            if not former:
+                raise
+            return former
+
+    def present(self, role: Role, party: str) -> PublicKey | None:
+        """The key that a party is pinned to sign with now; None where it isn't pinned."""
+        return self._keys.get((role, party))
 
     def former(self, role: Role) -> Mapping[str, tuple[PublicKey, ...]]:
         """The pinned keys that parties used before, by party."""

@@ -146,10 +146,11 @@ def named_party(text: str) -> tuple[Role, str]:
 
 
 def own_trust(workspace: Workspace) -> Trust:
-    """The keys of the workspace's own parties: good for looking at one's own logs, not for an outsider."""
+    """The keys of the workspace's own parties, former ones too: for one's own logs, not for outsiders."""
     return Trust(
-        TrustEntry(Role(one.role), one.name, one.signer.public_key.pem.encode())
+        TrustEntry(Role(one.role), one.name, key.pem.encode(), former=key != one.signer.public_key)
         for one in log_keepers(workspace)
+        for key in one.keys
     )
 
 

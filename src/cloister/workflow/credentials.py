@@ -5,8 +5,8 @@ Old ones stay: what was signed under them is judged by them.
 
 Rules kept here:
 
-1. A party shows only certificates for itself: another party's is refused, and so is another key's when it is
-   installed.
+1. A party shows only certificates for itself: another party's is refused, and so is when it is installed one
+   for a key that the party neither has nor had.
 2. Showing a certificate claims nothing: whether to believe it is up to who verifies.
 """
 
@@ -26,7 +26,7 @@ _MAX_BYTES: Final = 64 * 1024
 
 
 def install_certificate(party: Party, pem: bytes) -> Path:
-    """Keep a chain that an authority issued for a party's key.
+    """Keep a chain that an authority issued for a party's key, or for one that it signed with before.
 
     Args:
         party: whose key it certifies.
@@ -40,9 +40,11 @@ def install_certificate(party: Party, pem: bytes) -> Path:
         StorageError: it is there already, or can't be written.
     """
     chain = _read(party, pem)
-    if chain.key != party.signer.public_key:
+    if chain.key not in party.keys:
         raise CertificateError(
-            "evidence.certificate_role", f"The certificate is not for the key of {party.role}/{party.name}."
+            "evidence.certificate_role",
+            f"The certificate is for no key that {party.role}/{party.name} has or had.",
+            "Ask the authority for one over the party's public key, in its name and role.",
         )
     folder = party.folder / _FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -73,6 +75,8 @@ def _read(party: Party, pem: bytes) -> CertificateChain:
     chain = read_chain(pem)
     if (chain.role.value, chain.party) != (party.role, party.name):
         raise CertificateError(
-            "evidence.certificate_role", f"The certificate is not for {party.role}/{party.name}."
+            "evidence.certificate_role",
+            f"A certificate of {chain.role.value}/{chain.party} is not for {party.role}/{party.name}.",
+            "Install it for the party that it names.",
         )
     return chain

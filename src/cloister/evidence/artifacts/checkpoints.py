@@ -11,6 +11,7 @@ from cloister.evidence.artifacts.verdict import ArtifactVerdict, Demands
 from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint, verify_cosignature
 from cloister.evidence.checks import Check, failed, judged, not_run, passed
 from cloister.evidence.extract import log_owner
+from cloister.evidence.key_order import by_former, head_place
 from cloister.evidence.predicates.base import Role
 from cloister.evidence.trust import Trust
 
@@ -78,7 +79,7 @@ def check_held(checkpoint: Checkpoint, demands: Demands, trust: Trust) -> Check:
 
 
 def owner_keys(checkpoint: Checkpoint, trust: Trust, demands: Demands) -> tuple[PublicKey, ...]:
-    """The keys of the party whose log this is: pinned, or certified at the time demanded.
+    """The keys of the party whose log this is: pinned, former ones too, or certified at the time demanded.
 
     Raises:
         EvidenceError: it is no log of ours, or its owner isn't known by any key that holds.
@@ -91,10 +92,12 @@ def check_owner(checkpoint: Checkpoint, trust: Trust, demands: Demands) -> Check
     """The party whose log this is signed the checkpoint."""
     try:
         role, party = log_owner(checkpoint.origin)
-        verify_checkpoint(checkpoint, checkpoint.origin, *owner_keys(checkpoint, trust, demands))
+        keys = owner_keys(checkpoint, trust, demands)
+        verify_checkpoint(checkpoint, checkpoint.origin, *keys)
     except CloisterError as error:
         return failed("checkpoint-signature", error.message)
-    return passed("checkpoint-signature", f"signed by {role.value} {party}")
+    former = by_former(trust, role, party, [one.key_id for one in head_place(checkpoint, keys)])
+    return passed("checkpoint-signature", f"signed by {role.value} {party}{former}")
 
 
 def check_cosignatures(checkpoint: Checkpoint, trust: Trust, wanted: int) -> Check:

@@ -15,6 +15,7 @@ from cloister.evidence.custody.bundle import EXPORT_CLAIMS_NOT_MADE, signature_o
 from cloister.evidence.custody.record import ExportedStatement, ExportRecord
 from cloister.evidence.envelope import verify_envelope
 from cloister.evidence.extract import log_owner, verify_entry
+from cloister.evidence.key_order import by_former, document_place, entry_place, head_place, misplaced
 from cloister.evidence.pki import read_chain
 from cloister.evidence.predicates import Role
 from cloister.evidence.trust import Trust
@@ -30,7 +31,8 @@ def check_export_signature(record: ExportRecord, trust: Trust) -> Check:
         return failed("export-signature", "the export is signed by another key than the exporter's")
     body = cast(JSON, bundle.body.model_dump(mode="json", by_alias=True))
     key.verify(signature_of(bundle), signed_bytes(body))
-    return passed("export-signature", f"signed by {role.value} {bundle.body.exporter}")
+    former = by_former(trust, role, bundle.body.exporter, [bundle.signature.key_id])
+    return passed("export-signature", f"signed by {role.value} {bundle.body.exporter}{former}")
 
 
 def check_trust(record: ExportRecord, trust: Trust) -> Check:
@@ -53,7 +55,7 @@ def check_trust(record: ExportRecord, trust: Trust) -> Check:
 
 
 def check_checkpoint_signatures(record: ExportRecord, trust: Trust) -> Check:
-    """Each log's head is signed by its owner."""
+    """Each log's head is signed by its owner, with its key or one that it used before."""
     problems: list[str] = []
     at = parse_time(record.bundle.body.exported_at)
     for origin, extract in record.extracts.items():
@@ -87,9 +89,42 @@ def check_log_inclusion(record: ExportRecord, trust: Trust) -> Check:
 
 
 def check_statement_signatures(record: ExportRecord, trust: Trust) -> Check:
-    """Each statement is signed by its log's owner, who names itself in it and may make such a statement."""
+    """Each statement is signed by its log's owner, who names itself in it and may make such a statement.
+
+    Where the owner changed its key, each key signed what lies in the log before the next one's.
+    """
     problems = [problem for one in record.proven for problem in _signature_problems(one, trust)]
-    return judged("statement-signature", problems, f"{len(record.proven)} statements signed by their party")
+    problems = problems or _order_of_keys(record, trust)
+    ids: dict[str, set[str]] = {}
+    for one in record.proven:
+        ids.setdefault(one.origin, set()).add(_named(one))
+    former = [
+        f"; {origin}{told}"
+        for origin in sorted(ids)
+        if (told := by_former(trust, *log_owner(origin), ids[origin]))
+    ]
+    return judged(
+        "statement-signature",
+        problems,
+        f"{len(record.proven)} statements signed by their party{''.join(former)}",
+    )
+
+
+def _order_of_keys(record: ExportRecord, trust: Trust) -> list[str]:
+    """What is signed with a key that its party had given up by then."""
+    problems: list[str] = []
+    at = parse_time(record.bundle.body.exported_at)
+    for origin, extract in record.extracts.items():
+        signed = [entry_place(one.entry.index, _named(one)) for one in record.proven if one.origin == origin]
+        signed += head_place(extract.checkpoint, trust.keys(*log_owner(origin), at=at))
+        if origin == record.exporter_origin:
+            signed.append(document_place(extract.checkpoint, "the export", record.bundle.signature.key_id))
+        problems += misplaced(origin, signed, trust)
+    return problems
+
+
+def _named(one: ExportedStatement) -> str:
+    return one.entry.envelope.signatures[0].key_id
 
 
 def _signature_problems(one: ExportedStatement, trust: Trust) -> Iterator[str]:
@@ -97,10 +132,9 @@ def _signature_problems(one: ExportedStatement, trust: Trust) -> Iterator[str]:
         yield f"{one.place}: it names {one.predicate.party} as its party"
     if one.role not in one.predicate.ROLES:
         yield f"{one.place}: a {one.role.value} may not state {one.predicate.TYPE}"
-    key_id = one.entry.envelope.signatures[0].key_id
     try:
         at = parse_time(one.predicate.recorded_at)
-        verify_envelope(one.entry.envelope, trust.key(one.role, one.owner, key_id=key_id, at=at))
+        verify_envelope(one.entry.envelope, trust.key(one.role, one.owner, key_id=_named(one), at=at))
     except CloisterError as error:
         yield f"{one.place}: {error.message}"
 

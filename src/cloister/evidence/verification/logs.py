@@ -17,6 +17,7 @@ from cloister.evidence.checks import Check, judged
 from cloister.evidence.context import ReceiptContext
 from cloister.evidence.envelope import verify_envelope
 from cloister.evidence.extract import log_origin, log_owner, verify_entry
+from cloister.evidence.key_order import by_former, document_place, entry_place, head_place, misplaced
 from cloister.evidence.predicates import (
     AttestationVerdict,
     BudgetSpend,
@@ -60,7 +61,9 @@ def check_receipt_signature(context: ReceiptContext) -> Check:
                 context.trust.key(Role.HUB, context.body.issuer, key_id=named, at=stamped)
     except CloisterError as error:
         problems.append(error.message)
-    return judged("receipt-signature", problems, f"signed by hub {context.body.issuer}")
+    issuer = context.body.issuer
+    former = by_former(context.trust, Role.HUB, issuer, [context.receipt.signature.key_id])
+    return judged("receipt-signature", problems, f"signed by hub {issuer}{former}")
 
 
 def check_trust(context: ReceiptContext) -> Check:
@@ -90,7 +93,7 @@ def check_trust(context: ReceiptContext) -> Check:
 
 
 def check_checkpoint_signatures(context: ReceiptContext) -> Check:
-    """Each log's head is signed by the key pinned for the log's owner.
+    """Each log's head is signed by the key pinned for the log's owner, or one that it used before.
 
     A certified key held at the last statement, and also at the receipt's earliest timestamp, where the
     verifying party asks for one.
@@ -127,11 +130,45 @@ def check_log_inclusion(context: ReceiptContext) -> Check:
 
 
 def check_statement_signatures(context: ReceiptContext) -> Check:
-    """Each statement is signed by its log's owner, who names itself in it and may make such a statement."""
+    """Each statement is signed by its log's owner, who names itself in it and may make such a statement.
+
+    Where the owner changed its key, each key signed what lies in the log before the next one's.
+    """
     logged = context.record.logged
     found = in_parallel(lambda one: tuple(_signature_problems(context, one)), logged)
-    problems = [problem for each in found for problem in each]
-    return judged("statement-signature", problems, f"{len(logged)} statements signed by their party")
+    problems = [problem for each in found for problem in each] or _order_of_keys(context)
+    owners: dict[tuple[Role, str], set[str]] = {}
+    for one in logged:
+        owners.setdefault((one.role, one.owner), set()).add(_named(one))
+    former = [
+        f"; {role.value} {party}{told}"
+        for (role, party), ids in sorted(owners.items())
+        if (told := by_former(context.trust, role, party, ids))
+    ]
+    return judged(
+        "statement-signature",
+        problems,
+        f"{len(logged)} statements signed by their party{''.join(former)}",
+    )
+
+
+def _order_of_keys(context: ReceiptContext) -> list[str]:
+    """What is signed with a key that its party had given up by then."""
+    record, problems = context.record, []
+    hub = log_origin(Role.HUB, context.body.issuer)
+    for origin, chain in record.chains.items():
+        head = record.checkpoints[origin]
+        signed = [entry_place(one.entry.index, _named(one)) for one in chain]
+        keys = context.trust.keys(*log_owner(origin), at=_last_stated(context, origin))
+        signed += head_place(head, keys)
+        if origin == hub:
+            signed.append(document_place(head, "the receipt", context.receipt.signature.key_id))
+        problems += misplaced(origin, signed, context.trust)
+    return problems
+
+
+def _named(one: LoggedStatement) -> str:
+    return one.entry.envelope.signatures[0].key_id
 
 
 def _signature_problems(context: ReceiptContext, one: LoggedStatement) -> Iterator[str]:
@@ -141,9 +178,9 @@ def _signature_problems(context: ReceiptContext, one: LoggedStatement) -> Iterat
     if one.role not in one.predicate.ROLES:
         yield f"{where}: a {one.role.value} may not state {one.predicate.TYPE}"
     try:
-        named = one.entry.envelope.signatures[0].key_id
         at = parse_time(one.predicate.recorded_at)
-        verify_envelope(one.entry.envelope, context.trust.key(one.role, one.owner, key_id=named, at=at))
+        key = context.trust.key(one.role, one.owner, key_id=_named(one), at=at)
+        verify_envelope(one.entry.envelope, key)
     except CloisterError as error:
         yield f"{where}: {error.message}"
 
