@@ -62,6 +62,21 @@ def test_a_growing_log_is_cosigned_into_a_file_and_on_the_screen(cloister: Clois
     }
 
 
+def test_a_note_that_could_not_be_written_can_be_asked_for_again(cloister: Cloister, east: Path) -> None:
+    ended = cloister("witness", "cosign", east, request(0, 4), "--out", "published/north.note")
+    assert (ended.code, "published" in ended.err) == (5, True)
+    assert cloister("witness", "show", east, "--json").json()["logs"][0]["size"] == 0  # type: ignore[index]
+    Path("published").mkdir()
+    key = PublicKey.from_pem((east / "witness.pem").read_text())
+    for _ in range(2):
+        # The same request: the first note may have been lost on its way.
+        ended = cloister("witness", "cosign", east, "request", "--out", "published/north.note")
+        assert ended.code == 0, ended.err
+        verify_cosignature(parse_checkpoint(Path("published/north.note").read_text()), "east", key)
+        Path("published/north.note").unlink()
+    assert cloister("witness", "cosign", east, "request", "--out", "published").code == 5
+
+
 def test_a_contradiction_ends_with_1_and_is_shown(cloister: Cloister, east: Path) -> None:
     cloister("witness", "cosign", east, request(0, 9))
     for size in (12, 9):

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.core.errors import InputError, StorageError
-from cloister.core.files import read_bounded, resolve_inside, write_atomic, write_new
+from cloister.core.files import read_bounded, require_place, resolve_inside, write_atomic, write_new
 
 WRITERS = [write_atomic, write_new]
 AS_ROOT = os.geteuid() == 0
@@ -168,6 +168,17 @@ def test_a_missing_folder_is_said_and_not_made(tmp_path: Path) -> None:
     assert refused.value.code == "storage.failed"
     assert "folder" in str(refused.value)
     assert names(tmp_path) == []
+
+
+def test_whether_a_file_can_be_written_is_asked_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("kept")
+    for name in ("new", "there"):
+        require_place(tmp_path / name)
+    assert names(tmp_path) == ["there"]
+    assert (tmp_path / "there").read_text() == "kept"
+    for place in (tmp_path, tmp_path / "absent" / "new", tmp_path / "there" / "new"):
+        with pytest.raises(StorageError):
+            require_place(place)
 
 
 def test_a_name_of_the_longest_length_can_be_written(tmp_path: Path) -> None:

@@ -107,10 +107,12 @@ def _cosign(
     debug: Debug = False,
 ) -> int:
     from cloister.core.clock import system_clock
-    from cloister.core.files import read_bounded, write_atomic
+    from cloister.core.files import read_bounded, require_place, write_atomic
     from cloister.evidence.witness.continuation import MAX_CONTINUATION_BYTES, parse_continuation
     from cloister.evidence.witness.folder import open_witness
 
+    if out is not None:
+        require_place(out)
     witness = open_witness(folder, _store(folder))
     text = read_bounded(request, 4 * MAX_CONTINUATION_BYTES).decode("utf-8", "replace")
     signed = witness.add_checkpoint(parse_continuation(text), system_clock())

@@ -56,6 +56,21 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     _write(path, data, mode, _link)
 
 
+def require_place(path: Path) -> None:
+    """Make sure that a file can be written here, before something is done that can't be undone.
+
+    Raises:
+        StorageError: it can't; nothing was changed.
+    """
+    if path.is_dir():
+        raise storage_error(OSError(errno.EISDIR, ""), path)
+
+    def discard(temporary: Path, _: Path) -> None:
+        temporary.unlink()
+
+    _write(path, b"", 0o600, discard)
+
+
 class StagedFile:
     """A file that is whole on disk before it has a name: for what is announced only once it can be kept.
 

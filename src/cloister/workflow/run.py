@@ -134,7 +134,7 @@ def _run(
         data = load_data(spec, data_dir)
         agreement = sign_agreement(spec, workspace, clock=clock)
         parties = opened.enter_context(open_parties(workspace, job, agreement.log_rules, clock=clock))
-        witnesses = open_witnesses(workspace.settings, [seat.log.origin for seat in parties.seats])
+        witnesses = open_witnesses(workspace.settings, [seat.log for seat in parties.seats], clock())
         watch(Stage("asking each hospital"))
         admit(agreement, job, data, parties.writers, clock=clock)
         goal = common_goal(agreement.manifests)

@@ -108,6 +108,15 @@ class CheckpointBook:
             if held is None or held.size < offered.size:
                 write_atomic(self._directory / f"{file_name(offered.origin)}{NOTE_SUFFIX}", _bytes(offered))
 
+    def require_writable(self) -> None:
+        """Make sure that something can be held.
+
+        Raises:
+            StorageError: it can't.
+        """
+        with self._alone():
+            pass
+
     def bring_back(self, stated: Checkpoint) -> None:
         """Take back a checkpoint that the holder's own log states is held, if it is missing or was set back.
 

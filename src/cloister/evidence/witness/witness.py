@@ -6,6 +6,7 @@ Rules kept here (c2sp.org/tlog-witness, "add-checkpoint"):
 2. A request starts at the size it holds of that log; otherwise it says which size that is.
 3. It never signs a checkpoint that is smaller than, or contradicts, the one it holds.
 4. It keeps the checkpoint before it signs: after a crash it has rather seen too much than signed two pasts.
+5. What it holds already it cosigns again whenever it is asked: a cosigned note that was lost is no loss.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from datetime import datetime
 from cloister.core.keys import PublicKey, Signer
 from cloister.evidence.checkpoint import Checkpoint, cosign, verify_checkpoint
 from cloister.evidence.errors import EvidenceError
+from cloister.evidence.merkle import EMPTY_ROOT
 from cloister.evidence.witness.book import CheckpointBook
 from cloister.evidence.witness.continuation import Continuation
 
@@ -48,9 +50,21 @@ class Witness:
         """The key it cosigns with."""
         return self._signer.public_key
 
-    def follows(self, origin: str) -> bool:
-        """Whether it was told of this log."""
-        return origin in self._logs
+    def follows(self, origin: str, key: PublicKey) -> bool:
+        """Whether it was told of this log, and of this key of it."""
+        return key in self._logs.get(origin, ())
+
+    def require_ready(self, at: datetime) -> None:
+        """Make sure that it can cosign and keep what it sees.
+
+        Raises:
+            EvidenceError: ``evidence.witness_refused`` if its key can't cosign.
+            KeyStoreError: its key can't be used.
+            StorageError: it can't keep what it sees.
+        """
+        # Nothing is in an empty log, so this cosignature would say nothing; it is thrown away.
+        cosign(Checkpoint(self._name, 0, EMPTY_ROOT, (), ()), self._name, self._signer, at)
+        self._book.require_writable()
 
     def held_size(self, origin: str) -> int:
         """From which size of a log a request has to start; 0 if it has seen nothing of it."""
@@ -84,7 +98,10 @@ class Witness:
                 "Give the witness the log's public key.",
             )
         verify_checkpoint(checkpoint, checkpoint.origin, *keys)
-        held = self.held_size(checkpoint.origin)
+        newest = self._book.newest(checkpoint.origin)
+        held = newest.size if newest else 0
+        if newest is not None and (newest.size, newest.root) == (checkpoint.size, checkpoint.root):
+            return cosign(checkpoint, self._name, self._signer, at)
         if request.old_size != held and checkpoint.size >= held:
             raise EvidenceError(
                 "evidence.witness_stale",
