@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import os
 import random
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -165,3 +171,68 @@ def test_ones_own_model_is_found_by_its_entry_point(
     asked = request.read_text().replace("architecture: mlp", "architecture: clinic-net")
     request.write_text(asked.replace("hyperparameters: {}", "hyperparameters: {width: 8}"))
     assert run(mine) == 0
+
+
+def test_the_section_on_witnesses_is_followed_line_by_line(
+    blank: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three jobs under the rule that a witness has seen every log, and a party that changes its key."""
+    monkeypatch.chdir(blank.parent)
+    manifest, job, request = (blank / name for name in ("manifest.yaml", "job.yaml", "request.yaml"))
+    rule = "without_outside_checkpoint: "
+    manifest.write_text(manifest.read_text().replace(f"{rule}allow", f"{rule}refuse"))
+    job.write_text(job.read_text().replace("target_epsilon: 2.0", "target_epsilon: 1.0"))
+    request.write_text(request.read_text().replace("epsilon: 2.0", "epsilon: 1.0"))
+    filled_in(blank)
+    again = ["run", "mine/job.yaml", "--data", "mine/tables", "--quiet"]
+    assert typed(*again) == 0
+    section = PAGE.split("## 8. ")[1]
+    blocks = re.findall(r"```(sh|toml)\n(.*?)```", section, re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["sh", "sh", "toml", "sh", "sh", "toml", "sh", "sh"]
+    for kind, block in blocks[:2]:
+        assert kind == "sh"
+        follow(block)
+    # Nobody off this machine has seen the logs so far.
+    assert typed(*again) == 5
+    for kind, block in blocks[2:6]:
+        if kind == "toml":
+            with Path("cloister.toml").open("a") as settings:
+                settings.write(block)
+        else:
+            follow(block)
+    shutil.move(next(Path("cloister-work/jobs").iterdir()), "first-job")
+    assert "accepted" in follow(blocks[6][1])
+    with pytest.raises(SystemExit), redirect_stdout(io.StringIO()) as shown:
+        main(["log", "rotate-key", "--party", "site/north", "--json"])
+    Path("north-new.pem").write_text(json.loads(shown.getvalue())["public_key"])
+    capsys.readouterr()
+    assert typed(*again) == 1
+    assert "cloister witness follow east --log cloister/site/north" in capsys.readouterr().err
+    follow(blocks[7][1])
+    assert typed(*again) == 0
+
+
+def typed(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def follow(block: str) -> str:
+    """Type a block of commands into a shell; every one has to end well."""
+    folder = Path.cwd() / "bin"
+    folder.mkdir(exist_ok=True)
+    command = folder / "cloister"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m cloister.cli.main "$@"\n')
+    command.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-euc", block],
+        env={**os.environ, "PATH": f"{folder}{os.pathsep}{os.defpath}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
