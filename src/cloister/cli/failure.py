@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
+from cloister.cli.advice import advice_on
 from cloister.cli.text import printable
 from cloister.core.errors import CloisterError
 
@@ -14,23 +15,6 @@ EXIT_USAGE = 2
 EXIT_ENVIRONMENT = 5
 EXIT_DEFECT = 70
 EXIT_INTERRUPTED = 130
-
-_ADVICE = {
-    "input.not_json": "Write a finite number there.",
-    "input.duplicate_key": "Keep one of the two.",
-    "input": "Correct that file, or name another, and run again.",
-    "health": "Correct the table, or what is declared about it.",
-    "privacy": "Correct the privacy and training sections of the job.",
-    "model": "Correct the model in the job and in the request.",
-    "policy": "Compare the request with the manifest.",
-    "federation": "The log in the workspace tells what happened before.",
-    "attestation": "Ask the party whose evidence it is to make it anew.",
-    "evidence.trust_malformed": "Name the folder in which hub/, site/, hospital/ and tee-root/ are.",
-    "evidence.trust_unknown": "Ask that party for its public key over a channel you trust.",
-    "evidence": "Restore the file from a copy; what was signed can't be repaired.",
-    "ledger": "Restore the ledger from a copy; a budget can't be begun anew.",
-    "storage": "Look at the disk's space and at the folder's permissions, then run again.",
-}
 
 
 def show_error(
@@ -45,7 +29,7 @@ def show_error(
         details: Every single reason.
         as_json: Print one JSON object on stdout instead, so that a machine reads one stream.
     """
-    hint = hint or _ADVICE.get(code) or _ADVICE.get(code.partition(".")[0], "")
+    hint = hint or advice_on(code)
     if as_json:
         error = {"code": code, "message": message, "hint": hint, "details": list(details)}
         print(json.dumps({"error": error}, indent=2))
@@ -96,7 +80,6 @@ def guarded(action: Callable[[], int], *, as_json: bool, debug: bool) -> int:
         show_error(
             "internal.defect",
             f"cloister stopped on an unexpected {type(error).__name__}",
-            "Run again with --debug on data you may show, and report what it prints.",
             as_json=as_json,
         )
         return EXIT_DEFECT

@@ -267,6 +267,7 @@ def _show(
     debug: Debug = False,
 ) -> int:
     from cloister.core.files import read_bounded
+    from cloister.evidence.errors import CertificateError
     from cloister.evidence.pki import load_crl, load_pem_certificates
     from cloister.evidence.pki.revocation import MAX_CRL_BYTES
 
@@ -277,8 +278,14 @@ def _show(
     if b"-----BEGIN CERTIFICATE-----" in data:
         found = [certificate_facts(one) for one in load_pem_certificates(data)]
         show({"certificates": found}, as_json=as_json)
-    else:
+    elif data[:1] == b"\x30" or b"-----BEGIN X509 CRL-----" in data:
         show(list_facts(load_crl(data)), as_json=as_json)
+    else:
+        raise CertificateError(
+            "evidence.certificate_malformed",
+            f"{path} is no certificate, chain or revocation list.",
+            "Name one of these, or an authority's folder; cloister pki key writes a party's public key.",
+        )
     return 0
 
 

@@ -56,7 +56,9 @@ def create_witness(folder: Path, open_store: Callable[[], KeyStore], name: str) 
     """
     if not _NAME.fullmatch(name):
         raise EvidenceError(
-            "evidence.witness_refused", "A witness's name has letters, digits, dots, dashes and underscores."
+            "evidence.witness_refused",
+            "A witness's name has letters, digits, dots, dashes and underscores.",
+            "Choose another with --name, the one by which trust directories are to know it.",
         )
     if (folder / "name").exists():
         raise StorageError(
@@ -128,7 +130,11 @@ def read_name(folder: Path) -> str:
         )
     name = read_bounded(folder / "name", 100).decode("ascii", "replace")
     if not _NAME.fullmatch(name):
-        raise EvidenceError("evidence.witness_refused", f"{folder / 'name'} is not a witness's name.")
+        raise EvidenceError(
+            "evidence.witness_refused",
+            f"{folder / 'name'} is not a witness's name.",
+            "Write the name back by which trust directories know the witness.",
+        )
     return name
 
 
