@@ -6,13 +6,15 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from cloister.core.errors import CloisterError
+from cloister.core.errors import CloisterError, StorageError
 from cloister.core.keys import PublicKey
 from cloister.core.settings import load_settings
 from cloister.evidence.checkpoint import parse_checkpoint, verify_checkpoint
+from cloister.evidence.custody.access import AccessRecord
 from cloister.evidence.errors import LogError
 from cloister.workflow.audit import log_keepers
 from cloister.workflow.workspace import open_workspace
@@ -31,6 +33,13 @@ def work(lived_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     for party in copy.glob("parties/*/*"):
         (party / "log.rule").unlink(missing_ok=True)
     return copy
+
+
+def accesses(cloister: Cloister, work: Path) -> list[dict[str, object]]:
+    """What the site's log states of who looked at it."""
+    ended = cloister("audit", "log", "-w", work, *SITE, "--json")
+    assert ended.code == 0, ended.err
+    return cast("list[dict[str, object]]", ended.json()["accesses"])
 
 
 def test_under_the_default_rule_a_log_can_be_shown_exported_and_given_to_a_witness(
@@ -132,15 +141,53 @@ def test_a_broken_log_is_recovered_up_to_the_checkpoint_that_somebody_holds(
     shown = cloister("log", "recover", *at, *SITE, "--held", "held.note", "--json")
     assert shown.code == 0, shown.err
     assert shown.json() == {"origin": held.origin, "held": held.size, "good": held.size, "to": None}
-    moved = cloister("log", "recover", *at, *SITE, "--held", "held.note", "--to", "new.sqlite")
+    asking = ("--actor", "Asha", "--role", "operator", "--purpose", "the disk broke")
+    moved = cloister("log", "recover", *at, *SITE, "--held", "held.note", "--to", "new.sqlite", *asking)
     assert moved.code == 0, moved.err
+    assert [one.name for one in Path().glob(".*unfinished*")] == []
     assert cloister("log", "recover", *at, *SITE, "--held", "held.note", "--to", "new.sqlite").code == 5
     # A person puts it in the old one's place.
     for old in log.parent.glob("log.sqlite*"):
         old.unlink()
     shutil.move("new.sqlite", log)
     after = parse_checkpoint(cloister("log", "checkpoint", *at, *SITE).out)
-    assert (after.size, after.root) == (held.size, held.root)
+    assert after.size == held.size + 1
+    (stated,) = [one for one in accesses(cloister, work) if one["index"] == held.size]
+    assert stated["action"] == "export"
+    assert stated["what"] == f"the first {held.size} entries, moved to this new log"
+    assert "Asha" in str(stated["actor"])
+    assert stated["purpose"] == "the disk broke"
+
+
+def test_a_log_that_can_not_state_who_had_it_made_is_not_made(
+    cloister: Cloister, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = ("-w", work)
+    assert cloister("log", "checkpoint", *at, *SITE, "--out", "held.note").code == 0
+
+    def full(*_: object) -> None:
+        raise StorageError("storage.no_space", "The disk is full.")
+
+    monkeypatch.setattr(AccessRecord, "state_access", full)
+    ended = cloister("log", "recover", *at, *SITE, "--held", "held.note", "--to", "new.sqlite")
+    assert ended.code == 5
+    assert list(Path().glob("*new.sqlite*")) == []
+    assert list(Path().glob(".*")) == []
+
+
+def test_a_log_is_verified_as_a_whole_and_states_that_it_was(cloister: Cloister, work: Path) -> None:
+    at = ("-w", work)
+    before = parse_checkpoint(cloister("log", "checkpoint", *at, *SITE).out)
+    ended = cloister("log", "verify", *at, *SITE, "--purpose", "monthly check", "--json")
+    assert (ended.code, ended.json()["size"]) == (0, before.size + 1)
+    (stated,) = [one for one in accesses(cloister, work) if one["action"] == "verify"]
+    assert stated["purpose"] == "monthly check"
+    log = work / "parties" / "site" / "northgate" / "log.sqlite"
+    with closing(sqlite3.connect(log)) as plain, plain:
+        plain.execute("UPDATE evidence_entries SET stream = 'elsewhere' WHERE idx = 1")
+    refused = cloister("log", "verify", *at, *SITE)
+    assert refused.code == 5
+    assert "evidence.log_mismatch" in refused.err
 
 
 def test_a_log_whose_entries_lead_to_no_held_checkpoint_is_not_recovered(

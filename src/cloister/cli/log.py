@@ -1,7 +1,7 @@
 """``cloister log``: what a party's log shows to the outside: its head, consistency proofs, static tiles.
 
-Heads and proofs are public and tell nothing of what was stated, so asking for them is not logged; writing out
-the entries is.
+Heads and proofs are public and tell nothing of what was stated, so asking for them is not logged; reading or
+writing out the entries is, and moving them to a new log is stated in that one.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ def attach(app: typer.Typer) -> None:
         epilog="Example:  cloister log tiles --party hub/hub --out public/ --purpose 'public mirror'",
     )(_tiles)
     group.command(
+        "verify",
+        help="Hash every entry again and compare all that is stored with the head. The log states that.",
+        epilog="Example:  cloister log verify --party site/north --purpose 'monthly check'",
+    )(_verify)
+    group.command(
         "rotate-key",
         help="Give a party a new key. Its log stays its own; let witnesses and verifiers know the new one.",
         epilog="Example:  cloister log rotate-key --party site/north",
@@ -50,7 +55,7 @@ def attach(app: typer.Typer) -> None:
     group.command(
         "recover",
         help="Find how far a log that was refused still leads to a checkpoint that somebody holds of it, and "
-        "move that part to a new log. The old one is only read.",
+        "move that part to a new log, which states that. The old one is only read.",
         epilog="Example:  cloister log recover --party site/north --held north.note --to recovered.sqlite",
     )(_recover)
     app.add_typer(group, name="log")
@@ -118,6 +123,31 @@ def _tiles(
     return 0
 
 
+def _verify(
+    party: Party,
+    actor: ActorName = None,
+    role: ActorRole = "operator",
+    purpose: Purpose = "not stated",
+    workspace: Workspace = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.cli.asking import acting, existing_workspace
+    from cloister.core.clock import system_clock
+    from cloister.evidence.custody.access import AccessRecord
+    from cloister.workflow.audit import keeper, named_party
+
+    with existing_workspace(workspace) as opened:
+        owner = keeper(opened, named_party(party))
+        with owner.open_log_to_show() as log:
+            record = AccessRecord(log, owner.signer, system_clock)
+            record.state_access(acting(actor, role, purpose), "verify", "the whole log")
+            head = log.verify()
+    facts = {"origin": head.origin, "size": head.size, "root": head.root.hex()}
+    print(json.dumps(facts, indent=2) if as_json else f"{head.origin}: all {head.size} entries hold")
+    return 0
+
+
 def _rotate_key(
     party: Party, workspace: Workspace = None, as_json: Json = False, debug: Debug = False
 ) -> int:
@@ -154,16 +184,21 @@ def _recover(
         str | None,
         typer.Option("--to", metavar="FILE", help="Where the new log is begun; or a PostgreSQL URL."),
     ] = None,
+    actor: ActorName = None,
+    role: ActorRole = "operator",
+    purpose: Purpose = "not stated",
     workspace: Workspace = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    from cloister.cli.asking import existing_workspace
+    from cloister.cli.asking import acting, existing_workspace
+    from cloister.core.clock import system_clock
     from cloister.workflow.audit import keeper, named_party
     from cloister.workflow.recovery import recover
 
+    asking = acting(actor, role, purpose)
     with existing_workspace(workspace) as opened:
-        found = recover(keeper(opened, named_party(party)), held or [], target)
+        found = recover(keeper(opened, named_party(party)), held or [], target, asking, system_clock)
     facts = {"origin": found.origin, "held": found.held, "good": found.good, "to": found.moved_to}
     if as_json:
         print(json.dumps(facts, indent=2))

@@ -20,6 +20,7 @@ from cloister.core.settings import Settings
 from cloister.evidence import EvidenceLog, LogExtract
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.errors import EvidenceError
+from cloister.evidence.extract import log_owner
 from cloister.evidence.witness.continuation import Continuation
 from cloister.evidence.witness.folder import open_witness
 from cloister.evidence.witness.rules import rolled_back
@@ -63,10 +64,12 @@ def open_witnesses(settings: Settings, logs: Iterable[EvidenceLog], at: datetime
 
 
 def _unknown(witness: Witness, folder: Path, logs: Sequence[str]) -> EvidenceError:
+    role, party = log_owner(logs[0])
     return EvidenceError(
         "evidence.witness_refused",
         f"The witness {witness.name} doesn't follow {', '.join(logs)} by the key that signs it now.",
-        f"With that public key in FILE, let it:  cloister witness follow {folder} --log {logs[0]} --key FILE",
+        f"Write that key:  cloister pki key --role {role.value} --party {party} --out FILE  and let it:  "
+        f"cloister witness follow {folder} --log {logs[0]} --key FILE",
     )
 
 
