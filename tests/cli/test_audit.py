@@ -356,6 +356,32 @@ def test_an_outsider_reports_on_an_export_without_the_workspace(
     )
 
 
+def test_a_report_that_can_not_be_made_is_made_on_the_next_try(
+    cloister: Cloister, work: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, pinned = tmp_path / "report", shutil.copytree(finished / "trust", tmp_path / "pinned")
+    (pinned / "site" / "lakeview.pem").unlink()
+    of_job = ("audit", "report", "-w", work, "--regulation", "gdpr", "--job", job_of(finished), "--out", out)
+    refused = cloister(*of_job, "--trust", pinned)
+    assert (refused.code, "evidence.export_unverified" in refused.err) == (1, True)
+    # The logs state that export, so it stays: without it the chain of exports would have a gap.
+    (kept,) = out.iterdir()
+    assert str(kept) in refused.err
+    assert kept.name.startswith("export-without-report-")
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("storage.no_space", "The disk is full.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("cloister.evidence.regulation.render.render_report", full)
+        assert cloister(*of_job).code == 5
+    assert len(list(out.iterdir())) == 2
+    assert cloister(*of_job).code == 0
+    assert {"export.json", "report.json", "report.html"} < {one.name for one in out.iterdir()}
+    exports = sorted(out.glob("export*.json"), key=lambda one: one.stat().st_mtime_ns)
+    assert cloister("audit", "chain", *exports, "--trust", finished / "trust").code == 0
+
+
 def test_an_export_that_does_not_verify_is_not_reported_on(
     cloister: Cloister, work: Path, finished: Path, tmp_path: Path
 ) -> None:

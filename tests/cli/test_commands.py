@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -222,21 +223,27 @@ def test_version_is_the_packages(cloister: Cloister) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "command"),
     [
-        ["fly"],
-        ["run"],
-        ["run", "job.yaml", "--fly"],
-        ["run", "job.yaml", "--test-seed", "five"],
-        ["verify"],
-        ["verify", "receipt.json"],
+        (["fly"], "cloister"),
+        (["run"], "cloister run"),
+        (["run", "job.yaml", "--fly"], "cloister run"),
+        (["run", "job.yaml", "--test-seed", "five"], "cloister run"),
+        (["verify"], "cloister verify"),
+        (["verify", "receipt.json"], "cloister verify"),
+        (["audit", "fly"], "cloister audit"),
+        (["audit", "export"], "cloister audit export"),
+        (["audit", "export", "--out", "new.json"], "cloister audit export"),
+        (["witness", "cosign", "east", "request", "--fly"], "cloister witness cosign"),
     ],
 )
-def test_wrong_usage_is_exit_code_2_and_points_to_the_help(words: list[str], cloister: Cloister) -> None:
+def test_wrong_usage_is_exit_code_2_and_points_to_the_help(
+    words: list[str], command: str, cloister: Cloister
+) -> None:
     ended = cloister(*words)
     assert ended.code == 2
     assert ended.err.splitlines()[0].endswith("[usage.wrong]")
-    assert "cloister --help" in ended.err
+    assert ended.err.splitlines()[-1] == f"  hint: See: {command} --help"
     assert cast(dict[str, str], cloister(*words, "--json").json()["error"])["code"] == "usage.wrong"
 
 
@@ -246,6 +253,16 @@ def test_without_words_the_command_shows_its_help(cloister: Cloister) -> None:
     assert ended.err == ""
     for command in COMMANDS:
         assert command in ended.out
+
+
+@pytest.mark.parametrize("group", ["audit", "log", "budget", "privacy", "pki", "witness"])
+def test_every_group_has_help_with_an_example_that_is_one_of_its_commands(
+    group: str, cloister: Cloister
+) -> None:
+    shown = cloister(group, "--help").out
+    example = re.search(rf"cloister {group} (\w+)", shown.partition("Start with:")[2])
+    assert example is not None
+    assert "Example" in cloister(group, example[1], "--help").out
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -57,7 +57,11 @@ class RegulationName(StrEnum):
 
 def attach(app: typer.Typer) -> None:
     """Attach the commands to the application."""
-    group = typer.Typer(no_args_is_help=True, help="Export logs, report on them, and see who read them.")
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Export logs, report on them, and see who read them.",
+        epilog="Start with:  cloister audit export --job ID --recipient 'Dr Roy' --out export.json",
+    )
     group.command(
         "export",
         help="Write a signed bundle of a job's or a period's statements, verifiable with public keys alone.",
@@ -174,8 +178,7 @@ def _report(
         data = read_bounded(bundle, MAX_BUNDLE_BYTES)
         notes = tuple(read_bounded(one, MAX_BUNDLE_BYTES) for one in held or ())
         outside = Outside(held=notes, owners_word=accept_owners_word, now=system_clock())
-        assessment = assess(verify_bundle(data, pinned, outside), chosen, PINNED)
-        folder.keep_export(data)
+        verdict = verify_bundle(data, pinned, outside)
     else:
         request = _request(job, start, end, party, recipient, held)
         asking = acting(actor, role, purpose)
@@ -185,8 +188,9 @@ def _report(
             )
             keys = pinned or own_trust(opened)
         verdict = verify_bundle(data, keys, Outside(owners_word=accept_owners_word))
+    with folder.set_aside_unless_written(data):
         assessment = assess(verdict, chosen, OWN if pinned is None else PINNED)
-    folder.write(assessment)
+        folder.write(assessment, data)
     if as_json:
         print(json.dumps(report_facts(out, assessment), indent=2))
     else:

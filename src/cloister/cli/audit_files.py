@@ -6,7 +6,8 @@ Nothing is overwritten, and what is refused beforehand leaves nothing behind.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -47,17 +48,6 @@ class ReportFolder:
         for name in (EXPORT_FILE, REPORT_JSON, REPORT_HTML):
             require_new(path / name)
 
-    def keep_export(self, bundle: bytes) -> None:
-        """Keep the export that somebody handed in.
-
-        Raises:
-            StorageError: it can't be written.
-        """
-        from cloister.core.files import write_new
-
-        self._make()
-        write_new(self._path / EXPORT_FILE, bundle)
-
     def make_export(self, export: Callable[[Callable[[bytes], None]], bytes]) -> bytes:
         """Keep an export that is made for the report.
 
@@ -84,8 +74,46 @@ class ReportFolder:
             raise
         return bundle
 
-    def write(self, assessment: Assessment) -> None:
-        """Write the report, as HTML and as JSON.
+    @contextmanager
+    def set_aside_unless_written(self, bundle: bytes) -> Iterator[None]:
+        """Let nothing stand in the way of another try, if no report can be made.
+
+        An export that was made for it is kept under another name: the logs state it, and it is a link of the
+        chain of exports.
+
+        Args:
+            bundle: the export.
+
+        Yields:
+            Once; the report is to be made and written within.
+        """
+        from cloister.core.errors import CloisterError
+        from cloister.core.hashes import sha256_hex
+
+        made = (self._path / EXPORT_FILE).exists()
+        try:
+            yield
+        except BaseException as error:
+            for name in (REPORT_JSON, REPORT_HTML):
+                (self._path / name).unlink(missing_ok=True)
+            if not made:
+                (self._path / EXPORT_FILE).unlink(missing_ok=True)
+                raise
+            aside = self._path / f"export-without-report-{sha256_hex(bundle)[:16]}.json"
+            (self._path / EXPORT_FILE).rename(aside)
+            if not isinstance(error, CloisterError):
+                raise
+            told = f"the export, which the logs state, is kept as {aside}"
+            raise type(error)(
+                error.code, error.message, error.hint, details=[*error.details, told]
+            ) from error
+
+    def write(self, assessment: Assessment, bundle: bytes) -> None:
+        """Write the report, as HTML and as JSON, beside the export it rests on.
+
+        Args:
+            assessment: the report.
+            bundle: the export, which is written too where it isn't there.
 
         Raises:
             StorageError: it can't be written.
@@ -93,6 +121,9 @@ class ReportFolder:
         from cloister.core.files import write_new
         from cloister.evidence.regulation.render import render_report
 
+        if not (self._path / EXPORT_FILE).exists():
+            self._make()
+            write_new(self._path / EXPORT_FILE, bundle)
         written = json.dumps(assessment.as_json(), indent=2, sort_keys=True).encode() + b"\n"
         write_new(self._path / REPORT_JSON, written)
         write_new(self._path / REPORT_HTML, render_report(assessment).encode())

@@ -24,6 +24,7 @@ def attach(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True,
         help="Show what was spent of each dataset's privacy budget, by which jobs, and what is left.",
+        epilog="Start with:  cloister budget show",
     )
     group.command(
         "show",

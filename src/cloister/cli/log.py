@@ -25,7 +25,11 @@ OutFile = Annotated[Path | None, typer.Option("--out", help="Write it here; by d
 
 def attach(app: typer.Typer) -> None:
     """Attach the commands to the application."""
-    group = typer.Typer(no_args_is_help=True, help="Show a log's head, prove that it only grew, publish it.")
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Show a log's head, prove that it only grew, publish it; change the key that signs it.",
+        epilog="Start with:  cloister log checkpoint --party hub/hub",
+    )
     group.command(
         "checkpoint",
         help="Show the log's newest signed head, a C2SP checkpoint. It is public: this is not logged.",

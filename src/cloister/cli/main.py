@@ -47,14 +47,16 @@ def _run(words: list[str]) -> int:
 
 def _typed(words: list[str], *, as_json: bool) -> int:
     try:
-        code = app(words, standalone_mode=False)
+        code = app(words, prog_name="cloister", standalone_mode=False)
     except typer.Exit as leaving:
         return leaving.exit_code
     except typer.TyperException as error:
         message = getattr(error, "format_message", error.__str__)()
         # Without any argument the help was shown, and the exception says no more.
         if message:
-            show_error("usage.wrong", message, "See: cloister --help", as_json=as_json)
+            context = getattr(error, "ctx", None)
+            command = "cloister" if context is None else context.command_path
+            show_error("usage.wrong", message, f"See: {command} --help", as_json=as_json)
         return EXIT_USAGE
     except typer.Abort:
         return interrupted(as_json=as_json)

@@ -13,7 +13,11 @@ from cloister.cli.options import Data, Debug, Json
 
 def attach(app: typer.Typer) -> None:
     """Attach the commands to the application."""
-    group = typer.Typer(no_args_is_help=True, help="Put a claim of privacy to the test.")
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Put a claim of privacy to the test.",
+        epilog="Start with:  cloister privacy audit examples/tumour/job.yaml",
+    )
     group.callback()(_group)
     group.command(
         "audit",
