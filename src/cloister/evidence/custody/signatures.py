@@ -15,7 +15,14 @@ from cloister.evidence.custody.bundle import EXPORT_CLAIMS_NOT_MADE, signature_o
 from cloister.evidence.custody.record import ExportedStatement, ExportRecord
 from cloister.evidence.envelope import verify_envelope
 from cloister.evidence.extract import log_owner, verify_entry
-from cloister.evidence.key_order import by_former, document_place, entry_place, head_place, misplaced
+from cloister.evidence.key_order import (
+    SignedPlace,
+    by_former,
+    document_place,
+    entry_place,
+    head_place,
+    misplaced,
+)
 from cloister.evidence.pki import read_chain
 from cloister.evidence.predicates import Role
 from cloister.evidence.trust import Trust
@@ -114,8 +121,11 @@ def _order_of_keys(record: ExportRecord, trust: Trust) -> list[str]:
     """What is signed with a key that its party had given up by then."""
     problems: list[str] = []
     at = parse_time(record.bundle.body.exported_at)
+    entries: dict[str, list[SignedPlace]] = {origin: [] for origin in record.extracts}
+    for one in record.proven:
+        entries[one.origin].append(entry_place(one.entry.index, _named(one)))
     for origin, extract in record.extracts.items():
-        signed = [entry_place(one.entry.index, _named(one)) for one in record.proven if one.origin == origin]
+        signed = entries[origin]
         signed += head_place(extract.checkpoint, trust.keys(*log_owner(origin), at=at))
         if origin == record.exporter_origin:
             signed.append(document_place(extract.checkpoint, "the export", record.bundle.signature.key_id))
