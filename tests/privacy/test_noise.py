@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from cloister.privacy.noise import (
     _NEAR,
     GRID_SLACK,
     NORM_ERROR,
+    SUM_SLACK,
     GaussianIntegers,
     _cells,
     choose_grid,
@@ -147,9 +150,10 @@ def test_the_slack_is_small_and_the_noise_covers_it(
 ) -> None:
     grid = choose_grid(clip, sigma, parameters=parameters, units=units, summands=1024)
     rounding = 2 * grid.step * math.sqrt(parameters)
-    floating = clip * (2 * (units * 1025) * 2.0**-53 + NORM_ERROR)
+    adding_up = 2 * units * (1025 + parameters) * 2.0**-53
+    floating = clip * (adding_up + NORM_ERROR)
     assert grid.sensitivity >= (clip + rounding + floating) * (1 - 1e-12)
-    assert 0 < grid.slack <= GRID_SLACK + NORM_ERROR + 1e-6
+    assert 0 < grid.slack <= GRID_SLACK + NORM_ERROR + 1.01 * adding_up + 1e-6
     assert math.isclose(grid.deviation, sigma * grid.sensitivity, rel_tol=1e-12)
     assert units * clip / grid.step < 2.0**52
 
@@ -192,3 +196,39 @@ def test_the_scalar_attack_tells_float_noise_apart_and_none_of_ours() -> None:
     released = (outputs * grid.step).astype(np.float32)
     also = ((with_record + needed) * grid.step).astype(np.float32)
     assert (released == also).all()
+
+
+def test_sums_that_float64_can_not_hold_closely_enough_are_refused() -> None:
+    def slack(positions: int) -> float:
+        return choose_grid(
+            1.0, 1.0, parameters=100, units=10**5, summands=positions * 2**14, parts=10**5
+        ).slack
+
+    assert slack(1024) <= GRID_SLACK + NORM_ERROR + SUM_SLACK
+    with pytest.raises(PrivacyError, match="closely") as refusal:
+        slack(64 * 1024)
+    assert refusal.value.code == "privacy.plan_invalid"
+
+
+def test_two_threads_never_get_the_same_noise() -> None:
+    """One instance used by several threads: no value is handed out twice."""
+    draws = GaussianIntegers(OsRandom("threads"))
+    found: list[np.ndarray] = []
+
+    def take() -> None:
+        for _ in range(400):
+            found.append(draws.draw(7, 40))
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=take) for _ in range(4)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    finally:
+        sys.setswitchinterval(switch)
+    words = np.concatenate(found)
+    assert len(words) == 4 * 400 * 7
+    assert len(np.unique(words)) == len(words)

@@ -229,7 +229,7 @@ def test_memory_never_holds_more_records_than_the_plan_says(
     handle = model.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     trainer(replace(PLAN, sampling_probability=1.0, physical_batch=50, steps=1)).fit(model, data)
     handle.remove()
-    assert max(seen) == 50
+    assert 1 < max(seen) <= 50
     assert sum(seen) >= 569
 
 

@@ -6,7 +6,9 @@ Rules kept here:
    in Opacus.
 2. One forward and one backward pass per batch; no gradient per unit where a layer's rule can do without.
 3. A unit whose gradient is not finite contributes exactly nothing.
-4. A layer that is called several times adds up its calls before the norm is taken. A weight that two layers
+4. A unit's clipped gradient is a function of the unit and the weights: not one bit of it depends on who else
+   is computed with it (see ``blocks``). Only the sum over units rounds, in float64, and the slack counts it.
+5. A layer that is called several times adds up its calls before the norm is taken. A weight that two layers
    share is refused, as are layers whose inputs or outputs are changed in place.
 
 Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1; the layers' own sources are in ``layer_rules``.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self, cast
@@ -25,6 +28,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from cloister.privacy.blocks import Block, blocks_to_try
 from cloister.privacy.errors import ModelError
 from cloister.privacy.feed_forward import FeedForward
 from cloister.privacy.layer_rules import (
@@ -32,6 +36,7 @@ from cloister.privacy.layer_rules import (
     EmbeddingShare,
     LinearShare,
     Share,
+    StoredShare,
     convolution_share,
     group_norm_share,
     layer_norm_share,
@@ -75,6 +80,19 @@ class Shape:
         return records * self.positions * (int(STRETCH) if self.cancels else 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What one pass over a block gave.
+
+    Args:
+        layers: Each trained layer with its inputs and the loss's gradients at its outputs, call by call.
+        taken: Which rows are records; the others fill the block.
+    """
+
+    layers: Sequence[_Layer]
+    taken: slice
+
+
 @dataclass(slots=True)
 class _Calls:
     """What went into a layer and came out of it, call by call."""
@@ -91,6 +109,9 @@ class BookKeeper:
         model: Takes float32 [records, features], returns logits [records, classes].
         max_grad_norm: The length gradients are cut to.
 
+    ``block`` is the shape of every pass. :meth:`choose_block` finds one under which no record's gradient
+    depends on its place.
+
     Raises:
         ModelError: ``model.layer_unsupported``.
     """
@@ -98,6 +119,7 @@ class BookKeeper:
     def __init__(self, model: nn.Module, max_grad_norm: float) -> None:
         self._model = model
         self._clip = max_grad_norm
+        self.block = Block(64)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._layers = trained_layers(model)
         self._written_out = FeedForward.of(model)
@@ -128,9 +150,17 @@ class BookKeeper:
         Returns:
             One float64 tensor for each of ``parameters``, in its shape.
         """
-        layers = self._gradients_of(features, labels)
-        with torch.no_grad():
-            return clipped(layers, self.parameters, units, self._clip)
+        if units.of_record is not None:
+            passes = [self._pass(*one) for one in self.block.split(features, labels)]
+            with torch.no_grad():
+                return _clipped(passes, self.parameters, units, self._clip)
+        total: list[torch.Tensor] = []
+        for one in self.block.split(features, labels):
+            passed = self._pass(*one)
+            with torch.no_grad():
+                part = _clipped([passed], self.parameters, Units(self.block.rows, None), self._clip)
+                total = [kept.add_(more) for kept, more in zip(total, part, strict=True)] if total else part
+        return total
 
     def clipped_unit(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
         """Return the clipped gradient of one unit with more records than fit into memory at once.
@@ -176,7 +206,7 @@ class BookKeeper:
                     "Keep the batch first, such as with batch_first=True.",
                 )
         with torch.no_grad():
-            kept = clipped(layers, self.parameters, Units(3, None), torch.inf)
+            kept = _clipped([_Pass(layers, slice(3))], self.parameters, Units(3, None), torch.inf)
         plain = self._plain_gradients(rows[:3], labels)
         if not all(
             torch.allclose(a, b.double(), rtol=1e-3, atol=1e-4) for a, b in zip(kept, plain, strict=True)
@@ -200,6 +230,77 @@ class BookKeeper:
             positions,
             cancels=grouped or summed or positions > 1,
         )
+
+    @property
+    def written_out(self) -> bool:
+        """Whether the passes are written out instead of taking autograd's way."""
+        return self._written_out is not None
+
+    def choose_block(self, input_dim: int, *, expected: float, most: int) -> Block:
+        """Find the quickest shape of a pass under which a record's gradient doesn't depend on its place.
+
+        Tried out on made-up rows and weights: a model's own weights, such as zeros, may hide a difference.
+
+        Args:
+            input_dim: Number of features.
+            expected: Expected number of records in a batch, public.
+            most: Largest number of rows at once.
+
+        Returns:
+            The shape, which is also used from here on.
+
+        Raises:
+            ModelError: ``model.mixes_records`` when there is none: not even the same record alone gives the
+                same gradient twice.
+        """
+        for block in blocks_to_try(expected, most, light=self.written_out):
+            with BookKeeper(_with_made_up_weights(self._model), self._clip) as twin:
+                twin.block = block
+                if twin.independent_of_place(input_dim):
+                    self.block = block
+                    return block
+        raise ModelError(
+            "model.mixes_records",
+            "The model's gradient for one record is not the same each time.",
+            "Build the model from layers without randomness or state.",
+        )
+
+    def independent_of_place(self, input_dim: int) -> bool:
+        """Return whether made-up records have equal gradients, bit for bit, wherever they stand in a block.
+
+        Args:
+            input_dim: Number of features.
+        """
+        count = self.block.records
+        generator = torch.Generator().manual_seed(count)
+        features = torch.randn((count, input_dim), generator=generator)
+        labels = torch.zeros(count, dtype=torch.int64)
+        expected = self.by_record(features, labels)
+        for turn in sorted({1, 3, count // 2, count - 1} & set(range(1, max(2, count)))):
+            found = self.by_record(features.roll(turn, 0), labels)
+            if not all(torch.equal(a, b.roll(turn, 0)) for a, b in zip(found, expected, strict=True)):
+                return False
+        alone = self.by_record(features[:1], labels[:1])
+        return all(torch.equal(one, other[:1]) for one, other in zip(alone, expected, strict=True))
+
+    def by_record(self, features: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
+        """Return all that decides what records add to the sum: inputs, gradients and norms, a row for each.
+
+        Args:
+            features: float32 [records, features], at least one record.
+            labels: int64 [records].
+        """
+        found = []
+        for one in self.block.split(features, labels):
+            passed = self._pass(*one)
+            with torch.no_grad():
+                norms = [share.square_norms() for share in _shares([passed], Units(self.block.rows, None))]
+            rows = [row for _, inputs, grads in passed.layers for row in (*inputs, *grads)]
+            found.append([row.detach()[passed.taken] for row in (*rows, *norms)])
+        return [torch.cat(rows) for rows in zip(*found, strict=True)]
+
+    def _pass(self, features: torch.Tensor, labels: torch.Tensor, taken: slice) -> _Pass:
+        return _Pass(self._gradients_of(features, labels), taken)
 
     def _plain_gradients(self, features: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.enable_grad():
@@ -237,42 +338,103 @@ class BookKeeper:
         calls.versions.append((inputs[0]._version, output._version))
 
 
-def clipped(
-    layers: Sequence[_Layer],
+def _clipped(
+    passes: Sequence[_Pass],
     parameters: Sequence[nn.Parameter],
     units: Units,
     max_grad_norm: float,
 ) -> list[torch.Tensor]:
-    """Clip and add up, given each layer's inputs and the loss's gradients at its outputs.
-
-    Args:
-        layers: Every trained layer that took part, with one input and one gradient for each of its calls.
-        parameters: What is trained.
-        units: Whose records they are.
-        max_grad_norm: The length gradients are cut to.
-
-    Returns:
-        One float64 tensor for each of ``parameters``, in its shape.
-    """
-    shares = [rule_of(layer)(layer, a, g, units) for layer, a, g in layers]
+    """Clip and add up what passes gave: one pass where records are units, else those of whole units."""
+    shares = _shares(passes, units)
     squared = shares[0].square_norms()
     for share in shares[1:]:
         squared = squared + share.square_norms()
     factors = (max_grad_norm / (squared.sqrt() + 1e-6)).clamp_(max=1.0)
+    if units.of_record is None:
+        factors = _only(factors, passes[0].taken)
     if not math.isfinite(float(squared.sum())):
         finite = torch.isfinite(squared)
-        keep = units.spread(finite)
         factors = torch.where(finite, factors, 0.0)
-        shares = [
-            rule_of(layer)(layer, [_kept(one, keep) for one in a], [_kept(one, keep) for one in g], units)
-            for layer, a, g in layers
-        ]
+        shares = _shares(_without(passes, units, finite), units)
     sums = {id(parameter): total for share in shares for parameter, total in share.weighted(factors)}
     found = [sums.get(id(parameter)) for parameter in parameters]
     return [
         torch.zeros_like(parameter, dtype=torch.float64) if total is None else total
         for parameter, total in zip(parameters, found, strict=True)
     ]
+
+
+def _shares(passes: Sequence[_Pass], units: Units) -> list[Share]:
+    """Each layer's share. Whatever is computed for each record has the shape of one pass."""
+    if units.of_record is None:
+        return [rule_of(layer)(layer, a, g, units) for layer, a, g in passes[0].layers]
+    return [_share_of_passes(position, passes, units) for position in range(len(passes[0].layers))]
+
+
+def _share_of_passes(position: int, passes: Sequence[_Pass], units: Units) -> Share:
+    layer = passes[0].layers[position][0]
+    rule, parts = rule_of(layer), [(one.layers[position], one.taken) for one in passes]
+    if isinstance(layer, nn.Linear | nn.Embedding):
+        return rule(
+            layer,
+            _joined([(a, taken) for (_, a, _), taken in parts]),
+            _joined([(g, taken) for (_, _, g), taken in parts]),
+            units,
+        )
+    kept = []
+    for (_, a, g), taken in parts:
+        share = rule(layer, a, g, Units(len(g[0]), None))
+        kept.append([(weight, rows[taken]) for weight, rows in cast("StoredShare", share).gradients])
+    return StoredShare(
+        [(same[0][0], torch.cat([rows for _, rows in same])) for same in zip(*kept, strict=True)], units
+    )
+
+
+def _joined(parts: Sequence[tuple[_Tensors, slice]]) -> list[torch.Tensor]:
+    """The records of all passes together, call by call."""
+    return [
+        torch.cat(rows)
+        for rows in zip(*([one[taken] for one in calls] for calls, taken in parts), strict=True)
+    ]
+
+
+def _only(factors: torch.Tensor, taken: slice) -> torch.Tensor:
+    """Factors of the rows that are records, zeros for those that fill the block."""
+    if taken == slice(0, len(factors), 1):
+        return factors
+    kept = torch.zeros_like(factors)
+    kept[taken] = factors[taken]
+    return kept
+
+
+def _without(passes: Sequence[_Pass], units: Units, finite: torch.Tensor) -> list[_Pass]:
+    """The passes with zeros in place of units that aren't finite, and in rows that fill a block."""
+    result, first = [], 0
+    for one in passes:
+        rows = len(one.layers[0][2][0])
+        keep = finite
+        if units.of_record is not None:
+            count = len(range(*one.taken.indices(rows)))
+            keep = torch.zeros(rows, dtype=torch.bool)
+            keep[one.taken] = units.spread(finite)[first : first + count]
+            first += count
+        layers = [
+            (layer, [_kept(row, keep) for row in a], [_kept(row, keep) for row in g])
+            for layer, a, g in one.layers
+        ]
+        result.append(_Pass(layers, one.taken))
+    return result
+
+
+def _with_made_up_weights(model: nn.Module) -> nn.Module:
+    """A copy of the model with weights of ordinary sizes, none of them round."""
+    twin = deepcopy(model)
+    generator = torch.Generator().manual_seed(2026)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            size = (parameter.numel() / max(1, len(parameter))) ** -0.5 if parameter.dim() > 1 else 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
+    return twin
 
 
 def _refuse_changes_in_place(layers: Iterable[tuple[nn.Module, _Calls]]) -> None:

@@ -11,8 +11,9 @@ Rules kept here:
 3. Where positions may cancel, a unit's norm is raised by ``2**-28`` of the sum of its positions' norms
    (squared), so that rounding can't make a unit's share of the sum longer than the clip norm; the raised
    norm bounds that sum by ``STRETCH`` clip norms, which the noise's slack counts with.
-4. Sums are taken in float64, and norms so that their relative error stays below ``noise.NORM_ERROR``.
-5. Small layers (convolutions, normalisations) keep one gradient per unit. Any other layer that Opacus knows
+4. A unit's figures are computed in shapes that are the same for every batch: by the block, or by the unit.
+5. Sums are taken in float64, and norms so that their relative error stays below ``noise.NORM_ERROR``.
+6. Small layers (convolutions, normalisations) keep one gradient per unit. Any other layer that Opacus knows
    uses Opacus's own function for it.
 
 Sources: Goodfellow 2015 (arXiv:1510.01799: norms without gradients); Li et al. 2022 (arXiv:2110.05679: Gram
@@ -28,6 +29,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cloister.privacy.blocks import largest_even_part
 from cloister.privacy.errors import ModelError
 from cloister.privacy.units import Units
 
@@ -78,10 +80,9 @@ class LinearShare:
                 return of_g
             of_a: torch.Tensor = torch.linalg.vector_norm(self._a, dim=1).square_()
             return of_a.add_(1.0).mul_(of_g) if bias else of_a.mul_(of_g)
-        a, g = self._units.line_up(self._a), self._units.line_up(self._g)
-        if not weight:
-            a = a.new_zeros((*a.shape[:2], 1))
-        return _gram_norms(a, g, 1.0 if bias else 0.0)
+        a = self._a if weight else self._a.new_zeros((*self._a.shape[:2], 1))
+        offset = 1.0 if bias else 0.0
+        return torch.cat([_gram_norms(one_a, one_g, offset) for one_a, one_g in self._units.each(a, self._g)])
 
     def weighted(self, weights: torch.Tensor) -> Weighted:
         """See :class:`Share`."""
@@ -110,15 +111,8 @@ class EmbeddingShare:
 
     def square_norms(self) -> torch.Tensor:
         """See :class:`Share`."""
-        tokens = self._units.line_up((self._tokens + 1).unsqueeze(-1)).squeeze(-1)
-        g = self._units.line_up(self._g)
-        rows = max(1, _GRAM_ENTRIES // max(1, tokens.shape[1] ** 2))
-        parts = [
-            ((t.unsqueeze(1) == t.unsqueeze(2)) * (one @ one.mT)).sum(dim=(1, 2))
-            for t, one in zip(_blocks(tokens, rows), _blocks(g, rows), strict=True)
-        ]
-        lengths: torch.Tensor = torch.linalg.vector_norm(g, dim=2)
-        return torch.cat(parts) + _RAISE * lengths.sum(1).square()
+        each = self._units.each(self._tokens.unsqueeze(-1), self._g)
+        return torch.cat([_token_norms(tokens.squeeze(-1), g) for tokens, g in each])
 
     def weighted(self, weights: torch.Tensor) -> Weighted:
         """See :class:`Share`."""
@@ -136,12 +130,12 @@ class StoredShare:
     """
 
     def __init__(self, gradients: Sequence[tuple[torch.Tensor, torch.Tensor]], units: Units) -> None:
-        self._gradients = [(parameter, units.gather(rows.flatten(1))) for parameter, rows in gradients]
+        self.gradients = [(parameter, units.gather(rows.flatten(1))) for parameter, rows in gradients]
 
     def square_norms(self) -> torch.Tensor:
         """See :class:`Share`."""
-        total = _row_norms(self._gradients[0][1])
-        for _, rows in self._gradients[1:]:
+        total = _row_norms(self.gradients[0][1])
+        for _, rows in self.gradients[1:]:
             total += _row_norms(rows)
         return total
 
@@ -149,7 +143,7 @@ class StoredShare:
         """See :class:`Share`."""
         return [
             (parameter, _rows_times(weights, rows).view(parameter.shape))
-            for parameter, rows in self._gradients
+            for parameter, rows in self.gradients
         ]
 
 
@@ -234,10 +228,21 @@ def _positions(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return (flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)).double()
 
 
+def _token_norms(tokens: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Squared norms of the sums of each token's gradients, for each unit, raised by rule 3."""
+    rows = largest_even_part(len(g), max(1, _GRAM_ENTRIES // max(1, tokens.shape[1] ** 2)))
+    parts = [
+        ((t.unsqueeze(1) == t.unsqueeze(2)) * (one @ one.mT)).sum(dim=(1, 2))
+        for t, one in zip(_blocks(tokens, rows), _blocks(g, rows), strict=True)
+    ]
+    lengths: torch.Tensor = torch.linalg.vector_norm(g, dim=2)
+    return torch.cat(parts) + _RAISE * lengths.sum(1).square()
+
+
 def _gram_norms(a: torch.Tensor, g: torch.Tensor, offset: float) -> torch.Tensor:
     """``sum over t, s of (a_t . a_s + offset) (g_t . g_s)`` for each unit, raised by rule 3."""
     length = a.shape[1]
-    units_at_once = max(1, _GRAM_ENTRIES // max(1, length * length))
+    units_at_once = largest_even_part(len(a), max(1, _GRAM_ENTRIES // max(1, length * length)))
     rows_at_once = max(1, _GRAM_ENTRIES // max(1, length))
     norms = []
     for one_a, one_g in zip(_blocks(a, units_at_once), _blocks(g, units_at_once), strict=True):
@@ -279,8 +284,9 @@ def _convolution_gradients(
         ),
     )
     rows = grads.new_empty((len(grads), *layer.weight.shape))
-    for start in range(0, len(grads), _CONVOLUTION_ROWS):
-        block = slice(start, start + _CONVOLUTION_ROWS)
+    size = largest_even_part(len(grads), _CONVOLUTION_ROWS)
+    for start in range(0, len(grads), size):
+        block = slice(start, start + size)
         patches = windows[block].flatten(4).flatten(2, 3)
         g = grads[block].reshape(len(patches), layer.groups, -1, patches.shape[2])
         rows[block] = (g @ patches).view(len(g), *layer.weight.shape)

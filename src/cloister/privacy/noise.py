@@ -15,8 +15,8 @@ Rules kept here:
    :data:`SAMPLER_DISTANCE` of the stated one in total variation; one step with d parameters within d times
    that, which adds at most ``(1 + exp(epsilon)) * d * steps * SAMPLER_DISTANCE`` to delta.
 
-What is not claimed: each record's gradient is taken to be a fixed function of record and weights. Matrix
-libraries may round it differently in batches of another size, by about 1e-7 of its size.
+What this rests on: each unit's clipped gradient is a function of the unit and the weights, bit for bit.
+``blocks`` sees to it. Without it no slack would do: ReLU's gradient jumps with the last bit of its input.
 
 Sources: Mironov 2012 (CCS, "On significance of the least significant bits for differential privacy");
 Casacuberta et al. 2022 (arXiv:2207.10635: sums in floating point need a slack); Walker 1977 (alias method).
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
@@ -44,6 +45,9 @@ SAMPLER_DISTANCE: Final = 2.0**-50
 
 GRID_SLACK: Final = 2.0**-14
 """Largest share of the clip norm that rounding to the grid may add to the sensitivity."""
+
+SUM_SLACK: Final = 2.0**-8
+"""Largest share of the clip norm that adding up in float64 may add to the sensitivity; refused beyond it."""
 
 NORM_ERROR: Final = 2.0**-16
 """Bound on the relative error of a computed gradient norm: rows of 256 squares are added up in float32, which
@@ -86,15 +90,22 @@ class Grid:
 
 
 def choose_grid(
-    max_grad_norm: float, noise_multiplier: float, *, parameters: int, units: int, summands: int
+    max_grad_norm: float,
+    noise_multiplier: float,
+    *,
+    parameters: int,
+    units: int,
+    summands: int,
+    parts: int = 1,
 ) -> Grid:
     """Choose the grid from public figures alone.
 
     Two neighbouring sums, each rounded to the nearest point, differ by at most one step per coordinate more
     than before; scaling by ``1 / step`` in float64 adds at most another. Both together are
     ``2 * step * sqrt(parameters)``. Summing m terms of total length L in float64 is off by at most
-    ``m * 2**-53 * L`` (Higham 2002, section 4.2) on either side. A norm that was computed too small lets a
-    gradient be longer than the clip norm by ``NORM_ERROR``.
+    ``m * 2**-53 * L`` (Higham 2002, section 4.2) on either side, and so is the norm of each unit, by as many
+    terms as there are weights. Each unit's gradient is the same in both sums. A norm that was computed too
+    small lets a gradient be longer than the clip norm by ``NORM_ERROR``.
 
     Args:
         max_grad_norm: L2 bound on one unit's gradient.
@@ -103,16 +114,19 @@ def choose_grid(
         units: Number of units in the dataset: no batch holds more.
         summands: Bound on the number of terms of one float64 sum, times how much longer than the clip norm
             the terms of one unit may be together.
+        parts: Bound on the number of such sums that are added up in one step.
 
     Returns:
         The coarsest grid whose rounding adds at most ``GRID_SLACK`` of the clip norm.
 
     Raises:
-        PrivacyError: ``privacy.plan_invalid`` when sums on this grid could pass what float64 holds exactly.
+        PrivacyError: ``privacy.plan_invalid`` when sums on this grid could pass what float64 holds exactly,
+            or their error :data:`SUM_SLACK`.
     """
     wanted = 2 * noise_multiplier * math.sqrt(parameters) / GRID_SLACK
     bits = max(_LEAST_BITS, math.ceil(math.log2(wanted)) + 1)
-    floating = NORM_ERROR + 2 * (units * summands + units) * _UNIT_ROUNDOFF
+    adding_up = 2 * units * (summands + parts + parameters + 4) * _UNIT_ROUNDOFF
+    floating = NORM_ERROR + adding_up
     # sensitivity = clip * (1 + floating) + 2 * step * sqrt(d), and step = noise * sensitivity / 2**bits.
     share = 2 * noise_multiplier * math.sqrt(parameters) / 2.0**bits
     sensitivity = max_grad_norm * (1 + floating) / (1 - share)
@@ -122,6 +136,12 @@ def choose_grid(
             "privacy.plan_invalid",
             "No grid holds sums this large beside noise this small.",
             "Use a larger noise multiplier, fewer units or a smaller model.",
+        )
+    if adding_up > SUM_SLACK:
+        raise PrivacyError(
+            "privacy.plan_invalid",
+            "So many units with so many positions can't be added up closely enough in float64.",
+            "Use fewer rows at once, fewer units or a smaller model.",
         )
     return Grid(bits, step, sensitivity, sensitivity / max_grad_norm - 1)
 
@@ -148,6 +168,7 @@ class GaussianIntegers:
 
     def __init__(self, source: RandomSource) -> None:
         self._source = source
+        self._lock = threading.Lock()
         self._kept = np.empty(0, dtype=np.int64)
         self._kept_for = (0, 0)
 
@@ -170,6 +191,10 @@ class GaussianIntegers:
             raise PrivacyError(
                 "privacy.randomness_invalid", "Noise needs a count of 0 or more and 12 to 40 bits."
             )
+        with self._lock:
+            return self._next(count, bits)
+
+    def _next(self, count: int, bits: int) -> Integers:
         if (os.getpid(), bits) != self._kept_for:
             # A forked child never spends what its parent may spend too.
             self._kept, self._kept_for = np.empty(0, dtype=np.int64), (os.getpid(), bits)

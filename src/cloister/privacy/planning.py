@@ -20,7 +20,7 @@ from cloister.evidence.transcript import ACCOUNTANTS, ADAPTIVE, Event, Mode, Sam
 from cloister.privacy.budget import PrivacyBudget, check_delta, check_group
 from cloister.privacy.errors import BudgetExceeded, PrivacyError
 from cloister.privacy.modes import calibrate, epsilon_in, require_mode, steps_within
-from cloister.privacy.noise import GRID_SLACK, NORM_ERROR
+from cloister.privacy.noise import GRID_SLACK, NORM_ERROR, SUM_SLACK
 from cloister.privacy.randomness import OS_GENERATOR
 
 
@@ -161,5 +161,5 @@ def plan(
         epsilon=epsilon_in(mode, [*spent, event], budget.delta),
         epsilon_plan=epsilon_in(mode, [event], budget.delta),
         epsilon_other=epsilon_in(other_mode(mode), [event], budget.delta),
-        slack=GRID_SLACK + NORM_ERROR,
+        slack=GRID_SLACK + NORM_ERROR + SUM_SLACK,
     )

@@ -27,6 +27,7 @@ from torch import nn
 
 from cloister.core.errors import InputError
 from cloister.evidence.transcript import SampledGaussian, Unit
+from cloister.privacy.blocks import Block
 from cloister.privacy.clipping import BookKeeper, Shape
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.models import check_model
@@ -84,22 +85,26 @@ class TrainingPlan:
         """The privacy event of the whole plan, to reserve before :meth:`DPTrainer.fit`."""
         return SampledGaussian(self.sampling_probability, self.noise_multiplier, self.steps)
 
-    def grid(self, shape: Shape, units: int) -> Grid:
+    def grid(self, shape: Shape, units: int, block: Block | None = None) -> Grid:
         """Return the grid that sums and noise are rounded to, with the slack that rounding adds.
 
         Args:
             shape: The model's, from :meth:`BookKeeper.shape`.
             units: Number of units in the dataset, public.
+            block: The shape of a pass, where each is added up by itself; None where whole units are, as many
+                as fit into memory.
 
         Raises:
             PrivacyError: ``privacy.plan_invalid`` when no grid holds the sums.
         """
+        rows = self.physical_batch if block is None else block.rows
         return choose_grid(
             self.max_grad_norm,
             self.noise_multiplier,
             parameters=shape.parameters,
             units=units,
-            summands=shape.summands(self.physical_batch),
+            summands=shape.summands(rows),
+            parts=units if block is None else math.ceil(units / block.records),
         )
 
 
@@ -221,6 +226,27 @@ def _never() -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What :meth:`DPTrainer.check` found, and for what."""
+
+    model: nn.Module
+    data: TrainingData
+    circumstances: tuple[bool, int, int]
+    block: Block
+    grid: Grid
+
+    def holds_for(self, model: nn.Module, data: TrainingData) -> bool:
+        if model is not self.model or data is not self.data:
+            return False
+        return _circumstances(BookKeeper(model, 1.0)) == self.circumstances
+
+
+def _circumstances(keeper: BookKeeper) -> tuple[bool, int, int]:
+    """What else a record's rounding hangs on: which way passes go, what is trained, threads."""
+    return keeper.written_out, len(keeper.parameters), torch.get_num_threads()
+
+
 class DPTrainer:
     """Trains by DP-SGD according to a plan.
 
@@ -242,12 +268,48 @@ class DPTrainer:
         self._noise = noise
         self._draws: IntegerNoise = GaussianIntegers(noise)
         self._sampling = sampling
+        self._checked: _Checked | None = None
 
     @property
     def noise_generator(self) -> str:
         """Name of the generator for the statement; the weaker one where the two sources differ."""
         names = {self._noise.generator, self._sampling.generator}
         return OS_GENERATOR if names == {OS_GENERATOR} else min(names - {OS_GENERATOR})
+
+    def check(self, model: nn.Module, data: TrainingData) -> None:
+        """Refuse what :meth:`fit` would refuse: to ask before anything is reserved.
+
+        Args:
+            model: Takes float32 [batch, features], returns logits [batch, classes]; left as it is.
+            data: The site's records.
+
+        Raises:
+            ModelError: The model would mix records, or has an unsupported layer.
+            PrivacyError: ``privacy.data_invalid`` when labels or features don't fit the model,
+                ``privacy.plan_invalid`` when no grid holds the plan's sums.
+        """
+        self._checked = self._check(model, data)
+
+    def _check(self, model: nn.Module, data: TrainingData) -> _Checked:
+        plan, features = self.plan, data.features.shape[1]
+        classes = check_model(model, features)
+        if int(data.labels.max()) >= classes:
+            raise PrivacyError("privacy.data_invalid", "A label is not one of the model's classes.")
+        grouped = data.subjects is not None
+        was_training = model.training
+        model.train()
+        try:
+            with BookKeeper(model, plan.max_grad_norm) as keeper:
+                shape = keeper.shape(features, grouped=grouped)
+                block = keeper.choose_block(
+                    features,
+                    expected=plan.sampling_probability * data.records,
+                    most=plan.physical_batch,
+                )
+                grid = plan.grid(shape, data.units, None if grouped else block)
+                return _Checked(model, data, _circumstances(keeper), block, grid)
+        finally:
+            model.train(was_training)
 
     def fit(self, model: nn.Module, data: TrainingData, *, abort: Callable[[], bool] = _never) -> FitResult:
         """Train the model in place.
@@ -264,21 +326,21 @@ class DPTrainer:
             ModelError: The model would mix records, or has an unsupported layer.
             PrivacyError: ``privacy.data_invalid`` when labels or features don't fit the model.
         """
+        checked = self._checked
+        if checked is None or not checked.holds_for(model, data):
+            checked = self._checked = self._check(model, data)
         plan = self.plan
-        classes = check_model(model, data.features.shape[1])
-        if int(data.labels.max()) >= classes:
-            raise PrivacyError("privacy.data_invalid", "A label is not one of the model's classes.")
         rows = _Rows(data, plan.physical_batch)
         sampler = PoissonSampler(data.units, plan.sampling_probability, self._sampling)
         was_training = model.training
         model.train()
         try:
             with BookKeeper(model, plan.max_grad_norm) as keeper:
-                shape = keeper.shape(data.features.shape[1], grouped=data.subjects is not None)
+                keeper.block = checked.block
                 optimizer = CsprngDPOptimizer(
                     GradientDescent(keeper.parameters, plan.learning_rate, plan.momentum),
                     noise=self._draws,
-                    grid=plan.grid(shape, data.units),
+                    grid=checked.grid,
                     noise_multiplier=plan.noise_multiplier,
                     max_grad_norm=plan.max_grad_norm,
                     expected_batch_size=plan.sampling_probability * data.units,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -31,13 +32,12 @@ class Units:
         total = per_record.new_zeros((self.count, per_record.shape[1]), dtype=torch.float64)
         return total.index_add_(0, self.of_record, per_record.double())
 
-    def line_up(self, positions: torch.Tensor) -> torch.Tensor:
-        """Put each unit's positions in one row, zeros after: [records, t, n] to [units, longest, n]."""
+    def each(self, *positions: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield every unit's positions alone, [records, t, n] as [1, its records * t, n]; all of them at once
+        where a record is a unit. A unit's own copy has its own shape, whoever else is in the batch."""
         if self.of_record is None:
-            return positions
-        records, length, width = positions.shape
-        sizes = torch.bincount(self.of_record, minlength=self.count)
-        place = torch.arange(records) - (sizes.cumsum(0) - sizes)[self.of_record]
-        lined = positions.new_zeros((self.count, int(sizes.max()), length, width))
-        lined[self.of_record, place] = positions
-        return lined.flatten(1, 2)
+            yield positions
+            return
+        sizes = torch.bincount(self.of_record, minlength=self.count).tolist()
+        for parts in zip(*(torch.split(one, sizes) for one in positions), strict=True):
+            yield tuple(part.flatten(0, 1).unsqueeze(0).clone() for part in parts)
