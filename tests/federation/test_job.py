@@ -10,7 +10,15 @@ from pydantic import ValidationError
 
 from cloister.core.canonical import parse
 from cloister.evidence.extract import log_stream
-from cloister.federation import AggregationStrategy, FederationJob, ModelSpec, PrivacyConfig, TrainingConfig
+from cloister.federation import (
+    AggregationStrategy,
+    FederationJob,
+    ModelSpec,
+    PrivacyConfig,
+    TrainingConfig,
+    plan_round,
+)
+from cloister.privacy.errors import PrivacyError
 from tests.federation.nodes import JOB_ID, a_job
 
 
@@ -116,8 +124,21 @@ def test_a_training_configuration_out_of_bounds_is_refused(changes: dict[str, ob
 @given(records=st.integers(1, 10_000), batch=st.integers(1, 10_000))
 def test_a_batch_size_is_the_expected_size_of_a_sampled_batch(records: int, batch: int) -> None:
     probability = TrainingConfig(batch_size=batch).sampling_probability_for(records)
-    assert 0 < probability <= 1
-    assert probability * records == pytest.approx(min(batch, records))
+    assert probability * records == pytest.approx(batch)
+
+
+def test_a_batch_larger_than_the_dataset_is_refused() -> None:
+    job = a_job(training=TrainingConfig(batch_size=41))
+    assert plan_round(job, 41, 1e-5).sampling_probability == 1
+    with pytest.raises(PrivacyError) as refusal:
+        plan_round(job, 40, 1e-5)
+    assert refusal.value.code == "privacy.plan_invalid"
+
+
+@pytest.mark.parametrize("length", [1e-300, 9e-7])
+def test_a_clip_norm_too_small_for_any_grid_is_no_job(length: float) -> None:
+    with pytest.raises(ValidationError):
+        PrivacyConfig(max_grad_norm=length)
 
 
 def test_a_job_survives_its_canonical_form() -> None:

@@ -60,7 +60,7 @@ class PrivacyConfig(BaseModel):
 
     mechanism: Literal["DP_SGD", "MOCK"] = "DP_SGD"
     noise_multiplier: Annotated[float, Field(ge=0, le=1000, strict=True)] | None = 1.0
-    max_grad_norm: Annotated[Positive, Field(le=1e6)] = 1.0
+    max_grad_norm: Annotated[Positive, Field(ge=1e-6, le=1e6)] = 1.0
     target_epsilon: Annotated[Positive, Field(le=1e6)] = 3.0
     delta: Annotated[float, Field(gt=0, lt=1, strict=True)] = 1e-5
 
@@ -86,11 +86,12 @@ class TrainingConfig(BaseModel):
         return self
 
     def sampling_probability_for(self, units: int) -> float:
-        """The probability with which each of a site's records or subjects enters a batch (in (0, 1])."""
+        """The probability with which each of a site's records or subjects enters a batch; above 1 where the
+        batch is larger than the dataset."""
         if self.sampling_probability is not None:
             return self.sampling_probability
         assert self.batch_size is not None
-        return min(1.0, self.batch_size / units)
+        return self.batch_size / units
 
 
 class ModelSpec(BaseModel):

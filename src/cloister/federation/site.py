@@ -51,7 +51,7 @@ from cloister.privacy.budget import Limit, check_delta, check_group
 from cloister.privacy.errors import BudgetExceeded
 from cloister.privacy.ledger import BudgetLedger, Reservation
 from cloister.privacy.mock import MockTrainer, require_mock_allowed
-from cloister.privacy.models import build_model, check_model, load_arrays, state_arrays
+from cloister.privacy.models import build_model, load_arrays, state_arrays
 from cloister.privacy.randomness import OsRandom, RandomSource
 from cloister.privacy.testing import SeededTestRandom
 from cloister.privacy.trainer import DPTrainer, TrainingData, TrainingPlan
@@ -146,11 +146,11 @@ class SiteRuntime:
             job.seed,
             job.model.model_dump(mode="json")["parameters"],
         )
-        check_model(self._model, data.features.shape[1])
         self._start_sha256 = tensors_sha256(state_arrays(self._model))
         self._airlock = AirlockPolicy.for_tensors(state_arrays(self._model))
         make = MockTrainer if job.privacy.mechanism == MOCK_MECHANISM else DPTrainer
         self._trainer = make(self._plan, noise=randomness("noise"), sampling=randomness("sampling"))
+        self._trainer.check(self._model, self._training)
         self._accepted = False
         self._last_round = -1
         self._received_sha256 = ""

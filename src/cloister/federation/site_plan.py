@@ -6,6 +6,7 @@ from cloister.evidence.transcript import ADAPTIVE, Mode, SampledGaussian, Unit
 from cloister.federation.errors import JobError
 from cloister.federation.job import FederationJob
 from cloister.health import SiteData
+from cloister.privacy.errors import PrivacyError
 from cloister.privacy.modes import calibrate
 from cloister.privacy.trainer import TrainingPlan
 
@@ -21,9 +22,16 @@ def plan_round(job: FederationJob, units: int, delta: float, mode: Mode = ADAPTI
         mode: how its ledger composes spends.
 
     Raises:
-        PrivacyError: no noise reaches the target, or the job asks for none.
+        PrivacyError: no noise reaches the target, the job asks for none, or its batch is larger than the
+            dataset.
     """
     probability = job.training.sampling_probability_for(units)
+    if probability > 1:
+        raise PrivacyError(
+            "privacy.plan_invalid",
+            "The job's batch is larger than the dataset of one of its sites.",
+            "Ask for a smaller batch_size, or for a sampling_probability of 1 to use everyone in every step.",
+        )
     steps = job.training.local_steps
     noise = job.privacy.noise_multiplier
     if noise is None:
