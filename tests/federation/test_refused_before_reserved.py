@@ -25,13 +25,23 @@ if TYPE_CHECKING:
 
 
 class InPlace(nn.Module):
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(features, 4), nn.Linear(4, classes)
+
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        return torch.relu_(batch)
+        logits: torch.Tensor = self.last(torch.relu_(self.first(batch)))
+        return logits
 
 
 class Restless(nn.Module):
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(features, classes)
+
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        return batch * (1 + torch.rand(()) * 2**-18)
+        logits: torch.Tensor = self.head(batch * (1 + torch.rand(()) * 2**-18))
+        return logits
 
 
 class UsesAWeightDirectly(nn.Module):
@@ -47,16 +57,13 @@ class UsesAWeightDirectly(nn.Module):
 PRIVACY = {"delta": DELTA}
 Make = Callable[[int, int], nn.Module]
 REFUSED: dict[str, tuple[Make, str]] = {
-    "changes its values in place": (
-        lambda f, c: nn.Sequential(nn.Linear(f, 4), InPlace(), nn.Linear(4, c)),
-        "model.layer_unsupported",
-    ),
+    "changes its values in place": (InPlace, "model.layer_unsupported"),
     "uses a weight directly": (UsesAWeightDirectly, "model.layer_unsupported"),
     "mixes records": (
         lambda f, c: nn.Sequential(nn.BatchNorm1d(f), nn.Linear(f, c)),
         "model.layer_refused",
     ),
-    "is never the same": (lambda f, c: nn.Sequential(Restless(), nn.Linear(f, c)), "model.mixes_records"),
+    "is never the same": (Restless, "model.mixes_records"),
     "has no class for a label": (lambda f, _: nn.Sequential(nn.Linear(f, 1)), "privacy.data_invalid"),
 }
 

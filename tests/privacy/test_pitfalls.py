@@ -7,7 +7,8 @@ Most have deeper tests of their own; here each is met once, at the door where it
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
+import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from cloister.core.clock import Clock
 from cloister.core.hashes import sha256_hex
-from cloister.evidence.predicates import DataCommitment
 from cloister.evidence.transcript import Gaussian, RepeatAndSelect, SampledGaussian, epsilon
 from cloister.federation.job import PrivacyConfig
-from cloister.health.schema import Column
-from cloister.policy.manifest import EvaluationMethod
+from cloister.health.commitment import PUBLIC_RECORDS
+from cloister.health.data import make_site
+from cloister.health.schema import Column, LabelColumn, TableSchema
 from cloister.privacy.budget import Limit, Scope, check_delta, check_group
 from cloister.privacy.clipping import BookKeeper
 from cloister.privacy.errors import ModelError, PrivacyError
@@ -33,6 +35,8 @@ from cloister.privacy.sampling import PoissonSampler
 from cloister.privacy.testing import SEEDED_GENERATOR, SeededTestRandom
 from cloister.privacy.trainer import DPTrainer, FitResult, TrainingData, TrainingPlan
 from cloister.privacy.units import Units
+from tests.federation.nodes import a_job
+from tests.federation.parties import DELTA, Federation
 
 PLAN = TrainingPlan(0.5, 1.0, 1.0, 4, 0.1)
 
@@ -129,15 +133,63 @@ def test_floating_point() -> None:
 
 
 def test_normalisation_statistics() -> None:
-    fields_of = DataCommitment.model_fields["normalisation"].annotation
-    assert str(fields_of) == "typing.Literal['declared-public-bounds']"
+    """A record is scaled alike whoever else is in the table, and a column without bounds is no column."""
+    schema = TableSchema(
+        name="wards",
+        columns=(Column(name="age", lower=0.0, upper=100.0), Column(name="weight", lower=0.0, upper=200.0)),
+        label=LabelColumn(name="outcome", classes=("well", "ill")),
+        basis="round numbers of the trade",
+    )
+    ages = np.linspace(1.0, 99.0, 20)
+    table = np.column_stack([ages, ages[::-1] * 2])
+    young, labels = table[ages < 50], np.zeros(20, dtype=np.int64)
+    scaled = make_site("north", schema, table, labels, salt=PUBLIC_RECORDS).features
+    fewer = make_site("north", schema, young, labels[: len(young)], salt=PUBLIC_RECORDS).features
+    assert np.array_equal(scaled[: len(young)], fewer)
+    assert abs(float(fewer.mean(axis=0)[0])) > 0.2
     with pytest.raises(ValidationError):
         Column(name="age")
 
 
-def test_validation_metrics_and_losses() -> None:
-    assert {one.name for one in fields(FitResult)} == {"executed_steps", "aborted"}
-    assert str(EvaluationMethod.model_fields["kind"].annotation) == "typing.Literal['named-test-set']"
+FIGURE = re.compile(r"[0-9]*\.[0-9]{3,}(?:e-?[0-9]+)?")
+
+
+def test_validation_metrics_and_losses(
+    tmp_path: Path,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A whole job: no batch's loss, accuracy, norm or size stands in statements, logs or output."""
+    raw: list[float] = []
+    clipped_sum = BookKeeper.clipped_sum
+
+    def spied(
+        self: BookKeeper, features: torch.Tensor, labels: torch.Tensor, units: Units
+    ) -> list[torch.Tensor]:
+        with torch.no_grad():
+            logits = self._model(features)
+            losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+        total = clipped_sum(self, features, labels, units)
+        length = torch.cat([part.flatten() for part in total]).norm()
+        hits = (logits.argmax(dim=1) == labels).double().mean()
+        raw.extend([float(losses.mean()), float(losses.sum()), float(length), float(hits), *losses.tolist()])
+        return total
+
+    monkeypatch.setattr(BookKeeper, "clipped_sum", spied)
+    caplog.set_level(logging.DEBUG)
+    job = a_job(rounds=2, privacy={"delta": DELTA}, training={"sampling_probability": 0.5, "local_steps": 2})
+    parties = Federation(job, tmp_path, clock)
+    parties.run()
+    seen = [repr(one) for name in ("hub", *job.clients) for one in parties.statements(name)]
+    parties.close()
+    seen += [caplog.text, *capfd.readouterr()]
+    said = {float(figure) for figure in FIGURE.findall("\n".join(seen))}
+    assert len(raw) > 50
+    assert said, "a job states some figures, such as its sampling probability"
+    secret = np.array([one for one in raw if 0 < one < 1 or one % 1])
+    assert not [one for one in said if one and np.isclose(secret, one, rtol=1e-3, atol=0).any()]
 
 
 def test_early_stopping(tmp_path: Path) -> None:
@@ -196,11 +248,19 @@ def test_same_noise_at_all_sites() -> None:
 
 
 def test_figures_chosen_on_the_data_and_side_channels() -> None:
-    for frozen in (PLAN, PrivacyConfig()):
-        with pytest.raises((AttributeError, ValidationError)):
-            frozen.max_grad_norm = 2.0  # type: ignore[misc]
-    model = build_model("logistic-regression", 5, 2, 0)
-    before = {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
-    trainer().fit(model, data())
-    assert {name: (value.shape, value.dtype) for name, value in model.state_dict().items()} == before
-    assert all(one.grad is None for one in model.parameters())
+    """Two sites with other records of the same number: every figure of the training is the same."""
+    one = data()
+    other = TrainingData(-one.features * np.float32(0.01), 1 - one.labels)
+    seen = []
+    for records in (one, other):
+        model = build_model("mlp", 5, 2, 0)
+        training = trainer()
+        training.check(model, records)
+        found = training._checked
+        assert found is not None
+        result = training.fit(model, records)
+        shapes = {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
+        seen.append((found.block, found.grid, result, shapes, training.plan.event))
+        assert all(weight.grad is None for weight in model.parameters())
+        assert not [key for weight in model.parameters() for key in vars(weight)]
+    assert seen[0] == seen[1]

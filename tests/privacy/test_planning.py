@@ -76,6 +76,7 @@ DISCLOSED = {
     "floating point": "whole multiples of one grid step",
     "small n": "refuse it rather than release it",
     "example vs client level": "That a hospital took part is not hidden",
+    "groups": "k times epsilon at k * exp((k - 1) * epsilon) times delta",
     "n as public": "Public: the number of units (486)",
 }
 

@@ -42,7 +42,8 @@ class Plan:
         epsilon: Of all that was spent before and the plan, by the mode's accountant.
         epsilon_plan: Of the plan alone.
         epsilon_other: Of the plan alone, by the other accountant.
-        slack: Largest share of the clip norm that rounding adds to the sensitivity; it is in ``sigma``.
+        slack: Largest share of the clip norm that rounding, errors of norms and sums add to the sensitivity;
+            a plan for which they could add more is refused. It is in ``sigma``.
     """
 
     sigma: float
@@ -76,6 +77,8 @@ class Plan:
         return [
             f"Unit: {one}, added or removed ({self.relation}). Replacing one by another costs more, about "
             "twice as much. That a hospital took part is not hidden: with few sites no noise could hide it.",
+            f"Groups: k {self.unit}s together are protected within k times epsilon at k * exp((k - 1) * epsilon) "
+            "times delta.",
             f"Epsilon {self.epsilon_plan:.4f} at delta {self.delta:g} for this plan; {self.epsilon:.4f} with "
             "all that was spent on the dataset before.",
             f"Accountant: {ACCOUNTANTS[self.mode]} ({self.mode}). {validity} {other} says "
@@ -86,8 +89,8 @@ class Plan:
             f"Steps: {self.steps} planned, reserved before the first gradient; at most {self.max_steps} fit.",
             f"Noise: standard deviation {self.sigma:g} times the sensitivity, from {OS_GENERATOR}. Nothing "
             "chooses its seed.",
-            "Floating point: sum and noise are whole multiples of one grid step, added as integers. Rounding "
-            f"and the error of computed norms add at most {self.slack:.3g} of the clip norm to the "
+            "Floating point: sum and noise are whole multiples of one grid step, added as integers. Rounding, "
+            f"float64 sums and the error of computed norms add at most {self.slack:.3g} of the clip norm to the "
             "sensitivity, and the noise is scaled to it.",
             f"Public: the number of units ({self.units}), from which the sampling probability follows. If it "
             "has to be hidden, give a noisy lower bound of it instead.",
