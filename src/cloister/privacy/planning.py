@@ -77,8 +77,8 @@ class Plan:
         return [
             f"Unit: {one}, added or removed ({self.relation}). Replacing one by another costs more, about "
             "twice as much. That a hospital took part is not hidden: with few sites no noise could hide it.",
-            f"Groups: k {self.unit}s together are protected within k times epsilon at k * exp((k - 1) * epsilon) "
-            "times delta.",
+            f"Groups: k {self.unit}s together are protected within k times epsilon at "
+            "k * exp((k - 1) * epsilon) times delta.",
             f"Epsilon {self.epsilon_plan:.4f} at delta {self.delta:g} for this plan; {self.epsilon:.4f} with "
             "all that was spent on the dataset before.",
             f"Accountant: {ACCOUNTANTS[self.mode]} ({self.mode}). {validity} {other} says "
@@ -89,9 +89,9 @@ class Plan:
             f"Steps: {self.steps} planned, reserved before the first gradient; at most {self.max_steps} fit.",
             f"Noise: standard deviation {self.sigma:g} times the sensitivity, from {OS_GENERATOR}. Nothing "
             "chooses its seed.",
-            "Floating point: sum and noise are whole multiples of one grid step, added as integers. Rounding, "
-            f"float64 sums and the error of computed norms add at most {self.slack:.3g} of the clip norm to the "
-            "sensitivity, and the noise is scaled to it.",
+            "Floating point: sum and noise are whole multiples of one grid step, added as integers. "
+            f"Rounding, float64 sums and errors of computed norms add at most {self.slack:.3g} of the "
+            "clip norm to the sensitivity, and the noise is scaled to it.",
             f"Public: the number of units ({self.units}), from which the sampling probability follows. If it "
             "has to be hidden, give a noisy lower bound of it instead.",
             f"Noise in one coordinate of the mean gradient: {self.mean_noise:.3g} of the clip norm a step. "
