@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cloister.evidence.transcript import ORDERS, Approximate, Event, times
-from cloister.privacy.accountant import epsilon_from_rdp, rdp_vector
+from cloister.privacy.accountant import held_from_rdp, rdp_vector
 
 
 class Balance:
@@ -34,7 +34,7 @@ class Balance:
         if isinstance(mechanism, Approximate):
             self._delta += number * mechanism.delta
 
-    def epsilon_with(self, event: Event, delta: float) -> float:
-        """Return what the composed epsilon would be once ``event`` had happened too."""
+    def held_with(self, event: Event, delta: float, limit: float) -> float:
+        """Return the figure to hold against a limit once ``event`` had happened too, at the limit's order."""
         used = times(event) * event.delta if isinstance(event, Approximate) else 0.0
-        return epsilon_from_rdp(self._vector + rdp_vector(event), delta - self._delta - used)
+        return held_from_rdp(self._vector + rdp_vector(event), self._delta + used, delta, limit)

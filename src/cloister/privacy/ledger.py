@@ -19,9 +19,9 @@ Rules kept here:
 6. Time goes forward: with a clock that stands before the newest entry nothing is reserved. A settlement is
    written all the same, at the newest entry's time.
 
-A ledger's mode and unit are fixed when it is made. ``adaptive`` admits by Renyi composition, which stays
-valid when jobs are chosen after seeing earlier results (Feldman and Zrnic 2021), and so gives back unused
-steps.
+A ledger's mode and unit are fixed when it is made. ``adaptive`` admits by Renyi composition at one order for
+each limit, a function of the limit and delta, which keeps the limit when jobs are chosen after seeing earlier
+results (Feldman and Zrnic 2021), and so gives back unused steps.
 ``fixed_plan`` admits by privacy loss distributions, which is tighter and valid where plans were fixed in
 advance: each is reserved as a whole, before its first gradient, and nothing of it is given back.
 """
@@ -280,7 +280,11 @@ class BudgetLedger:
             return self._state.events(lambda job: job != job_id)
 
     def epsilon(self, job_id: str | None = None) -> float:
-        """Return the composed epsilon at the ledger's delta, of the whole dataset or of one job."""
+        """Return the composed epsilon at the ledger's delta, of the whole dataset or of one job.
+
+        In ``adaptive`` it is the reading of an odometer, at the best order afterwards; spends are admitted by
+        another figure, at the order of each limit.
+        """
         return epsilon_in(self.mode, self.events(job_id), self.delta)
 
     def history(self) -> tuple[Recorded, ...]:

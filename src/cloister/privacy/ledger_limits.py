@@ -1,4 +1,8 @@
-"""Which limits a spend would pass, with everything that is reserved or done counted against each."""
+"""Which limits a spend would pass, with everything that is reserved or done counted against each.
+
+In the mode ``adaptive`` each limit has an order of its own, fixed with the limit, so that each is a filter by
+itself. That a smaller limit is kept doesn't show that a larger one is; both are looked at.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +28,9 @@ def limits_passed(state: LedgerState, event: Event, job_id: str, limits: Sequenc
         A line for each; none if the spend may be done.
     """
     found: list[str] = []
-    totals: dict[bool, float] = {}
     for limit in limits:
         own = limit.scope is Scope.JOB
-        if own not in totals:
-            totals[own] = _epsilon_with(state, event, job_id if own else None)
-        after = totals[own]
+        after = _held_with(state, event, job_id if own else None, limit.epsilon)
         if not after + AGREEMENT <= limit.epsilon:
             whole = "this job" if own else "all jobs on this dataset"
             found.append(
@@ -38,9 +39,9 @@ def limits_passed(state: LedgerState, event: Event, job_id: str, limits: Sequenc
     return found
 
 
-def _epsilon_with(state: LedgerState, event: Event, job_id: str | None) -> float:
+def _held_with(state: LedgerState, event: Event, job_id: str | None, limit: float) -> float:
     mode, delta = state.header.mode, state.header.delta
     if mode == ADAPTIVE:
-        return state.balance(job_id).epsilon_with(event, delta)
+        return state.balance(job_id).held_with(event, delta, limit)
     before = state.events(None if job_id is None else lambda job: job == job_id)
     return epsilon_in(mode, [*before, event], delta)

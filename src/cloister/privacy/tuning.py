@@ -37,7 +37,7 @@ import numpy.typing as npt
 from cloister.core.errors import InputError
 from cloister.evidence.transcript import POISSON, Event, Gaussian, RepeatAndSelect, SampledGaussian
 from cloister.privacy.account import Account
-from cloister.privacy.accountant import AGREEMENT, epsilon_of, log_halting
+from cloister.privacy.accountant import AGREEMENT, epsilon_of, held_of, log_halting
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.ledger import Purpose
 from cloister.privacy.noise import IntegerNoise, choose_grid
@@ -203,7 +203,7 @@ def plan_selection(
     """Find the smallest training noise, to three decimals, with which a whole selection keeps its target.
 
     Args:
-        target_epsilon: Above 0.
+        target_epsilon: Above 0; the limit that a ledger in the mode ``adaptive`` admits the selection under.
         delta: In (0, 1).
         sampling_probability: Of a trial's steps.
         steps: Of one trial.
@@ -226,7 +226,7 @@ def plan_selection(
         return SelectionPlan(trial, score_noise_multiplier, mean, shape)
 
     def fits(thousandths: int) -> bool:
-        return epsilon_of([plan(thousandths).event], delta) + AGREEMENT <= target_epsilon
+        return held_of([plan(thousandths).event], delta, target_epsilon) + AGREEMENT <= target_epsilon
 
     low, high = 0, 1000
     while not fits(high):

@@ -15,7 +15,7 @@ from cloister.federation import FederationJob, SiteRuntime
 from cloister.privacy import BudgetExceeded, BudgetLedger, Limit, Scope
 from cloister.privacy.accountant import AGREEMENT
 from cloister.privacy.budget import HARD_STOP
-from cloister.privacy.modes import epsilon_in, steps_within
+from cloister.privacy.modes import held_in, steps_within
 
 
 def require_affordable(
@@ -60,7 +60,8 @@ def require_affordable(
 def _exceeded(limit: Limit, node: SiteRuntime, ledger: BudgetLedger) -> Iterator[str]:
     steps = node.whole_plan.steps
     spent = ledger.events(node.job_id if limit.scope is Scope.JOB else None)
-    if epsilon_in(ledger.mode, [*spent, node.whole_plan], ledger.delta) + AGREEMENT <= limit.epsilon:
+    whole = [*spent, node.whole_plan]
+    if held_in(ledger.mode, whole, ledger.delta, limit.epsilon) + AGREEMENT <= limit.epsilon:
         return
     fitting = steps_within(
         ledger.mode,
