@@ -39,7 +39,7 @@ def strongest(state: LedgerState, limit: Limit, responses: int) -> float:
     low, high = 0.0, 20.0
     for _ in range(45):
         middle = (low + high) / 2
-        refused = limits_passed(state, Pure(middle, responses), "job", [limit])
+        refused = limits_passed(state, [Pure(middle, responses)], "job", [limit])
         low, high = (low, middle) if refused else (middle, high)
     return low
 
@@ -74,7 +74,7 @@ def test_no_choice_between_a_small_chance_to_fail_and_a_large_loss_passes_the_pr
     fails = max(
         share * DELTA
         for share in np.linspace(0.001, 0.999, 999)
-        if not limits_passed(state, Approximate(1e-3, share * DELTA, 1), "job", [limit])
+        if not limits_passed(state, [Approximate(1e-3, share * DELTA, 1)], "job", [limit])
     )
     plans = [failure(left, strongest(state, limit, number), number) for number in RESPONSES]
     assert float((np.maximum(np.max(plans, axis=0), fails) * chance).sum()) <= DELTA

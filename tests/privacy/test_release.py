@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +55,10 @@ class Unlimited:
         self.open = 0
         self.events: list[Event] = []
 
-    def reserve(self, event: Event, **_: object) -> Reservation:
-        self.open += 1
-        self.events.append(event)
-        return Reservation("one", event, "job", 0, Purpose.EVALUATION)
+    def reserve_all(self, events: Sequence[Event], **_: object) -> tuple[Reservation, ...]:
+        self.open += len(events)
+        self.events.extend(events)
+        return tuple(Reservation("one", event, "job", 0, Purpose.EVALUATION) for event in events)
 
     def settle(self, reservation: Reservation, executed: int) -> Event:
         assert executed >= 1

@@ -85,7 +85,6 @@ def test_a_person_at_three_sites_loses_no_more_by_jobs_of_one_site_each(tmp_path
     }
     lost = 0.0
     for site in SITES:
-        # Each holds all the records, as if every person had been at every one of them.
         alone = {**FAST, "data.sites": [site], "federation.min_clients": 1}
         held = load_data(ExampleJob(job=alone, manifest=shared).spec(tmp_path / f"{site}-data"), None)
         digest = held.sites[site].dataset_sha256
@@ -93,7 +92,12 @@ def test_a_person_at_three_sites_loses_no_more_by_jobs_of_one_site_each(tmp_path
         asked = {"sites": [{"site": site, "dataset_sha256": digest}]}
         for epsilon in (1.0, 0.7):
             job = {**alone, "privacy.target_epsilon": epsilon}
-            terms = {**shared, "hospitals": [{**hospital, "sample_size": held.sites[site].records}]}
+            terms = {
+                **shared,
+                "hospitals": [{**hospital, "sample_size": held.sites[site].records}],
+                "success_metrics.evaluation_method.test_set_sha256": held.test.sha256,
+                "success_metrics.evaluation_method.test_set_records": held.test.records,
+            }
             spec = ExampleJob(job=job, manifest=terms, request=asked).spec(tmp_path / f"{site}-{epsilon}")
             with suppress(BudgetExceeded):
                 assert judge(run(spec, tmp_path / "work")).accepted

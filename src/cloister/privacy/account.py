@@ -9,7 +9,6 @@ from typing import Protocol, TypeVar
 from cloister.core.hashes import Sha256
 from cloister.evidence.transcript import Event, times
 from cloister.privacy.budget import Limit
-from cloister.privacy.errors import BudgetExceeded
 from cloister.privacy.ledger import Purpose, Reservation
 
 Result = TypeVar("Result")
@@ -18,17 +17,17 @@ Result = TypeVar("Result")
 class SpendLedger(Protocol):
     """What an account needs of a budget ledger."""
 
-    def reserve(
+    def reserve_all(
         self,
-        event: Event,
+        events: Sequence[Event],
         *,
         dataset_sha256: Sha256,
         job_id: str,
         round_number: int,
         purpose: Purpose,
         limits: Sequence[Limit],
-    ) -> Reservation:
-        """Hold a spend as spent, durably, or refuse it."""
+    ) -> tuple[Reservation, ...]:
+        """Hold spends as spent, durably, all of them or none."""
         ...
 
     def settle(self, reservation: Reservation, executed: int) -> Event | None:
@@ -76,27 +75,17 @@ class Account:
             work: What may be done once all are reserved.
 
         Raises:
-            BudgetExceeded: A limit would be passed; the work isn't done, and what was reserved is given back.
+            BudgetExceeded: A limit would be passed; the work isn't done, and nothing was spent.
         """
-        reservations: list[Reservation] = []
-        try:
-            for event in events:
-                reservations.append(self._reserve(event, purpose))
-        except BudgetExceeded:
-            for reservation in reservations:
-                self.ledger.settle(reservation, 0)
-            raise
-        result = work()
-        for reservation in reservations:
-            self.ledger.settle(reservation, times(reservation.event))
-        return result
-
-    def _reserve(self, event: Event, purpose: Purpose) -> Reservation:
-        return self.ledger.reserve(
-            event,
+        reservations = self.ledger.reserve_all(
+            events,
             dataset_sha256=self.dataset_sha256,
             job_id=self.job_id,
             round_number=self.round_number,
             purpose=purpose,
             limits=self.limits,
         )
+        result = work()
+        for reservation in reservations:
+            self.ledger.settle(reservation, times(reservation.event))
+        return result

@@ -69,4 +69,5 @@ class BudgetExceeded(LedgerError):  # noqa: N818 - the name people look for
     exit_code: ClassVar[int] = 3
     CODES: ClassVar[Mapping[str, str]] = {
         "ledger.budget_exceeded": "The spend would pass a privacy limit, so it is refused before it starts.",
+        "ledger.too_many_mechanisms": "A ledger holds as many different mechanisms as a statement can name.",
     }

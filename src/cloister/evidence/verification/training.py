@@ -222,7 +222,9 @@ def check_epsilon(context: ReceiptContext) -> Check:
         if not spent.held <= limits.job + TOLERANCE:
             problems.append(f"{site}: epsilon is {spent.held:.6f}, above the limit {limits.job:g}")
         if crowded(record, site):
-            problems.append(f"{site}: the job has more sites than its manifest shares a person's ceiling among")
+            problems.append(
+                f"{site}: the job has more sites than its manifest shares a person's ceiling among"
+            )
         for figure, limit in passed:
             problems.append(f"{site}: the dataset's epsilon is {figure:.6f}, above the limit {limit:g}")
     if recomputed_at:
