@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Final, TypedDict
 
 import pytest
 import sqlalchemy
@@ -22,6 +23,7 @@ from cloister.evidence.transcript import (
     Gaussian,
     Mode,
     SampledGaussian,
+    Unit,
     epsilon,
     epsilon_held,
     epsilon_pld,
@@ -35,10 +37,19 @@ from cloister.privacy.ledger_store import Place
 from cloister.privacy.modes import held_in
 from tests.conftest import START
 
+
+class Paid(TypedDict):
+    """What whoever works says beside the price."""
+
+    unit: Unit
+    noise_generator: str
+
+
 DATASET = "wards"
 RECORDS = sha256_hex(b"records")
 DELTA = 1e-5
 PLAN = SampledGaussian(0.05, 1.5, 200)
+RECORD: Final[Paid] = {"unit": "record", "noise_generator": "seeded-test"}
 
 
 def reserve(ledger: BudgetLedger, event: Event = PLAN, job: str = "job", *limits: Limit) -> Reservation:
@@ -273,15 +284,19 @@ def test_spends_that_are_asked_for_together_are_refused_together_and_burn_nothin
         account = Account(ledger, RECORDS, "tuning", 0, [])
         head = ledger.head
         with pytest.raises(BudgetExceeded):
-            account.pay_all([SampledGaussian(0.01, 2.0, 1000), Gaussian(0.5, 1)], Purpose.TUNING, lambda: 0)
+            account.pay_all(
+                [SampledGaussian(0.01, 2.0, 1000), Gaussian(0.5, 1)], Purpose.TUNING, lambda: 0, **RECORD
+            )
         assert ledger.epsilon() == 0.0
         assert ledger.head == head
         # Neither alone passes the limit; together they do.
         half = Limit("manifest", 1.1 * held_in(mode, [PLAN], DELTA, 3.0), Scope.DATASET)
         with pytest.raises(BudgetExceeded):
-            Account(ledger, RECORDS, "tuning", 0, [half]).pay_all([PLAN, PLAN], Purpose.TUNING, lambda: 0)
+            Account(ledger, RECORDS, "tuning", 0, [half]).pay_all(
+                [PLAN, PLAN], Purpose.TUNING, lambda: 0, **RECORD
+            )
         assert ledger.head == head
-        account.pay_all([PLAN, Gaussian(20.0, 2)], Purpose.TUNING, lambda: 0)
+        account.pay_all([PLAN, Gaussian(20.0, 2)], Purpose.TUNING, lambda: 0, **RECORD)
         assert set(ledger.events()) == {PLAN, Gaussian(20.0, 2)}
         assert ledger.unsettled == ()
     with BudgetLedger.open(place, DATASET) as again:

@@ -57,7 +57,9 @@ def noise() -> GaussianIntegers:
 
 
 def run(plan: SelectionPlan, account: Account, trial: Callable[[float], Outcome[str]] = fit) -> object:
-    return run_selection(plan, RATES, trial, source=OsRandom("tuning"), noise=noise(), account=account)
+    return run_selection(
+        plan, RATES, trial, unit="record", source=OsRandom("tuning"), noise=noise(), account=account
+    )
 
 
 @pytest.fixture
@@ -139,7 +141,7 @@ def test_a_selection_over_the_budget_makes_no_trial(ledger: BudgetLedger) -> Non
     with pytest.raises(BudgetExceeded):
         run(PLAN, account, never)
     with pytest.raises(BudgetExceeded):
-        run_all(SummedPlan(STEPS, 20.0), RATES, never, noise=noise(), account=account)
+        run_all(SummedPlan(STEPS, 20.0), RATES, never, unit="record", noise=noise(), account=account)
     assert ledger.events() == ()
 
 
@@ -158,7 +160,9 @@ def test_scores_carry_the_planned_noise() -> None:
     plan = SelectionPlan(STEPS, 20.0, 1.0, 1.0)
     scores = []
     for _ in range(3000):
-        chosen = run_selection(plan, (0.1,), fit, source=OsRandom("tuning"), noise=drawn, account=FREE)
+        chosen = run_selection(
+            plan, (0.1,), fit, unit="record", source=OsRandom("tuning"), noise=drawn, account=FREE
+        )
         assert chosen is not None
         scores.append((chosen.score - 40.0) / 10.0)
     low, high = stats.chi2.ppf([1e-6, 1 - 1e-6], 3000)
@@ -193,7 +197,7 @@ def test_a_trial_other_than_planned_is_refused_and_stays_spent(ledger: BudgetLed
 
 def test_without_selection_every_trial_is_charged(ledger: BudgetLedger) -> None:
     account = Account(ledger, RECORDS, "job", 0, [])
-    done = run_all(SummedPlan(STEPS, 20.0), RATES, fit, noise=noise(), account=account)
+    done = run_all(SummedPlan(STEPS, 20.0), RATES, fit, unit="record", noise=noise(), account=account)
     assert set(ledger.events()) == {Gaussian(20.0, 3), SampledGaussian(0.1, 12.0, 300)}
     assert {chosen.candidate for chosen in done} == set(RATES)
     assert [chosen.score for chosen in done] == sorted((chosen.score for chosen in done), reverse=True)
@@ -212,6 +216,7 @@ def test_the_seeded_source_repeats_a_tuning() -> None:
             PLAN,
             RATES,
             fit,
+            unit="record",
             source=SeededTestRandom(3, "trials"),
             noise=GaussianIntegers(SeededTestRandom(3, "scores")),
             account=FREE,
@@ -238,8 +243,10 @@ def test_a_target_that_the_scores_alone_pass_is_refused() -> None:
 
 def test_a_tuning_without_candidates_is_refused() -> None:
     for start in (
-        lambda: run_selection(PLAN, (), fit, source=OsRandom("t"), noise=noise(), account=FREE),
-        lambda: run_all(SummedPlan(STEPS, 20.0), (), fit, noise=noise(), account=FREE),
+        lambda: run_selection(
+            PLAN, (), fit, unit="record", source=OsRandom("t"), noise=noise(), account=FREE
+        ),
+        lambda: run_all(SummedPlan(STEPS, 20.0), (), fit, unit="record", noise=noise(), account=FREE),
         lambda: run_public(PublicPlan("uci wine", "public"), (), lambda rate: ("", 0.0)),
     ):
         with pytest.raises(PrivacyError):

@@ -24,6 +24,7 @@ class PrivacyError(CloisterError):
         "privacy.release_refused": "Something was to leave that is neither private by noise nor public.",
         "privacy.randomness_invalid": "A source of randomness was asked for something it can't give.",
         "privacy.accountant_refused": "There is no such accountant, or it understates epsilon.",
+        "privacy.wrong_unit": "Something is counted by another unit than the budget protects.",
         "privacy.mock_refused": "Training without noise was asked for where it isn't allowed.",
         "privacy.audit_impossible": "An audit's parameters, or the trainer, don't allow a verdict.",
     }

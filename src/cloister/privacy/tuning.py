@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister.core.errors import InputError
-from cloister.evidence.transcript import POISSON, Event, Gaussian, RepeatAndSelect, SampledGaussian
+from cloister.evidence.transcript import POISSON, Event, Gaussian, RepeatAndSelect, SampledGaussian, Unit
 from cloister.privacy.account import Account
 from cloister.privacy.accountant import AGREEMENT, epsilon_of, held_of, log_halting
 from cloister.privacy.errors import PrivacyError
@@ -248,6 +248,7 @@ def run_selection(
     candidates: Sequence[Candidate],
     trial: Callable[[Candidate], Outcome[Model]],
     *,
+    unit: Unit,
     source: RandomSource,
     noise: IntegerNoise,
     account: Account,
@@ -258,6 +259,7 @@ def run_selection(
         plan: Fixed beforehand.
         candidates: Hyper-parameters, public.
         trial: Trains with a candidate and scores the result. It leaves nothing behind.
+        unit: What the trials train and are scored by, one value of each; the ledger has to protect it.
         source: Where the number of trials and the candidates come from.
         noise: Where the scores' noise comes from.
         account: Who pays.
@@ -283,7 +285,7 @@ def run_selection(
                 best = Chosen(candidate, outcome.model, score, (plan.event,), "best of random trials")
         return best
 
-    return account.pay(plan.event, Purpose.TUNING, select)
+    return account.pay(plan.event, Purpose.TUNING, select, unit=unit, noise_generator=noise.generator)
 
 
 def run_all(
@@ -291,6 +293,7 @@ def run_all(
     candidates: Sequence[Candidate],
     trial: Callable[[Candidate], Outcome[Model]],
     *,
+    unit: Unit,
     noise: IntegerNoise,
     account: Account,
 ) -> tuple[Chosen[Candidate, Model], ...]:
@@ -309,7 +312,13 @@ def run_all(
         score = _noisy_score(outcome.correct, plan.score_noise_multiplier, noise)
         return Chosen(candidate, outcome.model, score, events, "every trial charged")
 
-    done = account.pay_all(events, Purpose.TUNING, lambda: [one(candidate) for candidate in candidates])
+    done = account.pay_all(
+        events,
+        Purpose.TUNING,
+        lambda: [one(candidate) for candidate in candidates],
+        unit=unit,
+        noise_generator=noise.generator,
+    )
     return tuple(sorted(done, key=lambda chosen: -chosen.score))
 
 

@@ -14,7 +14,7 @@ kept here:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -83,30 +83,38 @@ class Ledgers:
                     f"the budget ledger of {site.name} is gone, but it was used for {dataset} before",
                     "Restore it from a backup; starting at zero would overspend the patients' budget.",
                 )
-            ledger = BudgetLedger.open(self.database or path, dataset, holder=site.name)
-            try:
-                ledger.require_terms(mode=terms.mode, unit=terms.unit, delta=terms.delta)
-                require_current(ledger, log, held)
-            except BaseException:
-                ledger.close()
-                raise
+            ledger = self._open_newest(path, site, dataset, terms, log, held)
         else:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            ledger = self._begin(path, dataset, terms, site.name)
+            try:
+                ledger = _make(self.database or path, dataset, terms, site.name)
+            except LedgerError as error:
+                if self.database is None or error.code != "ledger.exists":
+                    raise
+                # An interrupted first use made it; or this site's folder was lost, and it holds spends.
+                ledger = self._open_newest(path, site, dataset, terms, log, held)
         if not begun.exists():
             write_new(begun, b"")
         return ledger
 
-    def _begin(self, path: Path, dataset: str, terms: LedgerTerms, holder: str) -> BudgetLedger:
-        """Make a ledger, or in a database find the empty one that an interrupted first use made."""
-        if self.database is None:
-            return _make(path, dataset, terms, holder)
+    def _open_newest(
+        self,
+        path: Path,
+        site: Party,
+        dataset: str,
+        terms: LedgerTerms,
+        log: EvidenceLog,
+        held: Collection[Checkpoint],
+    ) -> BudgetLedger:
+        """Open a ledger that is there, if its terms are these and it holds every spend that was stated."""
+        ledger = BudgetLedger.open(self.database or path, dataset, holder=site.name)
         try:
-            return _make(self.database, dataset, terms, holder)
-        except LedgerError as error:
-            if error.code != "ledger.exists":
-                raise
-            return BudgetLedger.open(self.database, dataset, holder=holder)
+            ledger.require_terms(mode=terms.mode, unit=terms.unit, delta=terms.delta)
+            require_current(ledger, log, held)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     def mock(self, site: Party, dataset: str, terms: LedgerTerms) -> BudgetLedger:
         """Make a ledger that no budget is charged in."""
