@@ -219,8 +219,8 @@ def order_for(limit: float, delta: float) -> int:
 
     It is the order at which the most fits under the limit of a mechanism whose divergence grows with the
     1.2th power of the order. A Gaussian's grows in proportion to it, that of training on samples a little
-    faster: so chosen, training needs 0.5 to 1.2 % more noise on the average than by the best order afterwards
-    where a step takes a tenth of the units or more, and about 5 % over the settings of ADR 0018.
+    faster: so chosen, training needs 0.4 to 1.3 % more noise on the average than by the best order afterwards
+    where a step takes a tenth of the units or more, and 4 to 7 % over all settings of ADR 0018.
 
     Args:
         limit: The ceiling on epsilon.

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from cloister.core.files import write_new
-from cloister.core.hashes import Sha256
-from cloister.evidence import EvidenceLog, open_statement
+from cloister.core.files import write_atomic, write_new
+from cloister.core.hashes import Sha256, sha256_hex
+from cloister.evidence import Envelope, EvidenceLog, open_statement
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.predicates import MOCK, BudgetSpend, DataCommitment
 from cloister.evidence.transcript import Mode, Unit
 from cloister.evidence.witness.rollback import require_newest
+from cloister.policy import ProtocolManifest, decode_manifest
 from cloister.privacy.errors import LedgerError
 from cloister.privacy.ledger import BudgetLedger
 from cloister.workflow.party import Party
@@ -121,6 +122,28 @@ class Ledgers:
         folder = site.folder / MOCK_FOLDER
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return _make(folder / f"{uuid4().hex}.sqlite", dataset, terms, site.name)
+
+
+def keep_manifest(site: Party, dataset: str, manifest: Envelope) -> None:
+    """Keep the manifest that a dataset's budget is held to now, for whoever looks at the budget.
+
+    Args:
+        site: Who holds the dataset.
+        dataset: Its declared name.
+        manifest: The signed manifest; its hash is in the site's log.
+    """
+    write_atomic(_kept(site, dataset), manifest.payload)
+
+
+def kept_manifest(site: Party, dataset: str, sha256: str) -> ProtocolManifest | None:
+    """Return the manifest with this hash, if it is the one that was kept last."""
+    path = _kept(site, dataset)
+    payload = path.read_bytes() if path.is_file() else b""
+    return decode_manifest(payload) if sha256_hex(payload) == sha256 else None
+
+
+def _kept(site: Party, dataset: str) -> Path:
+    return site.folder / "budget" / f"{dataset}.manifest"
 
 
 def require_current(ledger: BudgetLedger, log: EvidenceLog, held: Iterable[Checkpoint]) -> None:
