@@ -145,7 +145,8 @@ class PrivacyGuardrails(Section):
         unit: What is protected, by adding or removing it: one record, or one subject with all its records.
         accounting: How the dataset's ledger composes spends, fixed when it is made. ``adaptive`` stays valid
             when jobs are chosen after seeing earlier results, and gives back unused steps; ``fixed_plan`` is
-            tighter, valid where every plan was fixed in advance, and gives nothing back.
+            tighter, valid where every plan was fixed in advance, and gives nothing back. That every plan was
+            is the hospital's word: nothing enforces it.
         cross_site_subjects: What is known of persons at two hospitals. ``sum``: nothing, so the hospitals'
             losses add up. ``linked``: the hospitals state that they looked, and no person is at two.
         epsilon_per_subject: Largest epsilon that one person may lose at all hospitals together, over every

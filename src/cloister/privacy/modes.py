@@ -7,7 +7,8 @@ Rules kept here:
    arXiv:2008.11193), so unused steps may be given back. What is held against a limit (:func:`held_in`) and
    what is reported of a plan (:func:`epsilon_in`, the best of all orders) are two figures.
 2. ``fixed_plan`` calibrates and admits by privacy loss distributions, pessimistic on a grid of ``PLD_GRID``:
-   valid where every plan was fixed in advance, so nothing is given back.
+   valid where every plan was fixed in advance, so nothing is given back. That it was is the hospital's own
+   statement: a ledger can't know when a plan was made.
 3. A mode is chosen once, when a ledger is made, and never by which figure is smaller: the better of two
    filters, taken job by job, is no filter. The other figure is only reported.
 4. Central-limit accounting (GDP) is refused by name: it understates epsilon, by up to 27 % on the

@@ -73,7 +73,8 @@ class Plan:
             "The budget is kept also where each job is chosen after seeing earlier ones, by one order that "
             "is fixed with the budget; steps not taken are given back."
             if self.mode == ADAPTIVE
-            else "Valid only where every plan was fixed in advance; steps not taken are not given back."
+            else "Valid only where every plan was fixed in advance, which nothing enforces; steps not taken "
+            "are not given back."
         )
         return [
             f"Unit: {one}, added or removed ({self.relation}). Replacing one by another costs more, about "
