@@ -7,8 +7,9 @@ kept here:
    gone, is refused.
 2. A log is held against the checkpoints of it that others hold before its word on the ledger counts: a ledger
    and a log that were set back together are refused by whoever saw the log later.
-3. A spend is stated before anything made with it leaves the site. So what a set-back ledger could hide is at
-   most a spend of which nothing left.
+3. A spend is stated before anything made with it leaves the site: by the rounds of a job, and by releases,
+   tunings and perturbed models that are paid from :func:`cloister.federation.site_account.site_account`. So
+   what a set-back ledger could hide is at most a spend of which nothing left.
 4. A ledger that was made is never made anew.
 """
 
