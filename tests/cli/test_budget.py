@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from cloister.cli import main as command_line
+from cloister.core.clock import system_clock
+from cloister.core.hashes import sha256_hex
+from cloister.evidence import StatementWriter, Subject
+from cloister.evidence.predicates import DataCommitment, ManifestAccepted
 from cloister.privacy import BudgetLedger
-from tests.system.example_job import FAST, ExampleJob, run
+from cloister.workflow.workspace import open_workspace
+from tests.system.example_job import EASY, FAST, ExampleJob, run
 
 SITE = "lakeview"
 
@@ -129,3 +134,58 @@ def test_a_workspace_without_budgets_says_so(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "parties").mkdir()
     assert main(["budget", "show", "-w", str(tmp_path)]) == 2
     assert "input.missing_file" in capsys.readouterr().err
+
+
+def test_a_budget_is_held_against_its_own_datasets_manifest(
+    spent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The newest manifest of the site may be about another dataset."""
+    shutil.copytree(spent, tmp_path / "work")
+    job = "6f2a7c1e-90d4-4c56-8a41-0d2b7e4f9c11"
+    digest = sha256_hex(b"other")
+    with open_workspace(tmp_path / "work") as opened:
+        site = opened.party("site", SITE)
+        with site.open_log() as log:
+            writer = StatementWriter(log, site.signer, site.name, job, system_clock)
+            writer.write(
+                ManifestAccepted,
+                [Subject("manifest", digest)],
+                manifest_sha256=digest,
+                hospital_id=SITE,
+                manifest_id=job,
+                version="1.0.0",
+                epsilon_budget=0.1,
+                delta_budget=1e-5,
+            )
+            writer.write(
+                DataCommitment,
+                [Subject("dataset", digest)],
+                dataset_name="other",
+                dataset_sha256=digest,
+                records=40,
+                subject_count=None,
+                features=3,
+                single_class=None,
+                normalisation="declared-public-bounds",
+                bounds_sha256=digest,
+            )
+    (one,) = told(capsys, "budget", "show", "-w", tmp_path / "work", "--site", SITE)["budgets"]  # type: ignore[misc]
+    assert (one["limit"], one["limit_name"]) == (3.0, "newest manifest")
+
+
+def test_a_budget_is_held_against_one_persons_share(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = {
+        **EASY,
+        "privacy_guardrails.cross_site_subjects": "sum",
+        "privacy_guardrails.epsilon_per_subject": 2.4,
+    }
+    job = {**FAST, "privacy.target_epsilon": 0.7}
+    run(ExampleJob(job=job, manifest=shared).spec(tmp_path), tmp_path / "work")
+    budgets = told(capsys, "budget", "show", "-w", tmp_path / "work")["budgets"]
+    assert isinstance(budgets, list)
+    for one in budgets:
+        assert (one["limit"], one["limit_name"]) == (pytest.approx(0.8), "one person's share")
+        assert one["epsilon"] <= one["epsilon_held"] <= 0.8
+        assert one["left"] == pytest.approx(0.8 - one["epsilon_held"])

@@ -205,6 +205,7 @@ class SyntheticJob:
                 "accounting": "adaptive",
                 "cross_site_subjects": "linked",
                 "epsilon_per_subject": 4.0,
+                "subject_sites": 2,
                 "epsilon_budget": 4.0,
                 "delta_budget": 1e-5,
                 "epsilon_hard_stop": 5.0,

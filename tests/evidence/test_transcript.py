@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from cloister.core.canonical import canonicalize, parse_canonical
 from cloister.core.errors import InputError
 from cloister.evidence.transcript import (
+    ADAPTIVE,
+    FIXED_PLAN,
     ORDERS,
     POISSON,
     Approximate,
@@ -24,9 +26,11 @@ from cloister.evidence.transcript import (
     SampledGaussian,
     coalesce,
     epsilon,
+    epsilon_held,
     epsilon_pld,
     event_from_json,
     event_to_json,
+    order_for,
 )
 
 noises = st.floats(min_value=0.3, max_value=1e4)
@@ -268,3 +272,43 @@ def test_reading_a_transcript_needs_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("limit", "delta", "order"),
+    [
+        (0.25, 1e-5, 53),
+        (0.5, 1e-5, 29),
+        (1.0, 1e-5, 17),
+        (1.0, 1e-4, 13),
+        (2.0, 1e-5, 10),
+        (3.0, 1e-5, 7),
+        (5.0, 1e-5, 5),
+        (1e-6, 1e-5, 512),
+        (1e6, 1e-5, 2),
+    ],
+)
+def test_a_limits_order_follows_from_the_limit_alone(limit: float, delta: float, order: int) -> None:
+    assert order_for(limit, delta) == order
+
+
+def test_what_is_held_against_a_limit_is_the_figure_at_its_order() -> None:
+    import dp_accounting
+    from dp_accounting import rdp
+
+    events = [SampledGaussian(0.1, 2.0, 100), Gaussian(20.0, 3)]
+    accountant = rdp.RdpAccountant(orders=[order_for(3.0, 1e-5)])
+    training = dp_accounting.PoissonSampledDpEvent(0.1, dp_accounting.GaussianDpEvent(2.0))
+    accountant.compose(dp_accounting.SelfComposedDpEvent(training, 100))
+    accountant.compose(dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(20.0), 3))
+    held = epsilon_held(ADAPTIVE, events, 1e-5, 3.0)
+    assert held == pytest.approx(accountant.get_epsilon(0.99e-5), abs=1e-9)
+    assert held == epsilon_held(ADAPTIVE, [events[1], *[SampledGaussian(0.1, 2.0, 50)] * 2], 1e-5, 3.0)
+    assert epsilon_held(ADAPTIVE, [], 1e-5, 3.0) == 0.0
+
+
+def test_approximate_mechanisms_share_a_hundredth_of_delta_against_a_limit() -> None:
+    shared = [Approximate(0.5, 5e-8, 2)]
+    assert epsilon_held(ADAPTIVE, shared, 1e-5, 3.0) < math.inf
+    assert epsilon_held(ADAPTIVE, [Approximate(0.5, 5e-8, 3)], 1e-5, 3.0) == math.inf
+    assert epsilon_held(FIXED_PLAN, [Approximate(0.5, 4e-6, 2)], 1e-5, 3.0) < math.inf

@@ -48,11 +48,13 @@ MANIFEST: Document = {
         "accounting": "adaptive",
         "cross_site_subjects": "linked",
         "epsilon_per_subject": 3,
+        "subject_sites": 2,
         "epsilon_budget": 3,
         "delta_budget": 0.0001,
         "epsilon_hard_stop": 5,
         "minimum_group_size": 20,
         "suppression_threshold": 10,
+        "allow_mock": False,
     },
     "success_metrics": {
         "primary_metric": "accuracy",

@@ -106,6 +106,17 @@ CASES = [
         },
         request={"outputs": ["dp-scalars"]},
     ),
+    Case(
+        "suppression",
+        "fewer than 180 subjects",
+        manifest={
+            "privacy_guardrails.unit": "subject",
+            "privacy_guardrails.suppression_threshold": 180,
+            "output_constraints.allowed_outputs": ["dp-scalars"],
+        },
+        request={"outputs": ["dp-scalars"]},
+        facts={"subjects": 150},
+    ),
 ]
 
 

@@ -103,13 +103,33 @@ def test_a_privacy_loss_that_is_not_a_positive_number_is_refused(number: float) 
 
 
 def test_a_job_without_noise_is_never_approved() -> None:
-    assert broken(terms({"privacy.mechanism": "MOCK"})) == ["job-mechanism"]
+    mock = terms({"privacy.mechanism": "MOCK"})
+    assert broken(mock) == ["job-mechanism", "job-mock"]
+    allowed = manifest({"privacy_guardrails.allow_mock": True})
+    assert [one.rule for one in decide_job(allowed, request(), mock).reasons] == ["job-mechanism"]
+
+
+def test_a_job_at_more_sites_than_share_one_persons_ceiling_is_refused_where_losses_add_up() -> None:
+    three = replace(terms(), sites=(SITE, "lakeview", "riverside"))
+    summed = manifest({"privacy_guardrails.cross_site_subjects": "sum"})
+    assert "job-subjects" in {one.rule for one in decide_job(summed, request(), three).reasons}
+    assert "job-subjects" not in broken(three)
+    shared = manifest(
+        {"privacy_guardrails.cross_site_subjects": "sum", "privacy_guardrails.subject_sites": 3}
+    )
+    assert "job-subjects" not in {one.rule for one in decide_job(shared, request(), three).reasons}
 
 
 def test_a_job_that_breaks_everything_gets_every_reason() -> None:
     worst = {key: value for _, more in MORE for key, value in more.items() if key != "model.parameters"}
     asked = replace(terms(worst), datasets={SITE: OTHER_DATASET}, test_set="easy-cases", mechanism="MOCK")
-    agreed = manifest({"output_constraints.allowed_outputs": ["dp-scalars"]})
+    agreed = manifest(
+        {
+            "output_constraints.allowed_outputs": ["dp-scalars"],
+            "privacy_guardrails.cross_site_subjects": "sum",
+            "privacy_guardrails.subject_sites": 1,
+        }
+    )
     reasons = decide_job(agreed, request({"outputs": ["dp-scalars"]}), asked).reasons
     assert {reason.rule for reason in reasons} == set(JOB_RULES)
 

@@ -36,7 +36,9 @@ def test_trained_weights_leave_as_post_processing_with_their_events() -> None:
 
 
 def test_releases_and_perturbed_models_leave_with_their_events() -> None:
-    counted = release_count(4, noise_multiplier=9.0, noise=GaussianIntegers(OsRandom("m")), account=FREE)
+    counted = release_count(
+        4, unit="record", noise_multiplier=9.0, noise=GaussianIntegers(OsRandom("m")), account=FREE
+    )
     assert may_leave(counted)["kind"] == "dp_count"
     model = PerturbedModel(np.zeros(3), Pure(1.0, 1), OS)
     assert may_leave(model)["events"] == [{"type": "pure", "epsilon": 1.0, "count": 1}]
@@ -62,7 +64,7 @@ def test_noise_of_any_other_generator_is_refused(generator: str) -> None:
 
 def test_a_rehearsal_with_seeded_noise_is_refused_unless_asked_for() -> None:
     source = GaussianIntegers(SeededTestRandom(1, "metrics"))
-    counted = release_count(4, noise_multiplier=9.0, noise=source, account=FREE)
+    counted = release_count(4, unit="record", noise_multiplier=9.0, noise=source, account=FREE)
     with pytest.raises(PrivacyError):
         may_leave(counted)
     assert may_leave(counted, accept_test_randomness=True)["kind"] == "dp_count"
@@ -143,7 +145,7 @@ def test_a_figure_without_noise_needs_public_records(
 
 def test_every_release_has_its_own_kind() -> None:
     figures = release_count(
-        4, noise_multiplier=9.0, noise=GaussianIntegers(OsRandom("m")), account=FREE
+        4, unit="record", noise_multiplier=9.0, noise=GaussianIntegers(OsRandom("m")), account=FREE
     ).figures
     kinds = {
         may_leave(Release(kind, figures, "records", Gaussian(9.0, 1), OS))["kind"]

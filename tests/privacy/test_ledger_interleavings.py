@@ -25,7 +25,7 @@ from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded
 from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
 from cloister.privacy.ledger_entries import resize, size
-from cloister.privacy.modes import epsilon_in
+from cloister.privacy.modes import epsilon_in, held_in
 from tests.nightly import spread
 
 DATASET = "wards"
@@ -66,8 +66,8 @@ class Jobs(RuleBasedStateMachine):
     @rule(target=held, job=jobs, event=events, opening=st.integers(0, 1))
     def reserve(self, job: str, event: Event, opening: int) -> Reservation | None:
         fits = (
-            self.epsilon([*self.of(None), event]) <= DATASET_LIMIT - 1e-6
-            and self.epsilon([*self.of(job), event]) <= JOB_LIMIT - 1e-6
+            held_in(self.MODE, [*self.of(None), event], DELTA, DATASET_LIMIT) <= DATASET_LIMIT - 1e-6
+            and held_in(self.MODE, [*self.of(job), event], DELTA, JOB_LIMIT) <= JOB_LIMIT - 1e-6
         )
         try:
             reservation = self.openings[opening].reserve(

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Final, TypedDict
 
 import pytest
 import sqlalchemy
 
 from cloister.core.clock import Clock, fixed_clock
+from cloister.core.errors import InputError
 from cloister.core.hashes import sha256_hex
+from cloister.evidence.predicates.training import MAX_PRIOR_EVENTS
 from cloister.evidence.transcript import (
     ADAPTIVE,
     FIXED_PLAN,
@@ -20,20 +23,33 @@ from cloister.evidence.transcript import (
     Gaussian,
     Mode,
     SampledGaussian,
+    Unit,
     epsilon,
+    epsilon_held,
     epsilon_pld,
 )
+from cloister.privacy.account import Account
 from cloister.privacy.budget import Limit, Scope, check_group, subject_limit
 from cloister.privacy.errors import BudgetExceeded, LedgerError, PrivacyError
 from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
 from cloister.privacy.ledger_entries import Header, LedgerState, Recorded, Reserved
 from cloister.privacy.ledger_store import Place
+from cloister.privacy.modes import held_in
 from tests.conftest import START
+
+
+class Paid(TypedDict):
+    """What whoever works says beside the price."""
+
+    unit: Unit
+    noise_generator: str
+
 
 DATASET = "wards"
 RECORDS = sha256_hex(b"records")
 DELTA = 1e-5
 PLAN = SampledGaussian(0.05, 1.5, 200)
+RECORD: Final[Paid] = {"unit": "record", "noise_generator": "seeded-test"}
 
 
 def reserve(ledger: BudgetLedger, event: Event = PLAN, job: str = "job", *limits: Limit) -> Reservation:
@@ -202,10 +218,10 @@ def test_admission_takes_less_than_a_millisecond_after_ten_thousand_events() -> 
     taken = []
     for _ in range(20):
         begin = time.process_time()
-        after = state.balance().epsilon_with(PLAN, DELTA)
+        after = state.balance().held_with([PLAN], DELTA, 5.0)
         taken.append(time.process_time() - begin)
     assert sorted(taken)[10] < 1e-3
-    assert after == pytest.approx(epsilon([*state.events(), PLAN], DELTA), abs=1e-6)
+    assert after == pytest.approx(epsilon_held(ADAPTIVE, [*state.events(), PLAN], DELTA, 5.0), abs=1e-6)
 
 
 def test_a_pair_of_reservation_and_settlement_is_quick(tmp_path: Path) -> None:
@@ -215,3 +231,73 @@ def test_a_pair_of_reservation_and_settlement_is_quick(tmp_path: Path) -> None:
         for number in range(50):
             ledger.settle(reserve(ledger, step, f"job {number}"), 1)
         assert time.process_time() - begin < 50 / 100
+
+
+def test_a_mechanism_more_than_a_statement_can_name_is_refused_before_it_is_charged(tmp_path: Path) -> None:
+    with BudgetLedger.create(tmp_path / "a.sqlite", DATASET, DELTA) as ledger:
+        for number in range(MAX_PRIOR_EVENTS):
+            reserve(ledger, SampledGaussian(0.001, 1000 + number / 1000, 1), f"job {number}")
+        head = ledger.head
+        with pytest.raises(BudgetExceeded) as refused:
+            reserve(ledger, SampledGaussian(0.001, 2000.0, 1), "one more")
+        assert refused.value.code == "ledger.too_many_mechanisms"
+        assert ledger.head == head
+        reserve(ledger, SampledGaussian(0.001, 1000.0, 5), "a known one")
+        assert len(ledger.prior_events("one more")) == MAX_PRIOR_EVENTS
+
+
+@pytest.mark.parametrize("executed", [2.5, 2.0, True, "2", None])
+def test_a_settlement_that_is_no_whole_number_is_refused_and_the_ledger_opens_again(
+    tmp_path: Path, executed: object
+) -> None:
+    with BudgetLedger.create(tmp_path / "a.sqlite", DATASET, DELTA) as ledger:
+        held = reserve(ledger)
+        with pytest.raises(LedgerError) as refused:
+            ledger.settle(held, executed)  # type: ignore[arg-type]
+        assert refused.value.code == "ledger.settlement_invalid"
+    with BudgetLedger.open(tmp_path / "a.sqlite", DATASET) as again:
+        assert again.events() == (PLAN,)
+
+
+@pytest.mark.parametrize("round_number", [0.5, 1.0, True])
+def test_a_reservation_of_a_round_that_is_no_whole_number_is_refused_and_the_ledger_opens_again(
+    tmp_path: Path, round_number: object
+) -> None:
+    with BudgetLedger.create(tmp_path / "a.sqlite", DATASET, DELTA) as ledger, pytest.raises(InputError):
+        ledger.reserve(
+            PLAN,
+            dataset_sha256=RECORDS,
+            job_id="job",
+            round_number=round_number,  # type: ignore[arg-type]
+            purpose=Purpose.TRAINING,
+            limits=(),
+        )
+    with BudgetLedger.open(tmp_path / "a.sqlite", DATASET) as again:
+        assert again.events() == ()
+
+
+@pytest.mark.parametrize("mode", [ADAPTIVE, FIXED_PLAN])
+def test_spends_that_are_asked_for_together_are_refused_together_and_burn_nothing(
+    place: Place, mode: Mode
+) -> None:
+    with BudgetLedger.create(place, DATASET, DELTA, mode=mode) as ledger:
+        account = Account(ledger, RECORDS, "tuning", 0, [])
+        head = ledger.head
+        with pytest.raises(BudgetExceeded):
+            account.pay_all(
+                [SampledGaussian(0.01, 2.0, 1000), Gaussian(0.5, 1)], Purpose.TUNING, lambda: 0, **RECORD
+            )
+        assert ledger.epsilon() == 0.0
+        assert ledger.head == head
+        # Neither alone passes the limit; together they do.
+        half = Limit("manifest", 1.1 * held_in(mode, [PLAN], DELTA, 3.0), Scope.DATASET)
+        with pytest.raises(BudgetExceeded):
+            Account(ledger, RECORDS, "tuning", 0, [half]).pay_all(
+                [PLAN, PLAN], Purpose.TUNING, lambda: 0, **RECORD
+            )
+        assert ledger.head == head
+        account.pay_all([PLAN, Gaussian(20.0, 2)], Purpose.TUNING, lambda: 0, **RECORD)
+        assert set(ledger.events()) == {PLAN, Gaussian(20.0, 2)}
+        assert ledger.unsettled == ()
+    with BudgetLedger.open(place, DATASET) as again:
+        assert set(again.events()) == {PLAN, Gaussian(20.0, 2)}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloister.evidence.transcript import SampledGaussian
-from cloister.privacy.accountant import epsilon_of
+from cloister.privacy.accountant import held_of
 from cloister.privacy.ledger import BudgetLedger
 from tests.nightly import nightly_seed, spread
 
@@ -49,7 +49,7 @@ def test_two_processes_can_not_overspend_together(path: Path) -> None:
     )
     with BudgetLedger.open(path, DATASET) as ledger:
         assert ledger.events() == (SampledGaussian(0.1, 2.0, steps),)
-        assert ledger.epsilon() <= LIMIT < epsilon_of([SampledGaussian(0.1, 2.0, steps + 10)], 1e-5)
+        assert ledger.epsilon() <= LIMIT < held_of([SampledGaussian(0.1, 2.0, steps + 10)], 1e-5, LIMIT)
 
 
 def kill_in_the_middle(path: Path, workers: int, seed: int) -> None:

@@ -107,7 +107,7 @@ def test_a_fit_is_charged_before_the_records_are_touched(
     mechanism: Perturbation, problem: LogisticProblem, tmp_path: Path
 ) -> None:
     ledger = BudgetLedger.create(tmp_path / "budget.sqlite", "wards", 1e-4)
-    account = Account(ledger, RECORDS, "job", 0, [Limit("manifest", 1.5, Scope.DATASET)])
+    account = Account(ledger, RECORDS, "job", 0, [Limit("manifest", 2.0, Scope.DATASET)])
     source = OsRandom("perturbation")
     model = fit_perturbed(problem, mechanism, source=source, account=account)
     assert ledger.events() == (model.event,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cloister.core.hashes import sha256_hex
-from cloister.evidence.transcript import Event, Gaussian
+from cloister.evidence.transcript import Event, Gaussian, Unit
 from cloister.privacy.account import Account
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded, PrivacyError
@@ -51,14 +51,16 @@ def paid_by(ledger: BudgetLedger) -> Account:
 class Unlimited:
     """Lets everything through, to look at many releases."""
 
+    unit: Unit = "record"
+
     def __init__(self) -> None:
         self.open = 0
         self.events: list[Event] = []
 
-    def reserve(self, event: Event, **_: object) -> Reservation:
-        self.open += 1
-        self.events.append(event)
-        return Reservation("one", event, "job", 0, Purpose.EVALUATION)
+    def reserve_all(self, events: Sequence[Event], **_: object) -> tuple[Reservation, ...]:
+        self.open += len(events)
+        self.events.extend(events)
+        return tuple(Reservation("one", event, "job", 0, Purpose.EVALUATION) for event in events)
 
     def settle(self, reservation: Reservation, executed: int) -> Event:
         assert executed >= 1
@@ -69,18 +71,26 @@ class Unlimited:
 FREE = Account(Unlimited(), RECORDS, "job", 0, [])
 
 ASKED: dict[str, Callable[[float, Account], Release]] = {
-    "count": lambda sigma, account: release_count(40, noise_multiplier=sigma, noise=noise(), account=account),
+    "count": lambda sigma, account: release_count(
+        40, unit="record", noise_multiplier=sigma, noise=noise(), account=account
+    ),
     "histogram": lambda sigma, account: release_histogram(
-        {"a": 40, "b": 0}, noise_multiplier=sigma, noise=noise(), account=account
+        {"a": 40, "b": 0}, unit="record", noise_multiplier=sigma, noise=noise(), account=account
     ),
     "sum": lambda sigma, account: release_sum(
-        np.full(50, 0.5), (0.0, 2.0), noise_multiplier=sigma, noise=noise(), account=account
+        np.full(50, 0.5), (0.0, 2.0), unit="record", noise_multiplier=sigma, noise=noise(), account=account
     ),
     "mean": lambda sigma, account: release_mean(
-        np.full(50, 0.5), (0.0, 2.0), 50, noise_multiplier=sigma, noise=noise(), account=account
+        np.full(50, 0.5),
+        (0.0, 2.0),
+        50,
+        unit="record",
+        noise_multiplier=sigma,
+        noise=noise(),
+        account=account,
     ),
     "accuracy": lambda sigma, account: release_accuracy(
-        np.ones(50, dtype=np.bool_), 50, noise_multiplier=sigma, noise=noise(), account=account
+        np.ones(50, dtype=np.bool_), 50, unit="record", noise_multiplier=sigma, noise=noise(), account=account
     ),
 }
 
@@ -120,7 +130,7 @@ def test_a_release_that_fails_after_it_was_admitted_stays_spent() -> None:
 
     account = Account(Unlimited(), RECORDS, "job", 0, [])
     with pytest.raises(OSError, match="entropy"):
-        release_count(4, noise_multiplier=9.0, noise=Broken(), account=account)
+        release_count(4, unit="record", noise_multiplier=9.0, noise=Broken(), account=account)
     assert isinstance(account.ledger, Unlimited)
     assert account.ledger.open == 1
 
@@ -128,10 +138,16 @@ def test_a_release_that_fails_after_it_was_admitted_stays_spent() -> None:
 @pytest.mark.parametrize(
     ("release", "sensitivity", "centre"),
     [
-        (lambda n: release_histogram({"a": 400}, noise_multiplier=5.0, noise=n, account=FREE), 1.0, 400.0),
+        (
+            lambda n: release_histogram(
+                {"a": 400}, unit="record", noise_multiplier=5.0, noise=n, account=FREE
+            ),
+            1.0,
+            400.0,
+        ),
         (
             lambda n: release_sum(
-                np.full(9, 300.0), (-20.0, 500.0), noise_multiplier=5.0, noise=n, account=FREE
+                np.full(9, 300.0), (-20.0, 500.0), unit="record", noise_multiplier=5.0, noise=n, account=FREE
             ),
             500.0,
             2700.0,
@@ -154,7 +170,9 @@ def test_the_noise_of_a_mean_is_that_of_half_the_range() -> None:
     ages = np.full(2000, 60.0)
     values = np.array(
         [
-            release_mean(ages, (0, 120), 2000, noise_multiplier=5.0, noise=source, account=FREE).only.value
+            release_mean(
+                ages, (0, 120), 2000, unit="record", noise_multiplier=5.0, noise=source, account=FREE
+            ).only.value
             for _ in range(draws)
         ]
     )
@@ -178,7 +196,7 @@ def test_one_unit_more_moves_the_rounded_sum_by_the_sensitivity_at_most(
 
     def value(data: list[float]) -> float:
         released = release_sum(
-            np.array(data), (-3.0, 7.0), noise_multiplier=sigma, noise=NoNoise(), account=FREE
+            np.array(data), (-3.0, 7.0), unit="record", noise_multiplier=sigma, noise=NoNoise(), account=FREE
         )
         return released.only.value
 
@@ -198,24 +216,34 @@ def test_intervals_hold_the_truth_at_least_as_often_as_they_say(name: str) -> No
         ones = generator.random(units) < truth
         match name:
             case "count":
-                released = release_count(70, noise_multiplier=6.0, noise=source, account=FREE)
+                released = release_count(70, unit="record", noise_multiplier=6.0, noise=source, account=FREE)
                 held = released.only.low <= 70 <= released.only.high
             case "histogram":
                 bins = {"a": 70, "b": 9, "c": 50, "d": 66}
-                released = release_histogram(bins, noise_multiplier=6.0, noise=source, account=FREE)
+                released = release_histogram(
+                    bins, unit="record", noise_multiplier=6.0, noise=source, account=FREE
+                )
                 held = all(one.low <= bins[key] <= one.high for key, one in released.figures.items())
             case "sum":
                 released = release_sum(
-                    2.0 * ones, (0.0, 2.0), noise_multiplier=6.0, noise=source, account=FREE
+                    2.0 * ones, (0.0, 2.0), unit="record", noise_multiplier=6.0, noise=source, account=FREE
                 )
                 held = released.only.low <= 2 * ones.sum() <= released.only.high
             case "mean":
                 released = release_mean(
-                    3.0 * ones, (0.0, 3.0), units, noise_multiplier=6.0, noise=source, account=FREE
+                    3.0 * ones,
+                    (0.0, 3.0),
+                    units,
+                    unit="record",
+                    noise_multiplier=6.0,
+                    noise=source,
+                    account=FREE,
                 )
                 held = released.only.low <= 3 * truth <= released.only.high
             case _:
-                released = release_accuracy(ones, units, noise_multiplier=6.0, noise=source, account=FREE)
+                released = release_accuracy(
+                    ones, units, unit="record", noise_multiplier=6.0, noise=source, account=FREE
+                )
                 held = released.only.low <= truth <= released.only.high
                 assert 0 <= released.only.low <= released.only.value <= released.only.high <= 1
         hits += held
@@ -223,10 +251,10 @@ def test_intervals_hold_the_truth_at_least_as_often_as_they_say(name: str) -> No
 
 
 def test_intervals_are_no_wider_than_noise_and_sampling_make_them() -> None:
-    counted = release_count(700, noise_multiplier=6.0, noise=noise(), account=FREE).only
+    counted = release_count(700, unit="record", noise_multiplier=6.0, noise=noise(), account=FREE).only
     assert counted.high - counted.low == pytest.approx(2 * 1.96 * 6.0, rel=0.01)
     share = release_accuracy(
-        np.arange(400) % 2 == 0, 400, noise_multiplier=20.0, noise=noise(), account=FREE
+        np.arange(400) % 2 == 0, 400, unit="record", noise_multiplier=20.0, noise=noise(), account=FREE
     ).only
     assert share.high - share.low == pytest.approx(2 * 1.96 * np.hypot(0.5 / 20, 10 / 400), rel=0.01)
 
@@ -241,7 +269,12 @@ def test_a_scalar_attack_tells_no_outputs_apart() -> None:
             (one.low + one.high) / 2
             for one in (
                 release_sum(
-                    np.full(1, float(count)), (-1.0, 1.0), noise_multiplier=1.0, noise=source, account=FREE
+                    np.full(1, float(count)),
+                    (-1.0, 1.0),
+                    unit="record",
+                    noise_multiplier=1.0,
+                    noise=source,
+                    account=FREE,
                 ).only
                 for _ in range(draws)
             )
@@ -254,30 +287,38 @@ def test_a_scalar_attack_tells_no_outputs_apart() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        lambda account: release_count(-1, noise_multiplier=9.0, noise=noise(), account=account),
-        lambda account: release_count(MOST_UNITS + 1, noise_multiplier=9.0, noise=noise(), account=account),
-        lambda account: release_histogram({}, noise_multiplier=9.0, noise=noise(), account=account),
-        lambda account: release_histogram({"a": -1}, noise_multiplier=9.0, noise=noise(), account=account),
-        lambda account: release_sum(
-            np.array([np.nan]), (0, 1), noise_multiplier=9.0, noise=noise(), account=account
+        lambda account: release_count(
+            -1, unit="record", noise_multiplier=9.0, noise=noise(), account=account
+        ),
+        lambda account: release_count(
+            MOST_UNITS + 1, unit="record", noise_multiplier=9.0, noise=noise(), account=account
+        ),
+        lambda account: release_histogram(
+            {}, unit="record", noise_multiplier=9.0, noise=noise(), account=account
+        ),
+        lambda account: release_histogram(
+            {"a": -1}, unit="record", noise_multiplier=9.0, noise=noise(), account=account
         ),
         lambda account: release_sum(
-            np.array([1.5]), (0, 1), noise_multiplier=9.0, noise=noise(), account=account
+            np.array([np.nan]), (0, 1), unit="record", noise_multiplier=9.0, noise=noise(), account=account
         ),
         lambda account: release_sum(
-            np.array([0.5]), (1, 0), noise_multiplier=9.0, noise=noise(), account=account
+            np.array([1.5]), (0, 1), unit="record", noise_multiplier=9.0, noise=noise(), account=account
         ),
         lambda account: release_sum(
-            np.array([0.5]), (0, np.inf), noise_multiplier=9.0, noise=noise(), account=account
+            np.array([0.5]), (1, 0), unit="record", noise_multiplier=9.0, noise=noise(), account=account
         ),
         lambda account: release_sum(
-            np.array([[0.5]]), (0, 1), noise_multiplier=9.0, noise=noise(), account=account
+            np.array([0.5]), (0, np.inf), unit="record", noise_multiplier=9.0, noise=noise(), account=account
+        ),
+        lambda account: release_sum(
+            np.array([[0.5]]), (0, 1), unit="record", noise_multiplier=9.0, noise=noise(), account=account
         ),
         lambda account: release_mean(
-            np.array([0.5]), (0, 1), 0, noise_multiplier=9.0, noise=noise(), account=account
+            np.array([0.5]), (0, 1), 0, unit="record", noise_multiplier=9.0, noise=noise(), account=account
         ),
         lambda account: release_accuracy(
-            np.array([-0.5]), 1, noise_multiplier=9.0, noise=noise(), account=account
+            np.array([-0.5]), 1, unit="record", noise_multiplier=9.0, noise=noise(), account=account
         ),
     ],
 )
@@ -292,7 +333,9 @@ def test_impossible_values_are_refused_and_cost_nothing(
 
 def test_values_are_clamped_only_where_the_schema_says_so() -> None:
     wild = np.array([1e9, -1e9, np.float64(0.5)] * 100)
-    released = release_sum(wild, (0.0, 1.0), noise_multiplier=1.0, noise=noise(), account=FREE, clamp=True)
+    released = release_sum(
+        wild, (0.0, 1.0), unit="record", noise_multiplier=1.0, noise=noise(), account=FREE, clamp=True
+    )
     assert released.only.value == pytest.approx(150, abs=8)
 
 

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from cloister.core.hashes import sha256_hex
 from cloister.evidence.predicates import BudgetSpend, JobClosed, Violation
+from cloister.evidence.predicates.training import MAX_PRIOR_EVENTS
+from cloister.evidence.transcript import SampledGaussian
 from cloister.federation.events import RoundStarted
 from cloister.health import load_source
 from cloister.privacy import BudgetExceeded, BudgetLedger, LedgerError
+from cloister.privacy.ledger import Purpose
 from cloister.workflow.outcome import JobOutcome
 from cloister.workflow.watching import RunEvent
 from tests.system.example_job import EASY, FAST, SITES, ExampleJob, finished_jobs, run
@@ -169,3 +173,27 @@ def test_an_emptied_ledger_stops_the_next_job(spent: Spent, tmp_path: Path) -> N
     with pytest.raises(LedgerError) as refused:
         run(ExampleJob().spec(tmp_path), workspace)
     assert refused.value.code == "ledger.rolled_back"
+
+
+def test_a_job_whose_spend_could_not_be_stated_is_refused_before_anything_is_reserved(tmp_path: Path) -> None:
+    """As many mechanisms as a statement names, none of them costly; then one more."""
+    run(ExampleJob().spec(tmp_path / "one"), tmp_path / "work")
+    (path,) = (tmp_path / "work/parties/site/lakeview/budget").glob("*.sqlite")
+    with BudgetLedger.open(path, path.stem) as ledger:
+        for number in range(MAX_PRIOR_EVENTS - 1):
+            ledger.reserve(
+                SampledGaussian(0.001, 5000 + number / 1000, 1),
+                dataset_sha256=sha256_hex(b"records"),
+                job_id=f"job {number}",
+                round_number=0,
+                purpose=Purpose.TRAINING,
+                limits=(),
+            )
+        head = ledger.head
+    other = ExampleJob(job={**FAST, "privacy.target_epsilon": 0.5}).spec(tmp_path / "two")
+    with pytest.raises(BudgetExceeded) as refused:
+        run(other, tmp_path / "work")
+    assert any("lakeview" in line and "different mechanisms" in line for line in refused.value.details)
+    with BudgetLedger.open(path, path.stem) as ledger:
+        assert ledger.head == head
+    run(ExampleJob().spec(tmp_path / "three"), tmp_path / "work")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cloister.core.errors import CloisterError
 from cloister.evidence.predicates import BudgetSpend
 from cloister.evidence.transcript import SampledGaussian, epsilon_pld, times
 from cloister.privacy import BudgetExceeded, BudgetLedger, LedgerError
+from cloister.workflow.admission import load_data
 from tests.system.example_job import EASY, FAST, SITES, ExampleJob, run
 from tests.system.reading import stated_in_log
 from tests.system.tampering import judge
@@ -72,6 +74,49 @@ def test_losses_of_one_person_at_three_sites_add_up_unless_the_hospitals_linked_
     linked = {**shared, "privacy_guardrails.cross_site_subjects": "linked"}
     again = run(ExampleJob(manifest=linked).spec(tmp_path / "linked"), tmp_path / "other")
     assert judge(again).accepted
+
+
+def test_a_person_at_three_sites_loses_no_more_by_jobs_of_one_site_each(tmp_path: Path) -> None:
+    """Each hospital keeps to a third of the ceiling, however few of them a job runs at."""
+    shared = {
+        **EASY,
+        "privacy_guardrails.cross_site_subjects": "sum",
+        "privacy_guardrails.epsilon_per_subject": 2.4,
+    }
+    lost = 0.0
+    for site in SITES:
+        alone = {**FAST, "data.sites": [site], "federation.min_clients": 1}
+        held = load_data(ExampleJob(job=alone, manifest=shared).spec(tmp_path / f"{site}-data"), None)
+        digest = held.sites[site].dataset_sha256
+        hospital = {"id": site, "name": site, "dataset_sha256": digest}
+        asked = {"sites": [{"site": site, "dataset_sha256": digest}]}
+        for epsilon in (1.0, 0.7):
+            job = {**alone, "privacy.target_epsilon": epsilon}
+            terms = {
+                **shared,
+                "hospitals": [{**hospital, "sample_size": held.sites[site].records}],
+                "success_metrics.evaluation_method.test_set_sha256": held.test.sha256,
+                "success_metrics.evaluation_method.test_set_records": held.test.records,
+            }
+            spec = ExampleJob(job=job, manifest=terms, request=asked).spec(tmp_path / f"{site}-{epsilon}")
+            with suppress(BudgetExceeded):
+                assert judge(run(spec, tmp_path / "work")).accepted
+        with ledger(tmp_path / "work", site) as charged:
+            assert 0 < charged.epsilon() <= 0.8
+            lost += charged.epsilon()
+    assert lost <= 2.4
+
+
+def test_a_job_at_more_sites_than_share_one_persons_ceiling_is_refused(tmp_path: Path) -> None:
+    few = {
+        **EASY,
+        "privacy_guardrails.cross_site_subjects": "sum",
+        "privacy_guardrails.subject_sites": 2,
+    }
+    with pytest.raises(CloisterError) as refused:
+        run(ExampleJob(manifest=few).spec(tmp_path), tmp_path / "work")
+    assert refused.value.code == "policy.refused"
+    assert all("job-subjects: the job runs at 3 sites" in line for line in refused.value.details)
 
 
 def test_a_ledger_set_back_together_with_its_log_is_refused_by_who_saw_the_log_later(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from cloister.enclave.model_file import decode_model
-from cloister.evidence.predicates import MOCK, BudgetSpend, Release, RequestDecided
+from cloister.evidence.predicates import MOCK, BudgetSpend, Release, RequestDecided, UpdateReleased
+from cloister.policy import PolicyError
 from cloister.privacy import BudgetLedger, ModelError, PrivacyError, build_model, load_arrays
 from cloister.privacy.mock import MockTrainer
 from cloister.privacy.testing import SeededTestRandom
 from cloister.privacy.trainer import TrainingPlan
 from cloister.workflow.outcome import JobOutcome
 from cloister.workflow.workspace import open_workspace
-from tests.system.example_job import FAST, ExampleJob, finished_jobs, run
+from tests.system.example_job import FAST, SITES, ExampleJob, finished_jobs, run
 from tests.system.reading import stated_in_log
 from tests.system.tampering import judge
 
@@ -54,6 +55,22 @@ def test_the_job_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         run(MOCK_JOB.spec(tmp_path), tmp_path / "work")
     assert refused.value.code == "privacy.mock_refused"
     assert finished_jobs(tmp_path / "work") == []
+
+
+def test_job_and_machine_together_are_refused_where_the_manifest_does_not_allow_a_mock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOCK_DP", "1")
+    private = ExampleJob(job=MOCK_JOB.job, manifest={"privacy_guardrails.allow_mock": False})
+    with pytest.raises(PolicyError) as refused:
+        run(private.spec(tmp_path), tmp_path / "work")
+    assert all("job-mock" in line for line in refused.value.details)
+    assert not [
+        one
+        for site in SITES
+        for one in stated_in_log(tmp_path / "work", "site", site)
+        if isinstance(one, UpdateReleased)
+    ]
 
 
 def test_a_mock_trainer_is_not_made_where_mocks_are_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

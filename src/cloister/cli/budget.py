@@ -77,7 +77,7 @@ def _show(
             view.site,
             view.dataset,
             f"{view.epsilon:.4f} / {view.limit:g}",
-            bar(view.epsilon, view.limit),
+            bar(view.epsilon_held, view.limit),
             f"{view.delta:g}",
             view.unit,
             f"{view.accountant} ({view.mode})",

@@ -17,10 +17,12 @@ from cloister.evidence.predicates import BudgetSpend
 from cloister.evidence.record import JobRecord
 from cloister.evidence.terms import HARD_STOP_EPSILON
 from cloister.evidence.transcript import (
+    ADAPTIVE,
     Event,
     Mode,
     coalesce,
     epsilon_by,
+    epsilon_held,
     event_from_json,
     other_mode,
     repeated,
@@ -40,14 +42,21 @@ class EpsilonFigures:
     """What one site spent.
 
     Attributes:
-        epsilon: of this job alone, by the accountant of the ledger's mode.
-        dataset_total: of this job and everything the dataset was charged before.
+        epsilon: of this job alone, by the accountant of the ledger's mode; in ``adaptive`` at the best order,
+            which holds for a job whose plan was fixed when it began.
+        dataset_total: of this job and everything the dataset was charged before; in ``adaptive`` at the best
+            order: the reading of an odometer, where jobs followed one another's results. What is promised
+            then is the limit.
         other: of this job alone, by the other accountant; reported, never held against a limit.
+        held: of this job, as held against the limit on it: in ``adaptive`` at that limit's own order.
+        dataset_held: of this job and everything before, as held against the smallest limit on the dataset.
     """
 
     epsilon: float
     dataset_total: float
     other: float
+    held: float
+    dataset_held: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +65,17 @@ class EpsilonLimits:
 
     Attributes:
         job: the smaller of the job's and the request's epsilon.
-        dataset: the smallest of the manifest's budget, its hard stop, the house's, and the site's part of the
-            ceiling on one subject.
+        datasets: the manifest's budget, its hard stop, the house's, and the site's part of the ceiling on one
+            subject; ascending. Each is a filter of its own.
     """
 
     job: float
-    dataset: float
+    datasets: tuple[float, ...]
+
+    @property
+    def dataset(self) -> float:
+        """The smallest limit on the dataset."""
+        return self.datasets[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +112,12 @@ def prior_events(spends: Sequence[BudgetSpend]) -> tuple[Event, ...]:
     return tuple(event_from_json(cast(JSON, event)) for one in spends for event in one.prior_events)
 
 
-def epsilon_figures(spends: Sequence[BudgetSpend]) -> EpsilonFigures:
+def epsilon_figures(spends: Sequence[BudgetSpend], limits: EpsilonLimits) -> EpsilonFigures:
     """Recompute what a site spent, rounded up to ``DECIMALS`` decimals.
 
     Args:
         spends: every spend the site states in the job; at least one.
+        limits: what they are held against.
 
     Returns:
         The figures, possibly infinite.
@@ -112,8 +127,7 @@ def epsilon_figures(spends: Sequence[BudgetSpend]) -> EpsilonFigures:
         ImportError: if dp-accounting is not installed.
     """
     delta, mode = max(one.delta for one in spends), spends[0].mode
-    here, before = coalesce(job_events(spends)), prior_events(spends)
-    everything = coalesce((*before, *here))
+    here, everything = coalesce(job_events(spends)), _everything(spends)
     if len(everything) > MAX_MECHANISMS:
         raise InputError(
             "input.too_large",
@@ -123,7 +137,30 @@ def epsilon_figures(spends: Sequence[BudgetSpend]) -> EpsilonFigures:
     job = _epsilon(mode, here, delta)
     total = _epsilon(mode, everything, delta)
     other = _epsilon(other_mode(mode), here, delta)
-    return EpsilonFigures(_round_up(job), _round_up(total), _round_up(other))
+    held = _held(mode, here, delta, limits.job)
+    dataset_held = _held(mode, everything, delta, limits.dataset)
+    return EpsilonFigures(*(_round_up(one) for one in (job, total, other, held, dataset_held)))
+
+
+def dataset_limits_passed(
+    spends: Sequence[BudgetSpend], limits: EpsilonLimits
+) -> tuple[tuple[float, float], ...]:
+    """Hold everything the dataset was charged against each limit, at the limit's own order.
+
+    Args:
+        spends: every spend the site states in the job, which :func:`epsilon_figures` accepted.
+        limits: the limits.
+
+    Returns:
+        Of each limit that is passed, the figure and the limit.
+    """
+    delta, mode, everything = max(one.delta for one in spends), spends[0].mode, _everything(spends)
+    figures = [(_round_up(_held(mode, everything, delta, limit)), limit) for limit in limits.datasets]
+    return tuple((figure, limit) for figure, limit in figures if not figure <= limit + TOLERANCE)
+
+
+def _everything(spends: Sequence[BudgetSpend]) -> tuple[Event, ...]:
+    return coalesce((*prior_events(spends), *job_events(spends)))
 
 
 def subject_figures(record: JobRecord, figures: Mapping[str, EpsilonFigures]) -> SubjectFigures:
@@ -147,29 +184,48 @@ def subject_figures(record: JobRecord, figures: Mapping[str, EpsilonFigures]) ->
 
 
 def epsilon_limits(record: JobRecord, site: str) -> EpsilonLimits:
-    """The limits a site's spending is held to."""
+    """The limits a site's spending is held to.
+
+    Where one person's losses at several hospitals add up, a site's part of the ceiling is by the number of
+    hospitals in its manifest, never by the sites of the job: whoever is at four hospitals can lose at each in
+    a job of its own.
+    """
     guardrails = record.manifests[site].terms.privacy_guardrails
-    sharers = 1 if guardrails.cross_site_subjects == "linked" else len(record.job.clients)
+    sharers = 1 if guardrails.cross_site_subjects == "linked" else guardrails.subject_sites
     return EpsilonLimits(
         job=min(record.job.privacy.target_epsilon, record.request.terms.privacy.epsilon),
-        dataset=min(
-            guardrails.epsilon_budget,
-            guardrails.epsilon_hard_stop,
-            HARD_STOP_EPSILON,
-            guardrails.epsilon_per_subject / sharers,
+        datasets=tuple(
+            sorted(
+                {
+                    guardrails.epsilon_budget,
+                    guardrails.epsilon_hard_stop,
+                    HARD_STOP_EPSILON,
+                    guardrails.epsilon_per_subject / sharers,
+                }
+            )
         ),
     )
 
 
+def crowded(record: JobRecord, site: str) -> bool:
+    """Whether a job has more sites than a site's manifest shares the ceiling on one person among."""
+    guardrails = record.manifests[site].terms.privacy_guardrails
+    return guardrails.cross_site_subjects == "sum" and len(record.job.clients) > guardrails.subject_sites
+
+
 def within(spent: EpsilonFigures, limits: EpsilonLimits) -> bool:
     """Whether the spending keeps both limits, up to the rounding of the figures."""
-    return spent.epsilon <= limits.job + TOLERANCE and spent.dataset_total <= limits.dataset + TOLERANCE
+    return spent.held <= limits.job + TOLERANCE and spent.dataset_held <= limits.dataset + TOLERANCE
 
 
 @lru_cache(maxsize=256)
 def _epsilon(mode: Mode, events: tuple[Event, ...], delta: float) -> float:
     # Sites of one job usually ran the same mechanism, and composing costs far more than comparing.
     return epsilon_by(mode, events, delta)
+
+
+def _held(mode: Mode, events: tuple[Event, ...], delta: float, limit: float) -> float:
+    return epsilon_held(mode, events, delta, limit) if mode == ADAPTIVE else _epsilon(mode, events, delta)
 
 
 def _round_up(value: float) -> float:

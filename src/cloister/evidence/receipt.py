@@ -29,7 +29,7 @@ from cloister.core.parsing import misfits, wrong_fields
 from cloister.evidence.checkpoint import parse_checkpoint
 from cloister.evidence.compliance import CLAIMS_NOT_MADE, COMPLIANCE_STATEMENTS
 from cloister.evidence.envelope import Envelope, envelope_from_json, pae
-from cloister.evidence.epsilon import EpsilonFigures, epsilon_figures
+from cloister.evidence.epsilon import EpsilonFigures, epsilon_figures, epsilon_limits
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.extract import LogExtract, ProvenEntry, decode_proof, log_origin
 from cloister.evidence.predicates import BudgetSpend, Role
@@ -355,7 +355,9 @@ def _statement(origin: str, entry: ProvenEntry) -> JSON:
 
 
 def _figures(record: JobRecord, site: str) -> EpsilonFigures:
-    figures = epsilon_figures(record.by(site, BudgetSpend))
-    if not math.isfinite(figures.dataset_total + figures.other):
+    if site not in record.manifests:
+        raise EvidenceError("evidence.statement_missing", f"{site} spent without a manifest.")
+    figures = epsilon_figures(record.by(site, BudgetSpend), epsilon_limits(record, site))
+    if not math.isfinite(figures.dataset_total + figures.other + figures.held + figures.dataset_held):
         raise EvidenceError("evidence.receipt_refused", f"The epsilon of {site} is not finite.")
     return figures

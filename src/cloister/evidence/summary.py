@@ -39,7 +39,15 @@ from cloister.evidence.predicates.base import (
 )
 from cloister.evidence.record import JobRecord
 from cloister.evidence.terms import MOCK_MECHANISM
-from cloister.evidence.transcript import ACCOUNTANTS, ADAPTIVE, ORDERS, PLD_GRID, RELATION, other_mode
+from cloister.evidence.transcript import (
+    ACCOUNTANTS,
+    ADAPTIVE,
+    ORDERS,
+    PLD_GRID,
+    RELATION,
+    order_for,
+    other_mode,
+)
 
 
 class EnclaveSummary(Part):
@@ -83,19 +91,26 @@ class DataSummary(Part):
 class PrivacySummary(Part):
     """What a site spent, and how it is counted.
 
-    ``orders`` are those of the accountant RDP, ``grid`` is that of PLD; the other one is empty. With the
-    mechanism ``MOCK`` there was no noise, and no figure here holds.
+    ``orders`` are those of the accountant RDP, ``grid`` is that of PLD; the other one is empty. ``epsilon``
+    and ``epsilon_dataset_total`` are taken at the best of the orders. That of the job holds, since its plan
+    was fixed when it began; the dataset's total, where jobs followed one another's results, is the reading of
+    an odometer, and what is promised is the limit. ``epsilon_held`` and ``epsilon_dataset_held`` are what was
+    held against the limit on the job and the smallest one on the dataset, each at the limit's own order:
+    ``limit_orders``, in this sequence. With the mechanism ``MOCK`` there was no noise, and no figure holds.
     """
 
     mechanism: NameField
     epsilon: float = Field(ge=0)
     epsilon_dataset_total: float = Field(ge=0)
+    epsilon_held: float = Field(ge=0)
+    epsilon_dataset_held: float = Field(ge=0)
     delta: float
     unit: NameField
     relation: NameField
     mode: NameField
     accountant: NameField
     orders: tuple[int, ...]
+    limit_orders: tuple[int, ...]
     grid: float | None
     other_accountant: NameField
     epsilon_other: float = Field(ge=0)
@@ -267,17 +282,20 @@ def _data(one: DataCommitment) -> DataSummary:
 def _privacy(record: JobRecord, site: str, figures: EpsilonFigures) -> PrivacySummary:
     spends = record.by(site, BudgetSpend)
     mode = spends[0].mode
-    renyi = mode == ADAPTIVE
+    renyi, limits, delta = mode == ADAPTIVE, epsilon_limits(record, site), max(one.delta for one in spends)
     return PrivacySummary(
         mechanism=record.job.privacy.mechanism,
         epsilon=figures.epsilon,
         epsilon_dataset_total=figures.dataset_total,
-        delta=max(one.delta for one in spends),
+        epsilon_held=figures.held,
+        epsilon_dataset_held=figures.dataset_held,
+        delta=delta,
         unit=spends[0].unit,
         relation=RELATION,
         mode=mode,
         accountant=ACCOUNTANTS[mode],
         orders=ORDERS if renyi else (),
+        limit_orders=tuple(order_for(one, delta) for one in (limits.job, limits.dataset)) if renyi else (),
         grid=None if renyi else PLD_GRID,
         other_accountant=ACCOUNTANTS[other_mode(mode)],
         epsilon_other=figures.other,

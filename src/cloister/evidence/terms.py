@@ -88,6 +88,7 @@ class ManifestGuardrails(View):
     cross_site_subjects: Literal["sum", "linked"]
     epsilon_budget: float
     epsilon_per_subject: float
+    subject_sites: int = Field(ge=1)
     delta_budget: float
     epsilon_hard_stop: float
     minimum_group_size: int

@@ -265,8 +265,10 @@ def _outputs(manifest: ProtocolManifest, request: TrainingRequest, _: DecisionFa
 
 def _suppression(manifest: ProtocolManifest, request: TrainingRequest, facts: DecisionFacts) -> Iterator[str]:
     threshold = manifest.privacy_guardrails.suppression_threshold
-    if OutputKind.DP_SCALARS in request.outputs and facts.records < threshold:
-        yield f"statistics about fewer than {threshold} records are not released"
+    by_subject = manifest.privacy_guardrails.unit == "subject"
+    protected, units = (facts.subjects or 0, "subjects") if by_subject else (facts.records, "records")
+    if OutputKind.DP_SCALARS in request.outputs and protected < threshold:
+        yield f"statistics about fewer than {threshold} {units} are not released"
 
 
 RequestRule = Callable[[ProtocolManifest, TrainingRequest, DecisionFacts], Iterable[str]]

@@ -24,7 +24,7 @@ from cloister.policy.manifest import OutputKind, ProtocolManifest
 from cloister.policy.request import TrainingRequest
 
 MOCK_RULE: Final = "job-mechanism"
-"""The rule that every mock breaks."""
+"""The rule that every mock breaks, also where the manifest allows a mock to be tried out."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,20 @@ def _job_mechanism(_: ProtocolManifest, __: TrainingRequest, terms: JobTerms) ->
         yield f"the job trains without noise ({terms.mechanism})"
 
 
+def _job_mock(manifest: ProtocolManifest, _: TrainingRequest, terms: JobTerms) -> Iterator[str]:
+    if terms.mechanism != "DP_SGD" and not manifest.privacy_guardrails.allow_mock:
+        yield "the manifest doesn't allow a job to be tried out without noise on these records"
+
+
+def _job_subjects(manifest: ProtocolManifest, _: TrainingRequest, terms: JobTerms) -> Iterator[str]:
+    guardrails = manifest.privacy_guardrails
+    if guardrails.cross_site_subjects == "sum" and len(terms.sites) > guardrails.subject_sites:
+        yield (
+            f"the job runs at {len(terms.sites)} sites, and the manifest shares one person's ceiling among "
+            f"{guardrails.subject_sites}"
+        )
+
+
 def _job_outputs(manifest: ProtocolManifest, request: TrainingRequest, _: JobTerms) -> Iterator[str]:
     if OutputKind.MODEL_WEIGHTS not in request.outputs:
         yield "the job's sites send model-weights, which the request doesn't ask for"
@@ -229,6 +243,8 @@ JOB_RULES: Mapping[str, JobRule] = {
     "job-epsilon": _job_epsilon,
     "job-delta": _job_delta,
     MOCK_RULE: _job_mechanism,
+    "job-mock": _job_mock,
+    "job-subjects": _job_subjects,
     "job-outputs": _job_outputs,
     "job-test-set": _job_test_set,
 }

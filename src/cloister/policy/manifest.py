@@ -145,27 +145,35 @@ class PrivacyGuardrails(Section):
         unit: What is protected, by adding or removing it: one record, or one subject with all its records.
         accounting: How the dataset's ledger composes spends, fixed when it is made. ``adaptive`` stays valid
             when jobs are chosen after seeing earlier results, and gives back unused steps; ``fixed_plan`` is
-            tighter, valid where every plan was fixed in advance, and gives nothing back.
-        cross_site_subjects: What is known of persons at two sites of a job. ``sum``: nothing, so the sites'
+            tighter, valid where every plan was fixed in advance, and gives nothing back. That every plan was
+            is the hospital's word: nothing enforces it.
+        cross_site_subjects: What is known of persons at two hospitals. ``sum``: nothing, so the hospitals'
             losses add up. ``linked``: the hospitals state that they looked, and no person is at two.
-        epsilon_per_subject: Largest epsilon that one person may lose at all sites of a job together, counted
-            over every job on their datasets. Where losses add up each site keeps to an equal share.
+        epsilon_per_subject: Largest epsilon that one person may lose at all hospitals together, over every
+            job on their datasets, whichever of them each job runs at. Where losses add up each hospital keeps
+            to an equal share of it. It is a ceiling where all of them state the same one.
+        subject_sites: Among how many hospitals that is shared: all whose data is ever used under such an
+            agreement, not those of one job. A job at more sites is refused where losses add up.
         epsilon_budget: Largest epsilon that all jobs together may spend.
         delta_budget: Delta at which that epsilon is stated.
         epsilon_hard_stop: Epsilon at which training halts whatever else is agreed; 5.0 at most.
         minimum_group_size: Fewest records, or subjects, a dataset may hold to be trained on.
-        suppression_threshold: A statistic about fewer records than this isn't released.
+        suppression_threshold: A statistic about fewer records, or subjects, than this isn't released.
+        allow_mock: Whether a job may be tried out on these records without noise (``MOCK``): weights that
+            protect nobody then leave the site, uncharged. For public or made-up records only.
     """
 
     unit: Literal["record", "subject"]
     accounting: Literal["adaptive", "fixed_plan"]
     cross_site_subjects: Literal["sum", "linked"]
     epsilon_per_subject: Epsilon
+    subject_sites: Count
     epsilon_budget: Epsilon
     delta_budget: Delta
     epsilon_hard_stop: Annotated[float, Field(gt=0, le=HARD_STOP_EPSILON)]
     minimum_group_size: Count
     suppression_threshold: Count
+    allow_mock: bool
 
     @model_validator(mode="after")
     def _budget_is_within_the_hard_stop(self) -> Self:

@@ -4,8 +4,10 @@ Rules kept here:
 
 1. The figures equal dp-accounting's on the same ``ORDERS`` (tested to 1e-6); receipts are always recomputed
    with dp-accounting itself (:mod:`cloister.evidence.transcript`), never copied from here.
-2. Composition adds Renyi divergences, so admission by it is a valid filter for jobs chosen adaptively
-   (Feldman and Zrnic 2021). Central-limit (GDP) accounting is not offered: it understates epsilon.
+2. Composition adds Renyi divergences. What is held against a limit (:func:`held_from_rdp`) is composed at
+   the one order that was fixed with the limit, which makes admission by it a valid filter for jobs chosen
+   adaptively (Feldman and Zrnic 2021); the best of all orders (:func:`epsilon_of`) is none, and is reported
+   alone. Central-limit (GDP) accounting is not offered: it understates epsilon.
 3. A pure mechanism is composed as randomised response; an approximate one's delta is taken off the total.
 4. Calibration rounds the noise up, so that the plan it is made for always fits.
 
@@ -17,7 +19,7 @@ Canonne, Kamath, Steinke 2020 (arXiv:2004.00010, Proposition 12); Kairouz, Oh, V
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -25,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister.evidence.transcript import (
+    APPROXIMATE_SHARE,
     ORDERS,
     POISSON,
     Approximate,
@@ -35,6 +38,8 @@ from cloister.evidence.transcript import (
     SampledGaussian,
     coalesce,
     delta_left,
+    order_for,
+    shares_delta,
 )
 from cloister.privacy.errors import PrivacyError
 
@@ -186,22 +191,56 @@ def epsilon_from_rdp(vector: Vector, delta: float) -> float:
     Returns:
         The smallest epsilon over all orders, at least 0; infinite where no delta is left.
     """
-    if not delta > 0:
-        return math.inf
-    candidates = vector + np.log1p(-1 / _ALPHA) - np.log(delta * _ALPHA) / (_ALPHA - 1)
+    return float(np.min(_by_order(vector, delta))) if delta > 0 else math.inf
+
+
+def _by_order(vector: Vector, delta: float) -> Vector:
+    epsilons = vector + np.log1p(-1 / _ALPHA) - np.log(delta * _ALPHA) / (_ALPHA - 1)
     # Where the total variation bound sqrt(1 - exp(-KL)) is below delta already, epsilon is 0.
-    candidates = np.where(delta**2 + np.expm1(-vector) > 0, 0.0, candidates)
-    return max(0.0, float(np.min(candidates)))
+    epsilons = np.where(delta**2 + np.expm1(-vector) > 0, 0.0, epsilons)
+    kept: Vector = np.maximum(0.0, epsilons)
+    return kept
+
+
+_order_for = lru_cache(maxsize=1024)(order_for)
+
+
+def held_from_rdp(vector: Vector, used_delta: float, delta: float, limit: float) -> float:
+    """Return the figure that is held against a limit, as :func:`cloister.evidence.transcript.epsilon_held`.
+
+    Args:
+        vector: Composed Renyi divergence, shape [len(ORDERS)].
+        used_delta: What approximate mechanisms use of delta.
+        delta: In (0, 1).
+        limit: The ceiling on epsilon, which fixes the order.
+
+    Returns:
+        Epsilon at the limit's order, at least 0; infinite where approximate mechanisms pass their share.
+    """
+    if not shares_delta(used_delta, delta):
+        return math.inf
+    at = ORDERS.index(_order_for(limit, delta))
+    return float(_by_order(vector, (1 - APPROXIMATE_SHARE) * delta)[at])
 
 
 def epsilon_of(events: Sequence[Event], delta: float) -> float:
-    """Return the composed epsilon of the events; 0.0 for none."""
+    """Return the composed epsilon of the events at the best of all orders; 0.0 for none.
+
+    It holds for a plan that was fixed in advance.
+    """
     return epsilon_from_rdp(composed(events), delta_left(events, delta)) if events else 0.0
 
 
 def epsilon_after(events: Sequence[Event], following: Event, delta: float) -> float:
     """Return what epsilon would be once ``following`` had happened too."""
     return epsilon_of([*events, following], delta)
+
+
+def held_of(events: Sequence[Event], delta: float, limit: float) -> float:
+    """Return the figure of the events that is held against a limit; 0.0 for none."""
+    if not events:
+        return 0.0
+    return held_from_rdp(composed(events), delta - delta_left(events, delta), delta, limit)
 
 
 def calibrate_noise(
@@ -212,30 +251,60 @@ def calibrate_noise(
     *,
     spent: Sequence[Event] = (),
 ) -> float:
-    """Find the smallest noise multiplier, to three decimals, that keeps a plan within its target.
+    """Find the smallest noise multiplier, to three decimals, with which a ledger admits a plan to its target.
 
     Args:
-        target_epsilon: Above 0.
+        target_epsilon: The limit, above 0.
         delta: In (0, 1).
         sampling_probability: In (0, 1].
         steps: Steps of the whole plan, all rounds together.
         spent: What was done to the dataset before, which the target has to hold too.
 
     Returns:
-        The noise multiplier; ``epsilon_of`` of what was spent and the plan with it is at most the target.
+        The noise multiplier; ``held_of`` of what was spent and the plan with it is at most the target.
 
     Raises:
         PrivacyError: ``privacy.unreachable_target`` when even a noise of 10,000 is too little;
             ``privacy.budget_invalid`` for an impossible target.
     """
+    before, used = composed(spent), delta - delta_left(spent, delta)
+
+    def figure(plan: Vector) -> float:
+        return held_from_rdp(before + plan, used, delta, target_epsilon)
+
+    return _least_noise(figure, target_epsilon, delta, sampling_probability, steps)
+
+
+def calibrate_noise_in_advance(
+    target_epsilon: float,
+    delta: float,
+    sampling_probability: float,
+    steps: int,
+    *,
+    spent: Sequence[Event] = (),
+) -> float:
+    """As :func:`calibrate_noise`, at the best of all orders: where every plan was fixed in advance."""
+    before, left = composed(spent), delta_left(spent, delta)
+
+    def figure(plan: Vector) -> float:
+        return epsilon_from_rdp(before + plan, left)
+
+    return _least_noise(figure, target_epsilon, delta, sampling_probability, steps)
+
+
+def _least_noise(
+    figure: Callable[[Vector], float],
+    target_epsilon: float,
+    delta: float,
+    sampling_probability: float,
+    steps: int,
+) -> float:
     if not (math.isfinite(target_epsilon) and target_epsilon > 0 and 0 < delta < 1):
         raise PrivacyError("privacy.budget_invalid", "Epsilon must be above 0 and delta between 0 and 1.")
 
-    before, left = composed(spent), delta_left(spent, delta)
-
     def fits(thousandths: int) -> bool:
         plan = SampledGaussian(sampling_probability, thousandths * NOISE_STEP, steps)
-        return epsilon_from_rdp(before + rdp_vector(plan), left) + AGREEMENT <= target_epsilon
+        return figure(rdp_vector(plan)) + AGREEMENT <= target_epsilon
 
     low, high = 0, 1000
     while not fits(high):
@@ -270,15 +339,36 @@ def max_steps(
         spent: What was done to the dataset before.
 
     Returns:
-        A count of 0 or more, capped at 10**9.
+        A count of 0 or more, capped at 10**9, by ``held_of``.
     """
-    before = composed(spent)
-    left = delta_left(spent, delta)
+    before, used = composed(spent), delta - delta_left(spent, delta)
+    step = _step_vector(float(sampling_probability), float(noise_multiplier))
+
+    def fits(count: int) -> bool:
+        return held_from_rdp(before + count * step, used, delta, limit_epsilon) + AGREEMENT <= limit_epsilon
+
+    return _most_steps(fits)
+
+
+def max_steps_in_advance(
+    limit_epsilon: float,
+    delta: float,
+    sampling_probability: float,
+    noise_multiplier: float,
+    *,
+    spent: Sequence[Event] = (),
+) -> int:
+    """As :func:`max_steps`, at the best of all orders: where every plan was fixed in advance."""
+    before, left = composed(spent), delta_left(spent, delta)
     step = _step_vector(float(sampling_probability), float(noise_multiplier))
 
     def fits(count: int) -> bool:
         return epsilon_from_rdp(before + count * step, left) + AGREEMENT <= limit_epsilon
 
+    return _most_steps(fits)
+
+
+def _most_steps(fits: Callable[[int], bool]) -> int:
     if not fits(1):
         return 0
     low, high = 1, 2

@@ -6,10 +6,12 @@ The sum is kept in Renyi divergences, one float64 an order. A settlement takes o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cloister.evidence.transcript import ORDERS, Approximate, Event, times
-from cloister.privacy.accountant import epsilon_from_rdp, rdp_vector
+from cloister.privacy.accountant import held_from_rdp, rdp_vector
 
 
 class Balance:
@@ -34,7 +36,8 @@ class Balance:
         if isinstance(mechanism, Approximate):
             self._delta += number * mechanism.delta
 
-    def epsilon_with(self, event: Event, delta: float) -> float:
-        """Return what the composed epsilon would be once ``event`` had happened too."""
-        used = times(event) * event.delta if isinstance(event, Approximate) else 0.0
-        return epsilon_from_rdp(self._vector + rdp_vector(event), delta - self._delta - used)
+    def held_with(self, events: Sequence[Event], delta: float, limit: float) -> float:
+        """Return what is held against a limit once ``events`` had happened too, at the limit's order."""
+        used = sum(times(event) * event.delta for event in events if isinstance(event, Approximate))
+        vector = sum((rdp_vector(event) for event in events), start=self._vector)
+        return held_from_rdp(vector, self._delta + used, delta, limit)

@@ -6,8 +6,8 @@ Rules kept here:
 2. ``HARD_STOP_EPSILON`` is a ceiling over everything ever done to a dataset. A manifest or a job can set a
    lower limit; nothing sets a higher one.
 3. Delta stays below one over the number of units, or it would allow publishing a whole one.
-4. A subject's rows at several sites are one subject: unless the hospitals linked their subjects, a ceiling on
-   one subject's loss is shared among the sites of a job.
+4. A subject's rows at several hospitals are one subject: unless the hospitals linked their subjects, a
+   ceiling on one subject's loss is shared among all of them, however many a job runs at.
 """
 
 from __future__ import annotations
@@ -123,11 +123,11 @@ def strictest(limits: Sequence[Limit]) -> Limit:
 
 
 def subject_limit(epsilon: float, sites: int, cross_site: CrossSite) -> Limit:
-    """Return one site's part of a ceiling on one subject's loss over all sites of a job.
+    """Return one hospital's part of a ceiling on one subject's loss over all hospitals and jobs.
 
     Args:
         epsilon: The ceiling.
-        sites: Sites of the job, at least 1.
+        sites: The hospitals that share it, at least 1: those of the manifest, not those of a job.
         cross_site: ``sum``: a subject may be at every site, so each gets an equal share; ``linked``: no
             subject is at two sites, so each gets the whole.
 

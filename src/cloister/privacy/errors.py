@@ -24,6 +24,7 @@ class PrivacyError(CloisterError):
         "privacy.release_refused": "Something was to leave that is neither private by noise nor public.",
         "privacy.randomness_invalid": "A source of randomness was asked for something it can't give.",
         "privacy.accountant_refused": "There is no such accountant, or it understates epsilon.",
+        "privacy.wrong_unit": "Something is counted by another unit than the budget protects.",
         "privacy.mock_refused": "Training without noise was asked for where it isn't allowed.",
         "privacy.audit_impossible": "An audit's parameters, or the trainer, don't allow a verdict.",
     }
@@ -69,4 +70,5 @@ class BudgetExceeded(LedgerError):  # noqa: N818 - the name people look for
     exit_code: ClassVar[int] = 3
     CODES: ClassVar[Mapping[str, str]] = {
         "ledger.budget_exceeded": "The spend would pass a privacy limit, so it is refused before it starts.",
+        "ledger.too_many_mechanisms": "A ledger holds as many different mechanisms as a statement can name.",
     }

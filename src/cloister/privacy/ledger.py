@@ -10,7 +10,8 @@ Rules kept here:
    crash leaves the reservation spent.
 3. Every reservation, open or settled, counts against every limit. The hard stop over the whole dataset is
    always one of them. The check and the entry are one transaction, so concurrent jobs can't overspend
-   together.
+   together; spends that are asked for together are held together or not at all. A ledger holds no more
+   different mechanisms than a statement of earlier spends can name, or some spend could not be stated.
 4. Entries are events, never epsilons, and form a hash chain that is checked from the first entry when the
    file is opened, and from the last known entry in each transaction.
 5. Closed on error: a ledger that is missing, damaged, of another dataset or of a newer version is refused,
@@ -19,9 +20,9 @@ Rules kept here:
 6. Time goes forward: with a clock that stands before the newest entry nothing is reserved. A settlement is
    written all the same, at the newest entry's time.
 
-A ledger's mode and unit are fixed when it is made. ``adaptive`` admits by Renyi composition, which stays
-valid when jobs are chosen after seeing earlier results (Feldman and Zrnic 2021), and so gives back unused
-steps.
+A ledger's mode and unit are fixed when it is made. ``adaptive`` admits by Renyi composition at one order for
+each limit, a function of the limit and delta, which keeps the limit when jobs are chosen after seeing earlier
+results (Feldman and Zrnic 2021), and so gives back unused steps.
 ``fixed_plan`` admits by privacy loss distributions, which is tighter and valid where plans were fixed in
 advance: each is reserved as a whole, before its first gradient, and nothing of it is given back.
 """
@@ -59,7 +60,7 @@ from cloister.privacy.ledger_entries import (
     resize,
 )
 from cloister.privacy.ledger_file import damaged
-from cloister.privacy.ledger_limits import limits_passed
+from cloister.privacy.ledger_limits import limits_passed, mechanisms_passed
 from cloister.privacy.ledger_store import LedgerStore, Place
 from cloister.privacy.modes import epsilon_in, require_mode
 
@@ -222,28 +223,77 @@ class BudgetLedger:
 
         Raises:
             BudgetExceeded: A limit would be passed; details name each one. Nothing was spent.
+                ``ledger.too_many_mechanisms`` where statements could no longer name what was spent.
             LedgerError: ``ledger.corrupt`` if it was damaged since it was opened, ``ledger.clock_backwards``.
             StorageError: The entry could not be made durable. Nothing was spent.
         """
-        if not 1 <= len(job_id) <= _LONGEST_JOB_ID or round_number < 0:
+        (reservation,) = self.reserve_all(
+            (event,),
+            dataset_sha256=dataset_sha256,
+            job_id=job_id,
+            round_number=round_number,
+            purpose=purpose,
+            limits=limits,
+        )
+        return reservation
+
+    def reserve_all(
+        self,
+        events: Sequence[Event],
+        *,
+        dataset_sha256: Sha256,
+        job_id: str,
+        round_number: int,
+        purpose: Purpose,
+        limits: Sequence[Limit],
+    ) -> tuple[Reservation, ...]:
+        """Hold several spends as spent, all of them or none, in one transaction.
+
+        Args:
+            events: The most that will be done, together.
+            dataset_sha256: As in :meth:`reserve`, and so are the rest.
+            job_id: The job they belong to.
+            round_number: The job's round, from 0.
+            purpose: What the spends are for.
+            limits: Ceilings of manifest and job; the hard stop is added.
+
+        Returns:
+            The reservations to settle afterwards, in the order of the events.
+
+        Raises:
+            BudgetExceeded: Together they would pass a limit. Nothing was spent.
+            LedgerError: As for :meth:`reserve`.
+            StorageError: The entries could not be made durable. Nothing was spent.
+        """
+        if not 1 <= len(job_id) <= _LONGEST_JOB_ID or type(round_number) is not int or round_number < 0:
             raise InputError("input.schema", "A reservation needs a job id and a round number of 0 or more.")
         if not is_sha256(dataset_sha256):
             raise InputError("input.schema", "A reservation needs the commitment to the records it is for.")
-        entry = Reserved(uuid.uuid4().hex, event, dataset_sha256, job_id, round_number, purpose)
+        entries = [
+            Reserved(uuid.uuid4().hex, event, dataset_sha256, job_id, round_number, purpose)
+            for event in events
+        ]
+        self._write(entries, lambda: self._admit(events, job_id, limits))
+        return tuple(Reservation(entry.id, entry.event, job_id, round_number, purpose) for entry in entries)
 
-        def admit() -> None:
-            self._require_later()
-            exceeded = limits_passed(self._state, event, job_id, [*limits, HARD_STOP])
-            if exceeded:
-                raise BudgetExceeded(
-                    "ledger.budget_exceeded",
-                    "The privacy budget does not allow this spend, so nothing was done.",
-                    "Ask for fewer steps or more noise; a spent budget does not come back.",
-                    details=exceeded,
-                )
-
-        self._write(entry, admit)
-        return Reservation(entry.id, event, job_id, round_number, purpose)
+    def _admit(self, events: Sequence[Event], job_id: str, limits: Sequence[Limit]) -> None:
+        self._require_later()
+        crowded = mechanisms_passed(self._state.mechanisms, events)
+        if crowded:
+            raise BudgetExceeded(
+                "ledger.too_many_mechanisms",
+                "The ledger can't hold one more kind of spend, so nothing was done.",
+                "Use a sampling probability and a noise multiplier that were used on this dataset before.",
+                details=[crowded],
+            )
+        exceeded = limits_passed(self._state, events, job_id, [*limits, HARD_STOP])
+        if exceeded:
+            raise BudgetExceeded(
+                "ledger.budget_exceeded",
+                "The privacy budget does not allow this spend, so nothing was done.",
+                "Ask for fewer steps or more noise; a spent budget does not come back.",
+                details=exceeded,
+            )
 
     def settle(self, reservation: Reservation, executed: int) -> Event | None:
         """Replace what was reserved by what was done.
@@ -261,7 +311,7 @@ class BudgetLedger:
             StorageError: The entry could not be made durable; the whole reservation stays spent.
         """
         entry = Settled(reservation.id, executed)
-        self._write(entry, lambda: self._state.check_settlement(entry))
+        self._write([entry], lambda: self._state.check_settlement(entry))
         if self.mode == FIXED_PLAN:
             return reservation.event
         return resize(reservation.event, executed) if executed else None
@@ -280,7 +330,11 @@ class BudgetLedger:
             return self._state.events(lambda job: job != job_id)
 
     def epsilon(self, job_id: str | None = None) -> float:
-        """Return the composed epsilon at the ledger's delta, of the whole dataset or of one job."""
+        """Return the composed epsilon at the ledger's delta, of the whole dataset or of one job.
+
+        In ``adaptive`` it is the reading of an odometer, at the best order afterwards; spends are admitted by
+        another figure, at the order of each limit.
+        """
         return epsilon_in(self.mode, self.events(job_id), self.delta)
 
     def history(self) -> tuple[Recorded, ...]:
@@ -361,16 +415,20 @@ class BudgetLedger:
                 "Give the path of this dataset's own ledger.",
             )
 
-    def _write(self, entry: Reserved | Settled, admit: Callable[[], None]) -> None:
-        """Append an entry if ``admit`` does not raise, in one transaction with what it looked at."""
+    def _write(self, entries: Sequence[Reserved | Settled], admit: Callable[[], None]) -> None:
+        """Append entries if ``admit`` does not raise, in one transaction with what it looked at."""
         with self._lock:
             with self._taken_in(self._store.writing()) as connection:
                 admit()
-                recorded = Recorded(entry, max(format_time(self._clock()), self._state.newest_at))
-                body = entry.to_json(recorded.recorded_at)
-                digest = self._store.append(connection, self._state.length, self._state.head, body)
+                at = max(format_time(self._clock()), self._state.newest_at)
+                length, head, written = self._state.length, self._state.head, []
+                for entry in entries:
+                    head = self._store.append(connection, length, head, entry.to_json(at))
+                    length += 1
+                    written.append((Recorded(entry, at), head))
             # Known only once durable; from here on, its absence is damage.
-            self._state.apply(recorded, digest)
+            for recorded, digest in written:
+                self._state.apply(recorded, digest)
 
     def _require_later(self) -> None:
         try:

@@ -9,7 +9,7 @@ Versions: 1 knew the mode ``adaptive`` and the unit ``record`` alone and is read
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -244,6 +244,7 @@ class LedgerState:
     _tally: dict[str, dict[Event, int]] = field(default_factory=dict)
     _dataset: Balance = field(default_factory=Balance)
     _jobs: dict[str, Balance] = field(default_factory=dict)
+    _mechanisms: dict[Event, int] = field(default_factory=dict)
 
     @property
     def header(self) -> Header:
@@ -297,10 +298,10 @@ class LedgerState:
         reserved = self._open.get(entry.id)
         if reserved is None:
             raise LedgerError("ledger.reservation_unknown", "This reservation is not in this ledger.")
-        if not 0 <= entry.executed <= size(reserved.event):
+        if type(entry.executed) is not int or not 0 <= entry.executed <= size(reserved.event):
             raise LedgerError(
                 "ledger.settlement_invalid",
-                "A settlement must lie between nothing and what was reserved.",
+                "A settlement must be a whole number between nothing and what was reserved.",
                 "The whole reservation stays spent.",
             )
 
@@ -319,6 +320,11 @@ class LedgerState:
         return self._dataset if job_id is None else self._jobs.get(job_id, Balance())
 
     @property
+    def mechanisms(self) -> Collection[Event]:
+        """Every different mechanism that counts as done, each run once."""
+        return self._mechanisms.keys()
+
+    @property
     def unsettled(self) -> tuple[Reserved, ...]:
         """What was reserved and not settled yet, oldest first."""
         return tuple(self._open.values())
@@ -327,6 +333,11 @@ class LedgerState:
         tally = self._tally.setdefault(reserved.job_id, {})
         mechanism = resize(reserved.event, 1)
         tally[mechanism] = tally.get(mechanism, 0) + times
+        number = self._mechanisms.get(mechanism, 0) + times
+        if number:
+            self._mechanisms[mechanism] = number
+        else:
+            self._mechanisms.pop(mechanism, None)
         self._dataset.add(mechanism, times)
         self._jobs.setdefault(reserved.job_id, Balance()).add(mechanism, times)
 

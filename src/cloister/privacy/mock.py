@@ -2,13 +2,16 @@
 
 Rules kept here:
 
-1. Two consents are needed: the mechanism ``MOCK`` in the job, and ``MOCK_DP=1`` in the environment of the
-   machine that holds the records. Either alone does nothing: the variable doesn't change a private job, and a
-   mock job is refused where the variable isn't set.
+1. Three consents are needed: the mechanism ``MOCK`` in the job, ``MOCK_DP=1`` in the environment of the
+   machine that holds the records, and ``allow_mock`` in each hospital's signed manifest. None of them does
+   anything without the others: the variable doesn't change a private job, and a mock job is refused where it
+   isn't set, or before any training where some manifest doesn't allow it.
 2. A mock is another class than the private path's trainer, not a setting of it. Its generator's name goes
    into every statement it touches.
-3. A mock charges no dataset's budget, since nothing of it may leave: its spends go to a ledger that is thrown
-   away, its model is not approved for release, and every verifier refuses its receipt.
+3. In a mock, weights that protect nobody leave each site for the hub in every round, and no budget is charged
+   for it: its spends go to a ledger that is thrown away. That is what a hospital consents to by
+   ``allow_mock``, for public or made-up records alone. The model is not approved for release, and every
+   verifier refuses the receipt.
 """
 
 from __future__ import annotations
@@ -44,8 +47,8 @@ def require_mock_allowed(environment: Mapping[str, str] = os.environ) -> None:
         raise PrivacyError(
             "privacy.mock_refused",
             "The job asks to train without noise (MOCK), which this machine doesn't allow.",
-            f"To try a job out on records that need no protection, set {MOCK_VARIABLE}=1; nothing of it is "
-            "released. Else let the job say mechanism: DP_SGD.",
+            f"To try a job out on records that need no protection, set {MOCK_VARIABLE}=1; what leaves a site "
+            "then protects nobody. Else let the job say mechanism: DP_SGD.",
         )
 
 

@@ -2,11 +2,13 @@
 
 Rules kept here:
 
-1. ``adaptive`` calibrates and admits by Renyi composition: a valid filter where each job is chosen after
-   seeing the results of earlier ones (Feldman and Zrnic 2021, arXiv:2008.11193), so unused steps may be given
-   back.
+1. ``adaptive`` calibrates and admits by Renyi composition at one order, fixed with the limit: a valid filter
+   where each job is chosen after seeing the results of earlier ones (Feldman and Zrnic 2021,
+   arXiv:2008.11193), so unused steps may be given back. What is held against a limit (:func:`held_in`) and
+   what is reported of a plan (:func:`epsilon_in`, the best of all orders) are two figures.
 2. ``fixed_plan`` calibrates and admits by privacy loss distributions, pessimistic on a grid of ``PLD_GRID``:
-   valid where every plan was fixed in advance, so nothing is given back.
+   valid where every plan was fixed in advance, so nothing is given back. That it was is the hospital's own
+   statement: a ledger can't know when a plan was made.
 3. A mode is chosen once, when a ledger is made, and never by which figure is smaller: the better of two
    filters, taken job by job, is no filter. The other figure is only reported.
 4. Central-limit accounting (GDP) is refused by name: it understates epsilon, by up to 27 % on the
@@ -35,8 +37,11 @@ from cloister.privacy.accountant import (
     AGREEMENT,
     NOISE_STEP,
     calibrate_noise,
+    calibrate_noise_in_advance,
     epsilon_of,
+    held_of,
     max_steps,
+    max_steps_in_advance,
 )
 from cloister.privacy.errors import PrivacyError
 
@@ -70,10 +75,26 @@ def require_mode(name: str) -> Mode:
 
 
 def epsilon_in(mode: Mode, events: Sequence[Event], delta: float) -> float:
-    """Return the composed epsilon of the events as a ledger's mode says; 0.0 for none."""
+    """Return the composed epsilon of the events as a ledger's mode says; 0.0 for none.
+
+    In ``adaptive`` it holds for a plan fixed in advance. Of spends that followed one another's results it is
+    an odometer's reading: what is promised is the limit they were held against by :func:`held_in`.
+    """
     if mode == ADAPTIVE:
         return epsilon_of(events, delta)
     return _fixed_epsilon(coalesce(events), delta) if events else 0.0
+
+
+def held_in(mode: Mode, events: Sequence[Event], delta: float, limit: float) -> float:
+    """Return the figure of the events that is held against a limit, as a ledger's mode says; 0.0 for none.
+
+    Args:
+        mode: Of the dataset's ledger.
+        events: Everything the limit is about.
+        delta: In (0, 1).
+        limit: The ceiling on epsilon; in ``adaptive`` it fixes the order.
+    """
+    return held_of(events, delta, limit) if mode == ADAPTIVE else epsilon_in(mode, events, delta)
 
 
 @lru_cache(maxsize=512)
@@ -103,9 +124,11 @@ def calibrate(
     Raises:
         PrivacyError: ``privacy.unreachable_target`` or ``privacy.budget_invalid``.
     """
-    least_by_renyi = calibrate_noise(target_epsilon, delta, sampling_probability, steps, spent=spent)
     if mode == ADAPTIVE:
-        return least_by_renyi
+        return calibrate_noise(target_epsilon, delta, sampling_probability, steps, spent=spent)
+    least_by_renyi = calibrate_noise_in_advance(
+        target_epsilon, delta, sampling_probability, steps, spent=spent
+    )
 
     def fits(thousandths: int) -> bool:
         plan = SampledGaussian(sampling_probability, thousandths * NOISE_STEP, steps)
@@ -143,9 +166,11 @@ def steps_within(
     Returns:
         A count of 0 or more, capped at 10**9.
     """
-    by_renyi = max_steps(limit_epsilon, delta, sampling_probability, noise_multiplier, spent=spent)
-    if mode == ADAPTIVE or not delta_left(spent, delta) > 0:
-        return by_renyi
+    if mode == ADAPTIVE:
+        return max_steps(limit_epsilon, delta, sampling_probability, noise_multiplier, spent=spent)
+    if not delta_left(spent, delta) > 0:
+        return 0
+    by_renyi = max_steps_in_advance(limit_epsilon, delta, sampling_probability, noise_multiplier, spent=spent)
 
     def fits(count: int) -> bool:
         step = SampledGaussian(sampling_probability, noise_multiplier, count)

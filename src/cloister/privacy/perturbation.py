@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister.core.errors import InputError
-from cloister.evidence.transcript import Approximate, Event, Gaussian, Pure
+from cloister.evidence.transcript import Approximate, Event, Gaussian, Pure, Unit
 from cloister.privacy.account import Account
 from cloister.privacy.convex import CURVATURE, LIPSCHITZ, LogisticProblem
 from cloister.privacy.errors import PrivacyError
@@ -135,7 +135,8 @@ def fit_perturbed(
 
     Raises:
         BudgetExceeded: The spend would pass a limit; the records weren't touched.
-        PrivacyError: ``privacy.plan_invalid`` for an impossible price, or a regularisation too small for it;
+        PrivacyError: ``privacy.wrong_unit`` for rows of records under a budget of subjects, or the reverse;
+            ``privacy.plan_invalid`` for an impossible price, or a regularisation too small for it;
             ``privacy.not_minimised``: the spend stays spent.
     """
     try:
@@ -151,7 +152,8 @@ def fit_perturbed(
         case ObjectivePure() | ObjectiveGaussian():
             left = _left_for_noise(problem, perturbation.epsilon)
             work = partial(_objective, problem, perturbation, left, source)
-    weights = account.pay(event, Purpose.PERTURBATION, work)
+    unit: Unit = "record" if problem.subjects is None else "subject"
+    weights = account.pay(event, Purpose.PERTURBATION, work, unit=unit, noise_generator=source.generator)
     return PerturbedModel(weights, event, source.generator)
 
 

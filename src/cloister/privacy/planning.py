@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from cloister.evidence.transcript import ACCOUNTANTS, ADAPTIVE, Event, Mode, SampledGaussian, other_mode
 from cloister.privacy.budget import PrivacyBudget, check_delta, check_group
 from cloister.privacy.errors import BudgetExceeded, PrivacyError
-from cloister.privacy.modes import calibrate, epsilon_in, require_mode, steps_within
+from cloister.privacy.modes import calibrate, epsilon_in, held_in, require_mode, steps_within
 from cloister.privacy.noise import GRID_SLACK, NORM_ERROR, SUM_SLACK
 from cloister.privacy.randomness import OS_GENERATOR
 
@@ -39,8 +39,9 @@ class Plan:
         unit: What is protected.
         relation: How neighbouring datasets differ.
         mode: How the spends are composed.
-        epsilon: Of all that was spent before and the plan, by the mode's accountant.
-        epsilon_plan: Of the plan alone.
+        epsilon: Of all that was spent before and the plan, as it is held against the budget: by the mode's
+            accountant, in ``adaptive`` at the budget's own order.
+        epsilon_plan: Of the plan alone, which is fixed here and now: in ``adaptive`` at the best order.
         epsilon_other: Of the plan alone, by the other accountant.
         slack: Largest share of the clip norm that rounding, errors of norms and sums add to the sensitivity;
             a plan for which they could add more is refused. It is in ``sigma``.
@@ -70,17 +71,19 @@ class Plan:
         one = "one record" if self.unit == "record" else "one subject with all its records"
         other = ACCOUNTANTS[other_mode(self.mode)]
         validity = (
-            "Valid also where each job is chosen after seeing earlier ones; steps not taken are given back."
+            "The budget is kept also where each job is chosen after seeing earlier ones, by one order that "
+            "is fixed with the budget; steps not taken are given back."
             if self.mode == ADAPTIVE
-            else "Valid only where every plan was fixed in advance; steps not taken are not given back."
+            else "Valid only where every plan was fixed in advance, which nothing enforces; steps not taken "
+            "are not given back."
         )
         return [
             f"Unit: {one}, added or removed ({self.relation}). Replacing one by another costs more, about "
             "twice as much. That a hospital took part is not hidden: with few sites no noise could hide it.",
             f"Groups: k {self.unit}s together are protected within k times epsilon at "
             "k * exp((k - 1) * epsilon) times delta.",
-            f"Epsilon {self.epsilon_plan:.4f} at delta {self.delta:g} for this plan; {self.epsilon:.4f} with "
-            "all that was spent on the dataset before.",
+            f"Epsilon {self.epsilon_plan:.4f} at delta {self.delta:g} for this plan; {self.epsilon:.4f} is "
+            "held against the budget, with all that was spent on the dataset before.",
             f"Accountant: {ACCOUNTANTS[self.mode]} ({self.mode}). {validity} {other} says "
             f"{self.epsilon_other:.4f}; it is reported, never chosen.",
             f"Sampling: every step draws each unit with probability {self.sampling_probability:g}, "
@@ -142,7 +145,7 @@ def plan(
         )
     if epochs < 1:
         raise PrivacyError("privacy.plan_invalid", "A plan needs at least one epoch.")
-    if not epsilon_in(mode, spent, budget.delta) < budget.epsilon:
+    if not held_in(mode, spent, budget.delta, budget.epsilon) < budget.epsilon:
         raise BudgetExceeded(
             "ledger.budget_exceeded",
             "What was spent on the dataset leaves nothing of this budget.",
@@ -161,7 +164,7 @@ def plan(
         unit=budget.unit.kind,
         relation=budget.unit.relation,
         mode=mode,
-        epsilon=epsilon_in(mode, [*spent, event], budget.delta),
+        epsilon=held_in(mode, [*spent, event], budget.delta, budget.epsilon),
         epsilon_plan=epsilon_in(mode, [event], budget.delta),
         epsilon_other=epsilon_in(other_mode(mode), [event], budget.delta),
         slack=GRID_SLACK + NORM_ERROR + SUM_SLACK,

@@ -10,8 +10,8 @@ Rules kept here:
    tells neighbours apart; the rounding is part of the sensitivity, hence of the noise.
 4. The 95 % interval that comes with a figure includes the noise. Clamping to what is possible is
    post-processing.
-5. Each entry of the values is one protected unit. Where a subject has several records,
-   :func:`per_subject` makes one value of them first.
+5. Each entry of the values is one protected unit, and whoever asks says which; another than the ledger's is
+   refused. Where a subject has several records, :func:`per_subject` makes one value of them first.
 6. The number of units that a mean is divided by is public: a figure that everybody may know, declared.
 
 Sources: Dwork and Roth 2014, section 3.5.3 (Gaussian mechanism) and Proposition 2.1 (post-processing).
@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister.core.errors import InputError
-from cloister.evidence.transcript import Gaussian
+from cloister.evidence.transcript import Gaussian, Unit
 from cloister.privacy.account import Account
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.ledger import Purpose
@@ -84,11 +84,14 @@ class Release:
         return figure
 
 
-def release_count(count: int, *, noise_multiplier: float, noise: IntegerNoise, account: Account) -> Release:
+def release_count(
+    count: int, *, unit: Unit, noise_multiplier: float, noise: IntegerNoise, account: Account
+) -> Release:
     """Release how many units have a property.
 
     Args:
         count: The exact count, private.
+        unit: What each is one of; the ledger has to protect it.
         noise_multiplier: Standard deviation of the noise.
         noise: Where the noise comes from.
         account: Who pays.
@@ -98,13 +101,19 @@ def release_count(count: int, *, noise_multiplier: float, noise: IntegerNoise, a
         PrivacyError: ``privacy.data_invalid`` for a negative or too large count.
     """
     return release_histogram(
-        {"count": count}, noise_multiplier=noise_multiplier, noise=noise, account=account, kind="count"
+        {"count": count},
+        unit=unit,
+        noise_multiplier=noise_multiplier,
+        noise=noise,
+        account=account,
+        kind="count",
     )
 
 
 def release_histogram(
     counts: Mapping[str, int],
     *,
+    unit: Unit,
     noise_multiplier: float,
     noise: IntegerNoise,
     account: Account,
@@ -114,6 +123,7 @@ def release_histogram(
 
     Args:
         counts: The exact count of every declared bin, private; bins are declared, also the empty ones.
+        unit: What each is one of; the ledger has to protect it.
         noise_multiplier: Standard deviation of the noise on each count.
         noise: Where the noise comes from.
         account: Who pays.
@@ -131,7 +141,7 @@ def release_histogram(
             "privacy.data_invalid", f"Counts must lie between 0 and {MOST_UNITS}, all together."
         )
     exact = np.array(list(counts.values()), dtype=np.float64)
-    noisy, spread, event = _charged(exact, 1.0, noise_multiplier, noise, account)
+    noisy, spread, event = _charged(exact, 1.0, noise_multiplier, noise, account, unit)
     half = _normal_quantile(len(counts)) * spread
     figures = {
         name: NoisyValue(max(0.0, value), max(0.0, value - half), max(0.0, value + half))
@@ -144,6 +154,7 @@ def release_sum(
     values: Values,
     bounds: tuple[float, float],
     *,
+    unit: Unit,
     noise_multiplier: float,
     noise: IntegerNoise,
     account: Account,
@@ -154,6 +165,7 @@ def release_sum(
     Args:
         values: float64 of shape [units], private.
         bounds: Declared lowest and highest value.
+        unit: What each is one of; the ledger has to protect it.
         noise_multiplier: Standard deviation of the noise, divided by the largest possible value's size.
         noise: Where the noise comes from.
         account: Who pays.
@@ -166,7 +178,7 @@ def release_sum(
     within = _bounded(values, bounds, clamp)
     largest = max(abs(bounds[0]), abs(bounds[1]))
     exact = np.array([math.fsum(within.tolist())])
-    noisy, spread, event = _charged(exact, largest, noise_multiplier, noise, account)
+    noisy, spread, event = _charged(exact, largest, noise_multiplier, noise, account, unit)
     half = _normal_quantile(1) * spread
     value = float(noisy[0])
     figures = MappingProxyType({"sum": NoisyValue(value, value - half, value + half)})
@@ -178,6 +190,7 @@ def release_mean(
     bounds: tuple[float, float],
     units: int,
     *,
+    unit: Unit,
     noise_multiplier: float,
     noise: IntegerNoise,
     account: Account,
@@ -193,6 +206,7 @@ def release_mean(
         values: float64 of shape [units], private.
         bounds: Declared lowest and highest value.
         units: The public number to divide by.
+        unit: What each is one of; the ledger has to protect it.
         noise_multiplier: Standard deviation of the noise, divided by half the range.
         noise: Where the noise comes from.
         account: Who pays.
@@ -212,7 +226,7 @@ def release_mean(
     within = _bounded(values, bounds, clamp)
     middle, half_range = (bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / 2
     exact = np.array([math.fsum((within - middle).clip(-half_range, half_range).tolist())])
-    noisy, spread, event = _charged(exact, half_range, noise_multiplier, noise, account)
+    noisy, spread, event = _charged(exact, half_range, noise_multiplier, noise, account, unit)
     value = float(noisy[0]) / units + middle
     half = _normal_quantile(1) * math.hypot(half_range / math.sqrt(units), spread / units)
 
@@ -227,6 +241,7 @@ def release_accuracy(
     correct: npt.NDArray[np.bool_] | Values,
     units: int,
     *,
+    unit: Unit,
     noise_multiplier: float,
     noise: IntegerNoise,
     account: Account,
@@ -237,6 +252,7 @@ def release_accuracy(
         correct: Of shape [units], private: whether each was classified rightly; of a subject with several
             records, the share of them (:func:`per_subject`).
         units: Their public number.
+        unit: What each is one of; the ledger has to protect it.
         noise_multiplier: Standard deviation of the noise divided by one half, as in :func:`release_mean`.
         noise: Where the noise comes from.
         account: Who pays.
@@ -249,6 +265,7 @@ def release_accuracy(
         correct.astype(np.float64),
         (0.0, 1.0),
         units,
+        unit=unit,
         noise_multiplier=noise_multiplier,
         noise=noise,
         account=account,
@@ -294,7 +311,12 @@ def _bounded(values: Values, bounds: tuple[float, float], clamp: bool) -> Values
 
 
 def _charged(
-    exact: Values, sensitivity: float, noise_multiplier: float, noise: IntegerNoise, account: Account
+    exact: Values,
+    sensitivity: float,
+    noise_multiplier: float,
+    noise: IntegerNoise,
+    account: Account,
+    unit: Unit,
 ) -> tuple[Values, float, Gaussian]:
     """Pay, then add noise on the grid; returns the noisy values and the noise's standard deviation."""
     try:
@@ -308,7 +330,8 @@ def _charged(
         return (steps * grid.step).astype(np.float64)
 
     # Rounding and the floor of the noise are two steps at most beside the noise.
-    return account.pay(event, Purpose.EVALUATION, noisy), grid.deviation + 2 * grid.step, event
+    values = account.pay(event, Purpose.EVALUATION, noisy, unit=unit, noise_generator=noise.generator)
+    return values, grid.deviation + 2 * grid.step, event
 
 
 def _normal_quantile(figures: int) -> float:

@@ -35,9 +35,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister.core.errors import InputError
-from cloister.evidence.transcript import POISSON, Event, Gaussian, RepeatAndSelect, SampledGaussian
+from cloister.evidence.transcript import POISSON, Event, Gaussian, RepeatAndSelect, SampledGaussian, Unit
 from cloister.privacy.account import Account
-from cloister.privacy.accountant import AGREEMENT, epsilon_of, log_halting
+from cloister.privacy.accountant import AGREEMENT, epsilon_of, held_of, log_halting
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.ledger import Purpose
 from cloister.privacy.noise import IntegerNoise, choose_grid
@@ -203,7 +203,7 @@ def plan_selection(
     """Find the smallest training noise, to three decimals, with which a whole selection keeps its target.
 
     Args:
-        target_epsilon: Above 0.
+        target_epsilon: Above 0; the limit that a ledger in the mode ``adaptive`` admits the selection under.
         delta: In (0, 1).
         sampling_probability: Of a trial's steps.
         steps: Of one trial.
@@ -226,7 +226,7 @@ def plan_selection(
         return SelectionPlan(trial, score_noise_multiplier, mean, shape)
 
     def fits(thousandths: int) -> bool:
-        return epsilon_of([plan(thousandths).event], delta) + AGREEMENT <= target_epsilon
+        return held_of([plan(thousandths).event], delta, target_epsilon) + AGREEMENT <= target_epsilon
 
     low, high = 0, 1000
     while not fits(high):
@@ -248,6 +248,7 @@ def run_selection(
     candidates: Sequence[Candidate],
     trial: Callable[[Candidate], Outcome[Model]],
     *,
+    unit: Unit,
     source: RandomSource,
     noise: IntegerNoise,
     account: Account,
@@ -258,6 +259,7 @@ def run_selection(
         plan: Fixed beforehand.
         candidates: Hyper-parameters, public.
         trial: Trains with a candidate and scores the result. It leaves nothing behind.
+        unit: What the trials train and are scored by, one value of each; the ledger has to protect it.
         source: Where the number of trials and the candidates come from.
         noise: Where the scores' noise comes from.
         account: Who pays.
@@ -283,7 +285,7 @@ def run_selection(
                 best = Chosen(candidate, outcome.model, score, (plan.event,), "best of random trials")
         return best
 
-    return account.pay(plan.event, Purpose.TUNING, select)
+    return account.pay(plan.event, Purpose.TUNING, select, unit=unit, noise_generator=noise.generator)
 
 
 def run_all(
@@ -291,6 +293,7 @@ def run_all(
     candidates: Sequence[Candidate],
     trial: Callable[[Candidate], Outcome[Model]],
     *,
+    unit: Unit,
     noise: IntegerNoise,
     account: Account,
 ) -> tuple[Chosen[Candidate, Model], ...]:
@@ -309,7 +312,13 @@ def run_all(
         score = _noisy_score(outcome.correct, plan.score_noise_multiplier, noise)
         return Chosen(candidate, outcome.model, score, events, "every trial charged")
 
-    done = account.pay_all(events, Purpose.TUNING, lambda: [one(candidate) for candidate in candidates])
+    done = account.pay_all(
+        events,
+        Purpose.TUNING,
+        lambda: [one(candidate) for candidate in candidates],
+        unit=unit,
+        noise_generator=noise.generator,
+    )
     return tuple(sorted(done, key=lambda chosen: -chosen.score))
 
 

@@ -6,7 +6,7 @@ Rules kept here:
   no is a no, and every reason of every hospital is listed.
 - The decision is written into the site's log before it takes effect, a refusal too.
 - No hospital approves a mock, a job without noise. It goes on in spite of that one reason where the machine
-  allows mocks; the refusal stays written, and every verifier finds it.
+  and every hospital's manifest allow mocks; the refusal stays written, and every verifier finds it.
 - The hashes of the dataset, of its declaration and of the test set are those of what will be trained and
   measured on, at the time of the decision.
 """

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from cloister.core.hashes import Sha256
 from cloister.evidence import StatementWriter, Subject
 from cloister.evidence.predicates import Violation
+from cloister.evidence.transcript import repeated
 from cloister.federation import FederationJob, SiteRuntime
 from cloister.privacy import BudgetExceeded, BudgetLedger, Limit, Scope
 from cloister.privacy.accountant import AGREEMENT
 from cloister.privacy.budget import HARD_STOP
-from cloister.privacy.modes import epsilon_in, steps_within
+from cloister.privacy.ledger_limits import mechanisms_passed
+from cloister.privacy.modes import held_in, steps_within
 
 
 def require_affordable(
@@ -39,6 +41,11 @@ def require_affordable(
     for site, node in sites.items():
         ceilings = (*node.limits, HARD_STOP)
         exceeded = [problem for limit in ceilings for problem in _exceeded(limit, node, ledgers[site])]
+        crowded = mechanisms_passed(
+            [repeated(event, 1) for event in ledgers[site].events()], [node.whole_plan]
+        )
+        if crowded:
+            exceeded.append(crowded)
         if exceeded:
             writers[site].write(
                 Violation,
@@ -60,7 +67,8 @@ def require_affordable(
 def _exceeded(limit: Limit, node: SiteRuntime, ledger: BudgetLedger) -> Iterator[str]:
     steps = node.whole_plan.steps
     spent = ledger.events(node.job_id if limit.scope is Scope.JOB else None)
-    if epsilon_in(ledger.mode, [*spent, node.whole_plan], ledger.delta) + AGREEMENT <= limit.epsilon:
+    whole = [*spent, node.whole_plan]
+    if held_in(ledger.mode, whole, ledger.delta, limit.epsilon) + AGREEMENT <= limit.epsilon:
         return
     fitting = steps_within(
         ledger.mode,

@@ -15,7 +15,7 @@ from typing import Final
 
 from cloister.core.errors import InputError
 from cloister.evidence import EvidenceLog, open_statement
-from cloister.evidence.predicates import ManifestAccepted
+from cloister.evidence.predicates import DataCommitment, ManifestAccepted
 from cloister.evidence.transcript import (
     ACCOUNTANTS,
     ADAPTIVE,
@@ -26,11 +26,12 @@ from cloister.evidence.transcript import (
     event_to_json,
     other_mode,
 )
-from cloister.privacy.budget import HARD_STOP_EPSILON
+from cloister.privacy.budget import HARD_STOP_EPSILON, subject_limit
 from cloister.privacy.ledger import BudgetLedger
 from cloister.privacy.ledger_entries import Header, Reserved, Settled, resize
-from cloister.privacy.modes import epsilon_in, steps_within
-from cloister.workflow.ledgers import require_current
+from cloister.privacy.modes import epsilon_in, held_in, steps_within
+from cloister.workflow.ledgers import kept_manifest, require_current
+from cloister.workflow.party import Party
 from cloister.workflow.workspace import Workspace
 
 _MANY: Final = 200
@@ -72,13 +73,14 @@ class BudgetView:
         mode: How spends are composed.
         accountant: The mode's accountant.
         delta: At which every epsilon is stated.
-        epsilon: Spent by all jobs.
+        epsilon: Spent by all jobs; in ``adaptive`` the reading of an odometer, at the best order.
         other_accountant: The other accountant.
         epsilon_other: Its figure; None where it was not asked.
-        limit: The smaller of the newest manifest's budget and the hard stop.
+        limit: The smallest limit of the newest manifest under which the dataset was used, one person's share
+            included, and the hard stop.
         limit_name: Which of them.
-        left: Limit less epsilon. A job may cost more than that by itself: spends compose to less than their
-            sum.
+        epsilon_held: Spent by all jobs, as held against the limit: in ``adaptive`` at the limit's own order.
+        left: Limit less what is held against it.
         jobs: Epsilon of each job alone.
         mechanisms: Everything that counts, in the transcript's JSON form.
         unsettled: Reservations that count in full since nobody settled them.
@@ -98,6 +100,7 @@ class BudgetView:
     epsilon_other: float | None
     limit: float
     limit_name: str
+    epsilon_held: float
     left: float
     jobs: Mapping[str, float]
     mechanisms: tuple[Mapping[str, object], ...]
@@ -128,10 +131,12 @@ class Budget:
         view = self.view
         unit = "one record" if view.unit == "record" else "one subject with all its records"
         kept = (
-            "This stays true where each job was chosen after seeing earlier results, and steps that were not "
-            "taken were given back."
+            "It is the reading of an odometer: what is promised, also where each job was chosen after seeing "
+            "earlier results, is the limit, by one order that is fixed with it. Steps that were not taken "
+            "were given back."
             if view.mode == ADAPTIVE
-            else "This is true only if every plan was fixed in advance; nothing of a plan is given back."
+            else "This is true only if every plan was fixed in advance, which nothing enforces; nothing of a "
+            "plan is given back."
         )
         lines = [
             f"Protected is {unit} of {view.dataset} at {view.site}: added or removed ({view.relation}).",
@@ -139,8 +144,9 @@ class Budget:
             f"released, nobody can tell by it whether {unit} was in the data, better than odds times "
             f"e^{view.epsilon:.2f} allow, but for a chance of {view.delta:g}.",
             f"Spends are composed by {view.accountant} ({view.mode}). {kept}",
-            f"The limit is {view.limit:g}, of the {view.limit_name}: {view.left:.4f} above what is spent. A "
-            "job may cost more than that by itself, since spends compose to less than their sum.",
+            f"The limit is {view.limit:g}: {view.limit_name}. Held against it is {view.epsilon_held:.4f}, "
+            f"which leaves {view.left:.4f}. A job may cost more than that by itself, since spends compose to "
+            "less than their sum.",
         ]
         if view.epsilon_other is not None:
             lines.append(
@@ -210,24 +216,42 @@ def _read(workspace: Workspace, site: str, dataset: str) -> Budget:
     party = workspace.party("site", site)
     with party.open_log_to_show() as log, _ledger(workspace, site, dataset) as ledger:
         require_current(ledger, log, party.held_checkpoints())
-        limit, limit_name = _limit(log)
+        limit, limit_name = _limit(log, party, dataset)
         spends = tuple(_spends(ledger))
         return Budget(_view(ledger, site, limit, limit_name), spends)
 
 
-def _limit(log: EvidenceLog) -> tuple[float, str]:
-    budget = HARD_STOP_EPSILON
+def _limit(log: EvidenceLog, site: Party, dataset: str) -> tuple[float, str]:
+    """The smallest limit on a dataset, of the newest manifest under which a job committed to it."""
+    limits = [(HARD_STOP_EPSILON, "hard stop")]
+    newest = _newest_manifest(log, dataset)
+    if newest is not None:
+        limits.append((newest.epsilon_budget, "newest manifest"))
+        manifest = kept_manifest(site, dataset, newest.manifest_sha256)
+        if manifest is not None:
+            terms = manifest.privacy_guardrails
+            share = subject_limit(terms.epsilon_per_subject, terms.subject_sites, terms.cross_site_subjects)
+            limits += [(terms.epsilon_hard_stop, "manifest hard stop"), (share.epsilon, "one person's share")]
+    return min(limits, key=lambda one: one[0])
+
+
+def _newest_manifest(log: EvidenceLog, dataset: str) -> ManifestAccepted | None:
+    """A manifest's acceptance doesn't name its dataset; the commitment in the same job does."""
+    accepted: dict[str, ManifestAccepted] = {}
+    newest = None
     for envelope in log.envelopes():
         predicate = open_statement(envelope).predicate
         if isinstance(predicate, ManifestAccepted):
-            budget = predicate.epsilon_budget
-    return (budget, "newest manifest") if budget < HARD_STOP_EPSILON else (HARD_STOP_EPSILON, "hard stop")
+            accepted[predicate.job_id] = predicate
+        elif isinstance(predicate, DataCommitment) and predicate.dataset_name == dataset:
+            newest = accepted.get(predicate.job_id, newest)
+    return newest
 
 
 def _view(ledger: BudgetLedger, site: str, limit: float, limit_name: str) -> BudgetView:
     events, other = ledger.events(), other_mode(ledger.mode)
     jobs = dict.fromkeys(one.entry.job_id for one in ledger.history() if isinstance(one.entry, Reserved))
-    epsilon = ledger.epsilon()
+    epsilon, held = ledger.epsilon(), held_in(ledger.mode, events, ledger.delta, limit)
     return BudgetView(
         site=site,
         dataset=ledger.dataset,
@@ -241,7 +265,8 @@ def _view(ledger: BudgetLedger, site: str, limit: float, limit_name: str) -> Bud
         epsilon_other=epsilon_in(other, events, ledger.delta) if len(events) <= _MANY else None,
         limit=limit,
         limit_name=limit_name,
-        left=max(0.0, limit - epsilon),
+        epsilon_held=held,
+        left=max(0.0, limit - held),
         jobs={job: ledger.epsilon(job) for job in jobs},
         mechanisms=tuple(event_to_json(one) for one in events),
         unsettled=len(ledger.unsettled),

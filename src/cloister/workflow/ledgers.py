@@ -7,26 +7,28 @@ kept here:
    gone, is refused.
 2. A log is held against the checkpoints of it that others hold before its word on the ledger counts: a ledger
    and a log that were set back together are refused by whoever saw the log later.
-3. A spend is stated before anything made with it leaves the site. So what a set-back ledger could hide is at
-   most a spend of which nothing left.
+3. A spend is stated before anything made with it leaves the site: by the rounds of a job, and by releases,
+   tunings and perturbed models that are paid from :func:`cloister.federation.site_account.site_account`. So
+   what a set-back ledger could hide is at most a spend of which nothing left.
 4. A ledger that was made is never made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from cloister.core.files import write_new
-from cloister.core.hashes import Sha256
-from cloister.evidence import EvidenceLog, open_statement
+from cloister.core.files import write_atomic, write_new
+from cloister.core.hashes import Sha256, sha256_hex
+from cloister.evidence import Envelope, EvidenceLog, open_statement
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.predicates import MOCK, BudgetSpend, DataCommitment
 from cloister.evidence.transcript import Mode, Unit
 from cloister.evidence.witness.rollback import require_newest
+from cloister.policy import ProtocolManifest, decode_manifest
 from cloister.privacy.errors import LedgerError
 from cloister.privacy.ledger import BudgetLedger
 from cloister.workflow.party import Party
@@ -83,36 +85,66 @@ class Ledgers:
                     f"the budget ledger of {site.name} is gone, but it was used for {dataset} before",
                     "Restore it from a backup; starting at zero would overspend the patients' budget.",
                 )
-            ledger = BudgetLedger.open(self.database or path, dataset, holder=site.name)
-            try:
-                ledger.require_terms(mode=terms.mode, unit=terms.unit, delta=terms.delta)
-                require_current(ledger, log, held)
-            except BaseException:
-                ledger.close()
-                raise
+            ledger = self._open_newest(path, site, dataset, terms, log, held)
         else:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            ledger = self._begin(path, dataset, terms, site.name)
+            try:
+                ledger = _make(self.database or path, dataset, terms, site.name)
+            except LedgerError as error:
+                if self.database is None or error.code != "ledger.exists":
+                    raise
+                # An interrupted first use made it; or this site's folder was lost, and it holds spends.
+                ledger = self._open_newest(path, site, dataset, terms, log, held)
         if not begun.exists():
             write_new(begun, b"")
         return ledger
 
-    def _begin(self, path: Path, dataset: str, terms: LedgerTerms, holder: str) -> BudgetLedger:
-        """Make a ledger, or in a database find the empty one that an interrupted first use made."""
-        if self.database is None:
-            return _make(path, dataset, terms, holder)
+    def _open_newest(
+        self,
+        path: Path,
+        site: Party,
+        dataset: str,
+        terms: LedgerTerms,
+        log: EvidenceLog,
+        held: Collection[Checkpoint],
+    ) -> BudgetLedger:
+        """Open a ledger that is there, if its terms are these and it holds every spend that was stated."""
+        ledger = BudgetLedger.open(self.database or path, dataset, holder=site.name)
         try:
-            return _make(self.database, dataset, terms, holder)
-        except LedgerError as error:
-            if error.code != "ledger.exists":
-                raise
-            return BudgetLedger.open(self.database, dataset, holder=holder)
+            ledger.require_terms(mode=terms.mode, unit=terms.unit, delta=terms.delta)
+            require_current(ledger, log, held)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     def mock(self, site: Party, dataset: str, terms: LedgerTerms) -> BudgetLedger:
         """Make a ledger that no budget is charged in."""
         folder = site.folder / MOCK_FOLDER
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return _make(folder / f"{uuid4().hex}.sqlite", dataset, terms, site.name)
+
+
+def keep_manifest(site: Party, dataset: str, manifest: Envelope) -> None:
+    """Keep the manifest that a dataset's budget is held to now, for whoever looks at the budget.
+
+    Args:
+        site: Who holds the dataset.
+        dataset: Its declared name.
+        manifest: The signed manifest; its hash is in the site's log.
+    """
+    write_atomic(_kept(site, dataset), manifest.payload)
+
+
+def kept_manifest(site: Party, dataset: str, sha256: str) -> ProtocolManifest | None:
+    """Return the manifest with this hash, if it is the one that was kept last."""
+    path = _kept(site, dataset)
+    payload = path.read_bytes() if path.is_file() else b""
+    return decode_manifest(payload) if sha256_hex(payload) == sha256 else None
+
+
+def _kept(site: Party, dataset: str) -> Path:
+    return site.folder / "budget" / f"{dataset}.manifest"
 
 
 def require_current(ledger: BudgetLedger, log: EvidenceLog, held: Iterable[Checkpoint]) -> None:

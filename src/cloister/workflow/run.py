@@ -35,7 +35,7 @@ from cloister.workflow.admission import Agreement, admit, commit_data, load_data
 from cloister.workflow.case import Case
 from cloister.workflow.compute import one_thread_per_site
 from cloister.workflow.jobfile import JobSpec
-from cloister.workflow.ledgers import LedgerTerms
+from cloister.workflow.ledgers import LedgerTerms, keep_manifest
 from cloister.workflow.outcome import MODEL_FILE, REPORT_FILE, JobOutcome
 from cloister.workflow.parties import Parties, open_parties
 from cloister.workflow.preflight import require_releasable
@@ -189,7 +189,9 @@ def _ledger(
     terms = LedgerTerms(guardrails.accounting, guardrails.unit, guardrails.delta_budget)
     if job.privacy.mechanism == MOCK_MECHANISM:
         return workspace.mock_ledger(seat.party, manifest.dataset_scope.name, terms)
-    return workspace.ledger(seat.party, manifest.dataset_scope.name, terms, log=seat.log)
+    ledger = workspace.ledger(seat.party, manifest.dataset_scope.name, terms, log=seat.log)
+    keep_manifest(seat.party, manifest.dataset_scope.name, agreement.manifest_envelopes[site])
+    return ledger
 
 
 def _measure_and_release(case: Case, trained: Trained) -> tuple[Measured, bytes]:

@@ -157,7 +157,7 @@ def _limits(agreement: Agreement, site: str) -> tuple[Limit, ...]:
     guardrails = agreement.manifests[site].privacy_guardrails
     return (
         subject_limit(
-            guardrails.epsilon_per_subject, len(agreement.manifests), guardrails.cross_site_subjects
+            guardrails.epsilon_per_subject, guardrails.subject_sites, guardrails.cross_site_subjects
         ),
         Limit("manifest budget", guardrails.epsilon_budget, Scope.DATASET),
         Limit("manifest hard stop", guardrails.epsilon_hard_stop, Scope.DATASET),

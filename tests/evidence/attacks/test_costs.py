@@ -13,7 +13,7 @@ from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize, pa
 from cloister.core.errors import InputError
 from cloister.evidence import receipt as receipts
 from cloister.evidence.checks import Outcome
-from cloister.evidence.epsilon import MAX_MECHANISMS, epsilon_figures
+from cloister.evidence.epsilon import MAX_MECHANISMS, EpsilonLimits, epsilon_figures
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.predicates import (
     BudgetSpend,
@@ -29,6 +29,8 @@ from cloister.evidence.transcript import Pure, SampledGaussian, event_to_json
 from cloister.evidence.verifier import COSTLY, Verdict, Verifier, model_artifact
 from tests.evidence.attacks.edits import Body, detail
 from tests.evidence.synthetic import MODEL, SyntheticJob, edited, failing, plugged, verify
+
+LIMITS = EpsilonLimits(job=3.0, datasets=(4.0, 5.0))
 
 STRANGERS, AGGREGATES = 550, 20
 REPEATED = 3000
@@ -100,8 +102,8 @@ def test_no_more_mechanisms_than_the_bound_are_composed_whoever_signed_them(hone
     ]
     charged = [one.model_copy(update={"prior_events": group}) for group in groups]
     with pytest.raises(InputError, match=f"at most {MAX_MECHANISMS}"):
-        epsilon_figures(charged)
-    assert epsilon_figures([one, *[one] * 600]).epsilon > 0
+        epsilon_figures(charged, LIMITS)
+    assert epsilon_figures([one, *[one] * 600], LIMITS).epsilon > 0
 
 
 def test_a_statement_that_fits_into_no_log_is_not_read(

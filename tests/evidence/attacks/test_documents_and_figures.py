@@ -5,16 +5,20 @@ Each attack is made twice where that makes sense: on the bytes alone, and by a h
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from cloister.evidence.envelope import sign_envelope
+from cloister.core.canonical import JSON
+from cloister.evidence.envelope import Envelope, sign_envelope
 from cloister.evidence.predicates import (
     SEEDED_TEST,
 )
 from cloister.evidence.terms import MANIFEST_TYPE
+from cloister.evidence.transcript import order_for
 from cloister.evidence.verifier import TestRandomness
+from cloister.privacy.accountant import calibrate_noise_in_advance
 from tests.evidence.attacks.edits import Body, both_ways
 from tests.evidence.synthetic import (
     SyntheticJob,
@@ -82,7 +86,7 @@ def test_a_request_of_somebody_else(honest_job: SyntheticJob, honest_receipt: by
 
 
 def test_epsilon_edited(honest_job: SyntheticJob, honest_receipt: bytes) -> None:
-    for name in ("epsilon", "epsilon_dataset_total"):
+    for name in ("epsilon", "epsilon_dataset_total", "epsilon_held", "epsilon_dataset_held"):
 
         def edit(body: Body, name: str = name) -> None:
             body["summary"]["privacy"]["north"][name] -= 0.01
@@ -99,7 +103,10 @@ def test_the_orders_or_the_unit_of_epsilon_edited(honest_job: SyntheticJob, hone
     def orders(body: Body) -> None:
         body["summary"]["privacy"]["north"]["orders"].pop()
 
-    for edit in (unit, orders):
+    def limit_orders(body: Body) -> None:
+        body["summary"]["privacy"]["north"]["limit_orders"] = [2, 2]
+
+    for edit in (unit, orders, limit_orders):
         _, hostile = both_ways(honest_job, honest_receipt, edit)
         assert hostile == {"summary"}
 
@@ -109,6 +116,42 @@ def test_a_job_that_spent_more_than_its_limits(tmp_path: Path) -> None:
     verdict = verify(job, job.receipt())
     assert {"epsilon", "summary"} >= failing(verdict) >= {"epsilon"}
     assert "above the limit" in next(one.detail for one in verdict.checks if one.id == "epsilon")
+
+
+def test_a_limit_that_only_the_best_order_afterwards_keeps(tmp_path: Path) -> None:
+    noise = calibrate_noise_in_advance(3.0, 1e-5, 0.1, 10)
+    job = SyntheticJob(tmp_path, noise_multiplier=noise).run()
+    receipt = job.receipt()
+    stated = json.loads(receipt)["body"]["summary"]["privacy"]["north"]
+    assert stated["epsilon"] <= 3.0 < stated["epsilon_held"]
+    assert stated["limit_orders"] == [order_for(3.0, 1e-5), order_for(4.0, 1e-5)]
+    verdict = verify(job, receipt)
+    assert failing(verdict) == {"epsilon"}
+    assert "above the limit 3" in next(one.detail for one in verdict.checks if one.id == "epsilon")
+
+
+class Shared(SyntheticJob):
+    """A job at two of several hospitals at which one person may have been."""
+
+    hospitals = 2
+
+    def manifest(self, site: str, **guardrails: JSON) -> Envelope:
+        shared: dict[str, JSON] = {"cross_site_subjects": "sum", "subject_sites": self.hospitals}
+        return super().manifest(site, **shared | guardrails)
+
+
+@pytest.mark.parametrize(
+    ("hospitals", "says"), [(2, ""), (64, "above the limit 0.0625"), (1, "more sites than")]
+)
+def test_one_persons_ceiling_is_shared_among_the_manifests_hospitals_and_not_the_jobs(
+    tmp_path: Path, hospitals: int, says: str
+) -> None:
+    job = Shared(tmp_path)
+    job.hospitals = hospitals
+    job.run()
+    verdict = verify(job, job.receipt())
+    assert failing(verdict) - {"summary"} == ({"epsilon"} if says else set())
+    assert says in next(one.detail for one in verdict.checks if one.id == "epsilon")
 
 
 def test_without_dp_accounting_epsilon_is_not_run_and_nothing_is_accepted(

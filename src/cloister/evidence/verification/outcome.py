@@ -131,7 +131,13 @@ def check_summary(context: ReceiptContext) -> Check:
     """Every figure of the summary is what the statements say (epsilon has a check of its own)."""
     stated = context.body.summary
     figures = {
-        site: EpsilonFigures(one.epsilon, one.epsilon_dataset_total, one.epsilon_other)
+        site: EpsilonFigures(
+            one.epsilon,
+            one.epsilon_dataset_total,
+            one.epsilon_other,
+            one.epsilon_held,
+            one.epsilon_dataset_held,
+        )
         for site, one in stated.privacy.items()
     }
     try:

@@ -15,6 +15,8 @@ from cloister.evidence.context import ReceiptContext
 from cloister.evidence.epsilon import (
     TOLERANCE,
     EpsilonFigures,
+    crowded,
+    dataset_limits_passed,
     epsilon_figures,
     epsilon_limits,
     subject_figures,
@@ -27,7 +29,7 @@ from cloister.evidence.predicates import (
     UpdateReleased,
 )
 from cloister.evidence.record import JobRecord, SignedManifest
-from cloister.evidence.summary import spending_sites
+from cloister.evidence.summary import PrivacySummary, spending_sites
 from cloister.evidence.terms import MOCK_MECHANISM, SINGLE_CLASS_FLAG
 from cloister.evidence.transcript import (
     ADAPTIVE,
@@ -178,6 +180,19 @@ def _sampling_probability(record: JobRecord, site: str) -> float:
     return min(1.0, training.batch_size / units) if training.batch_size and units else math.nan
 
 
+def _misstated(spent: EpsilonFigures, stated: PrivacySummary) -> Iterator[str]:
+    pairs = (
+        ("epsilon", spent.epsilon, stated.epsilon),
+        ("the dataset's epsilon", spent.dataset_total, stated.epsilon_dataset_total),
+        ("the other accountant's epsilon", spent.other, stated.epsilon_other),
+        ("epsilon as held against the job's limit", spent.held, stated.epsilon_held),
+        ("epsilon as held against the dataset's limit", spent.dataset_held, stated.epsilon_dataset_held),
+    )
+    for name, recomputed, claimed in pairs:
+        if not abs(recomputed - claimed) <= TOLERANCE:
+            yield f"{name} is {recomputed:.6f}, not {claimed:.6f}"
+
+
 def check_epsilon(context: ReceiptContext) -> Check:
     """Epsilon, recomputed from each site's transcript, is what the summary says and within every limit."""
     record, stated = context.record, context.body.summary.privacy
@@ -192,31 +207,26 @@ def check_epsilon(context: ReceiptContext) -> Check:
         if site not in record.manifests or site not in stated:
             problems.append(f"{site}: it spent without a manifest or a figure")
             continue
+        spends, limits = record.by(site, BudgetSpend), epsilon_limits(record, site)
         try:
-            spent = epsilon_figures(record.by(site, BudgetSpend))
+            spent = epsilon_figures(spends, limits)
+            passed = dataset_limits_passed(spends, limits)
         except ImportError:
             return not_run("epsilon", "dp-accounting is not installed: pip install 'cloister[verify]'")
         except CloisterError as error:
             problems.append(f"{site}: {error.message}")
             continue
-        limits = epsilon_limits(record, site)
         recomputed_at[site] = spent
         largest = max(largest, spent.epsilon)
-        pairs = (
-            ("epsilon", spent.epsilon, stated[site].epsilon, limits.job),
-            (
-                "the dataset's epsilon",
-                spent.dataset_total,
-                stated[site].epsilon_dataset_total,
-                limits.dataset,
-            ),
-            ("the other accountant's epsilon", spent.other, stated[site].epsilon_other, math.inf),
-        )
-        for name, recomputed, claimed, limit in pairs:
-            if not abs(recomputed - claimed) <= TOLERANCE:
-                problems.append(f"{site}: {name} is {recomputed:.6f}, not {claimed:.6f}")
-            if not recomputed <= limit + TOLERANCE:
-                problems.append(f"{site}: {name} is {recomputed:.6f}, above the limit {limit:g}")
+        problems += [f"{site}: {one}" for one in _misstated(spent, stated[site])]
+        if not spent.held <= limits.job + TOLERANCE:
+            problems.append(f"{site}: epsilon is {spent.held:.6f}, above the limit {limits.job:g}")
+        if crowded(record, site):
+            problems.append(
+                f"{site}: the job has more sites than its manifest shares a person's ceiling among"
+            )
+        for figure, limit in passed:
+            problems.append(f"{site}: the dataset's epsilon is {figure:.6f}, above the limit {limit:g}")
     if recomputed_at:
         together = subject_figures(record, recomputed_at)
         if not together.dataset_total <= together.limit + len(recomputed_at) * TOLERANCE:
