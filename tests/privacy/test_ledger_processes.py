@@ -111,9 +111,15 @@ def test_a_killed_process_loses_nothing_and_leaves_its_reservation_spent(path: P
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
 def test_many_killed_processes_lose_nothing(
-    path: Path, record_property: Callable[[str, object], None]
+    tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """500 kills in all: four jobs at a time on one ledger, killed at random instants."""
+    """500 kills in all: four jobs at a time on one ledger, killed at random instants.
+
+    Each ledger serves twenty times: its budget has to outlast those who reserve until they are killed.
+    """
     first = 125 * nightly_seed()
-    for seed in spread(range(first, first + 125), record_property):
+    for number, seed in enumerate(spread(range(first, first + 125), record_property)):
+        path = tmp_path / f"budget-{number // 20}.sqlite"
+        if number % 20 == 0:
+            BudgetLedger.create(path, DATASET, 1e-5).close()
         kill_in_the_middle(path, 4, seed)
