@@ -112,7 +112,7 @@ ADVICE: Final = MappingProxyType(
         "ledger.reservation": _DEFECT,
         "ledger.rolled": "Restore the newest copy of the ledger; a budget can't be begun anew.",
         "ledger.settlement": _DEFECT,
-        "ledger.too_many": "Ask for sampling and noise that earlier jobs on the dataset had; these stay usable.",
+        "ledger.too_many": "Ask for sampling and noise as earlier jobs on the dataset had; these go on.",
         "ledger.unavailable": "Look whether another process uses it, at the disk's space and permissions.",
         "model": "Correct the model in the job and in the request.",
         "policy": "Compare the request with the manifest.",
