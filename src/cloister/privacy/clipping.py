@@ -16,12 +16,11 @@ Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1; the layers' own sourc
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Self
 
 import torch
 from torch import nn
@@ -31,34 +30,9 @@ from torch.utils.hooks import RemovableHandle
 from cloister.privacy.blocks import Block, blocks_to_try
 from cloister.privacy.errors import ModelError
 from cloister.privacy.feed_forward import FeedForward
-from cloister.privacy.layer_rules import (
-    STRETCH,
-    EmbeddingShare,
-    LinearShare,
-    Share,
-    StoredShare,
-    convolution_share,
-    group_norm_share,
-    layer_norm_share,
-    opacus_share,
-)
+from cloister.privacy.layer_rules import STRETCH
+from cloister.privacy.passes import Pass, PassedLayer, clipped, shares_of
 from cloister.privacy.units import Units
-
-_Tensors = Sequence[torch.Tensor]
-_Layer = tuple[nn.Module, _Tensors, _Tensors]
-Rule = Callable[[nn.Module, _Tensors, _Tensors, Units], Share]
-
-_RULES: Final[dict[type[nn.Module], Rule]] = cast(
-    "dict[type[nn.Module], Rule]",
-    {
-        nn.Linear: LinearShare,
-        nn.Embedding: EmbeddingShare,
-        nn.Conv1d: convolution_share,
-        nn.Conv2d: convolution_share,
-        nn.GroupNorm: group_norm_share,
-        nn.LayerNorm: layer_norm_share,
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +52,6 @@ class Shape:
     def summands(self, records: int) -> int:
         """Bound on the terms of a sum over so many records, times what a unit's terms may add up to."""
         return records * self.positions * (int(STRETCH) if self.cancels else 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """What one pass over a block gave.
-
-    Args:
-        layers: Each trained layer with its inputs and the loss's gradients at its outputs, call by call.
-        taken: Which rows are records; the others fill the block.
-    """
-
-    layers: Sequence[_Layer]
-    taken: slice
 
 
 @dataclass(slots=True)
@@ -153,12 +114,12 @@ class BookKeeper:
         if units.of_record is not None:
             passes = [self._pass(*one) for one in self.block.split(features, labels)]
             with torch.no_grad():
-                return _clipped(passes, self.parameters, units, self._clip)
+                return clipped(passes, self.parameters, units, self._clip)
         total: list[torch.Tensor] = []
         for one in self.block.split(features, labels):
             passed = self._pass(*one)
             with torch.no_grad():
-                part = _clipped([passed], self.parameters, Units(self.block.rows, None), self._clip)
+                part = clipped([passed], self.parameters, Units(self.block.rows, None), self._clip)
                 total = [kept.add_(more) for kept, more in zip(total, part, strict=True)] if total else part
         return total
 
@@ -206,7 +167,7 @@ class BookKeeper:
                     "Keep the batch first, such as with batch_first=True.",
                 )
         with torch.no_grad():
-            kept = _clipped([_Pass(layers, slice(3))], self.parameters, Units(3, None), torch.inf)
+            kept = clipped([Pass(layers, slice(3))], self.parameters, Units(3, None), torch.inf)
         plain = self._plain_gradients(rows[:3], labels)
         if not all(
             torch.allclose(a, b.double(), rtol=1e-3, atol=1e-4) for a, b in zip(kept, plain, strict=True)
@@ -294,13 +255,13 @@ class BookKeeper:
         for one in self.block.split(features, labels):
             passed = self._pass(*one)
             with torch.no_grad():
-                norms = [share.square_norms() for share in _shares([passed], Units(self.block.rows, None))]
+                norms = [share.square_norms() for share in shares_of([passed], Units(self.block.rows, None))]
             rows = [row for _, inputs, grads in passed.layers for row in (*inputs, *grads)]
             found.append([row.detach()[passed.taken] for row in (*rows, *norms)])
         return [torch.cat(rows) for rows in zip(*found, strict=True)]
 
-    def _pass(self, features: torch.Tensor, labels: torch.Tensor, taken: slice) -> _Pass:
-        return _Pass(self._gradients_of(features, labels), taken)
+    def _pass(self, features: torch.Tensor, labels: torch.Tensor, taken: slice) -> Pass:
+        return Pass(self._gradients_of(features, labels), taken)
 
     def _plain_gradients(self, features: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.enable_grad():
@@ -312,7 +273,7 @@ class BookKeeper:
             for parameter, gradient in zip(self.parameters, found, strict=True)
         )
 
-    def _gradients_of(self, features: torch.Tensor, labels: torch.Tensor) -> list[_Layer]:
+    def _gradients_of(self, features: torch.Tensor, labels: torch.Tensor) -> list[PassedLayer]:
         """Each trained layer with its inputs and the summed loss's gradients at its outputs, call by call."""
         if self._written_out is not None:
             with torch.no_grad():
@@ -338,94 +299,6 @@ class BookKeeper:
         calls.versions.append((inputs[0]._version, output._version))
 
 
-def _clipped(
-    passes: Sequence[_Pass],
-    parameters: Sequence[nn.Parameter],
-    units: Units,
-    max_grad_norm: float,
-) -> list[torch.Tensor]:
-    """Clip and add up what passes gave: one pass where records are units, else those of whole units."""
-    shares = _shares(passes, units)
-    squared = shares[0].square_norms()
-    for share in shares[1:]:
-        squared = squared + share.square_norms()
-    factors = (max_grad_norm / (squared.sqrt() + 1e-6)).clamp_(max=1.0)
-    if units.of_record is None:
-        factors = _only(factors, passes[0].taken)
-    if not math.isfinite(float(squared.sum())):
-        finite = torch.isfinite(squared)
-        factors = torch.where(finite, factors, 0.0)
-        shares = _shares(_without(passes, units, finite), units)
-    sums = {id(parameter): total for share in shares for parameter, total in share.weighted(factors)}
-    found = [sums.get(id(parameter)) for parameter in parameters]
-    return [
-        torch.zeros_like(parameter, dtype=torch.float64) if total is None else total
-        for parameter, total in zip(parameters, found, strict=True)
-    ]
-
-
-def _shares(passes: Sequence[_Pass], units: Units) -> list[Share]:
-    """Each layer's share. Whatever is computed for each record has the shape of one pass."""
-    if units.of_record is None:
-        return [rule_of(layer)(layer, a, g, units) for layer, a, g in passes[0].layers]
-    return [_share_of_passes(position, passes, units) for position in range(len(passes[0].layers))]
-
-
-def _share_of_passes(position: int, passes: Sequence[_Pass], units: Units) -> Share:
-    layer = passes[0].layers[position][0]
-    rule, parts = rule_of(layer), [(one.layers[position], one.taken) for one in passes]
-    if isinstance(layer, nn.Linear | nn.Embedding):
-        return rule(
-            layer,
-            _joined([(a, taken) for (_, a, _), taken in parts]),
-            _joined([(g, taken) for (_, _, g), taken in parts]),
-            units,
-        )
-    kept = []
-    for (_, a, g), taken in parts:
-        share = rule(layer, a, g, Units(len(g[0]), None))
-        kept.append([(weight, rows[taken]) for weight, rows in cast("StoredShare", share).gradients])
-    return StoredShare(
-        [(same[0][0], torch.cat([rows for _, rows in same])) for same in zip(*kept, strict=True)], units
-    )
-
-
-def _joined(parts: Sequence[tuple[_Tensors, slice]]) -> list[torch.Tensor]:
-    """The records of all passes together, call by call."""
-    return [
-        torch.cat(rows)
-        for rows in zip(*([one[taken] for one in calls] for calls, taken in parts), strict=True)
-    ]
-
-
-def _only(factors: torch.Tensor, taken: slice) -> torch.Tensor:
-    """Factors of the rows that are records, zeros for those that fill the block."""
-    if taken == slice(0, len(factors), 1):
-        return factors
-    kept = torch.zeros_like(factors)
-    kept[taken] = factors[taken]
-    return kept
-
-
-def _without(passes: Sequence[_Pass], units: Units, finite: torch.Tensor) -> list[_Pass]:
-    """The passes with zeros in place of units that aren't finite, and in rows that fill a block."""
-    result, first = [], 0
-    for one in passes:
-        rows = len(one.layers[0][2][0])
-        keep = finite
-        if units.of_record is not None:
-            count = len(range(*one.taken.indices(rows)))
-            keep = torch.zeros(rows, dtype=torch.bool)
-            keep[one.taken] = units.spread(finite)[first : first + count]
-            first += count
-        layers = [
-            (layer, [_kept(row, keep) for row in a], [_kept(row, keep) for row in g])
-            for layer, a, g in one.layers
-        ]
-        result.append(_Pass(layers, one.taken))
-    return result
-
-
 def _with_made_up_weights(model: nn.Module) -> nn.Module:
     """A copy of the model with weights of ordinary sizes, none of them round."""
     twin = deepcopy(model)
@@ -446,18 +319,6 @@ def _refuse_changes_in_place(layers: Iterable[tuple[nn.Module, _Calls]]) -> None
                     f"{type(layer).__name__}: its input or output is changed in place.",
                     "Use the versions of layers and functions that return a new tensor.",
                 )
-
-
-def _kept(rows: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    return torch.where(keep.view(-1, *[1] * (rows.dim() - 1)), rows, torch.zeros((), dtype=rows.dtype))
-
-
-def rule_of(layer: nn.Module) -> Rule:
-    """Return how a layer's gradients are book-kept; Opacus's function for layers without a rule of ours."""
-    rule = _RULES.get(type(layer))
-    if rule is None and isinstance(layer, nn.Linear):
-        return _RULES[nn.Linear]
-    return rule or opacus_share
 
 
 def trained_layers(model: nn.Module) -> list[nn.Module]:
