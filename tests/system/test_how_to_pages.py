@@ -179,8 +179,8 @@ def test_the_section_on_witnesses_is_followed_line_by_line(
     manifest, job, request = (blank / name for name in ("manifest.yaml", "job.yaml", "request.yaml"))
     rule = "without_outside_checkpoint: "
     manifest.write_text(manifest.read_text().replace(f"{rule}allow", f"{rule}refuse"))
-    job.write_text(job.read_text().replace("target_epsilon: 2.0", "target_epsilon: 1.0"))
-    request.write_text(request.read_text().replace("epsilon: 2.0", "epsilon: 1.0"))
+    job.write_text(job.read_text().replace("target_epsilon: 2.0", "target_epsilon: 1.4"))
+    request.write_text(request.read_text().replace("epsilon: 2.0", "epsilon: 1.4"))
     filled_in(blank)
     again = ["run", "mine/job.yaml", "--data", "mine/tables", "--quiet"]
     assert typed(*again) == 0
