@@ -171,7 +171,7 @@ class Restless(nn.Module):
 
 def test_where_a_rows_place_matters_records_stand_apart() -> None:
     model = nn.Sequential(Nudges(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3))
-    assert kept(model, 8).block == Block(64, 4)
+    assert kept(model, 8).block == Block((64,), 4)
 
 
 def test_a_model_that_is_never_the_same_is_refused() -> None:
@@ -195,7 +195,7 @@ def test_looking_for_a_block_leaves_the_model_as_it_is() -> None:
 )
 def test_every_shape_holds_a_record_and_fits_into_memory(expected: float, most: int, *, light: bool) -> None:
     shapes = blocks_to_try(expected, most, light=light)
-    assert shapes[-1] == Block(1)
+    assert shapes[-1] == Block((1,))
     assert all(1 <= one.rows <= most and one.records >= 1 for one in shapes)
 
 
@@ -203,7 +203,7 @@ def test_every_shape_holds_a_record_and_fits_into_memory(expected: float, most: 
 def test_every_record_is_in_one_pass_and_passes_have_one_shape(
     count: int, rows_of: int, spacing: int
 ) -> None:
-    block = Block(max(rows_of, spacing), spacing)
+    block = Block((max(rows_of, spacing),), spacing)
     table, labels = rows(count, 3, 0)
     found = []
     for features, answers, taken in block.split(table, labels):

@@ -1,4 +1,4 @@
-"""Records are computed in blocks of one shape: no record's gradient depends on who else is in a batch.
+"""Records are computed in blocks of known sizes: no record's gradient depends on who else is in a batch.
 
 A matrix library may round a row's result differently when a matrix has another number of rows, or when the
 row lies elsewhere in memory. That is no small matter: the gradients of ReLU and of max pooling jump, whoever
@@ -7,11 +7,12 @@ record's gradient by its whole length.
 
 Rules kept here:
 
-1. Every pass is over exactly ``rows`` rows, whatever the batch holds. Rows of zeros fill it up; their
-   gradients are dropped. How many rows is decided by public figures alone.
-2. That a row's result doesn't depend on its place in the block either is tried out on this machine, with this
-   number of threads, before anything is reserved. Where it does, records stand ``spacing`` rows apart, so
-   that all of them lie alike in memory; where that isn't enough, a block holds a single record.
+1. Every pass has one of a few sizes. Rows of zeros fill it up; their gradients are dropped. Which sizes there
+   are is decided by public figures alone.
+2. That a row's result depends neither on the pass's size nor on its place in it is tried out on this machine,
+   with this number of threads, for every size, before anything is reserved. Where it does, all passes have
+   one size; where that isn't enough, records stand ``spacing`` rows apart, so that all of them lie alike in
+   memory; as the last resort a block holds a single record.
 
 Sources: Higham 2002, chapter 3 (the order of operations decides the rounding); the developer guide of Intel's
 oneMKL, "Conditional Numerical Reproducibility" (alignment and shape choose the order).
@@ -20,27 +21,36 @@ oneMKL, "Conditional Numerical Reproducibility" (alignment and shape choose the 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 
-_LANES: Final = 32  # two vectors of sixteen float32: no row is left to the end of a vectorised loop
+_LANES: Final = 16  # float32 in one vector: no row is left to the end of a vectorised loop
+_MOST_SIZES: Final = 24  # each is tried out
+_HEAVY_ROWS: Final = 128  # what stays near the processor
+_SQUARE: Final = 64
 _APART: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The shape of every pass.
+    """The sizes of passes.
 
     Args:
-        rows: Rows of a pass.
+        sizes: How many rows a pass may have, ascending.
         spacing: A record stands in every so many-th row.
     """
 
-    rows: int
+    sizes: tuple[int, ...]
     spacing: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Most rows of one pass."""
+        return self.sizes[-1]
 
     @property
     def records(self) -> int:
@@ -56,35 +66,39 @@ class Block:
             yield self.fill(features[some], labels[some])
 
     def fill(self, features: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, slice]:
-        """Put up to ``records`` records into one pass; see :meth:`split`."""
-        taken = slice(0, len(labels) * self.spacing, self.spacing)
-        if len(labels) == self.rows and features.data_ptr() % 64 == 0:
+        """Put up to ``records`` records into one pass, the smallest that holds them; see :meth:`split`."""
+        wanted = len(labels) * self.spacing
+        size = self.sizes[bisect_left(self.sizes, wanted)]
+        taken = slice(0, wanted, self.spacing)
+        if len(labels) == size and features.data_ptr() % 64 == 0:
             return features, labels, taken
-        rows, answers = features.new_zeros((self.rows, features.shape[1])), labels.new_zeros(self.rows)
+        rows, answers = features.new_zeros((size, features.shape[1])), labels.new_zeros(size)
         rows[taken], answers[taken] = features, labels
         return rows, answers, taken
 
 
 def blocks_to_try(expected: float, most: int, *, light: bool) -> tuple[Block, ...]:
-    """Return the shapes to try, the quickest first.
+    """Return the blocks to try, the quickest first.
 
     Args:
         expected: Expected number of records in a batch, public.
         most: Largest number of rows at once, at least 1.
         light: Whether a pass costs more than its rows do: then one pass takes a whole batch, as a rule.
     """
-    if light:
-        enough = expected + 2 * math.sqrt(expected)
-        passes = max(1, math.ceil(enough / most))
-        wanted = math.ceil(enough / passes / _LANES) * _LANES
-    else:
-        wanted = _LANES * (1 if expected < 4 * _LANES else 2 if expected < 16 * _LANES else 4)
-    wanted = max(_LANES, wanted)
+    enough = math.ceil((expected + 4 * math.sqrt(expected)) / _LANES) * _LANES
+    wanted = max(_LANES, enough if light else min(enough, _HEAVY_ROWS))
     if wanted > most:
         wanted = most // _LANES * _LANES or most
-    square = min(2 * _LANES, most)
-    shapes = [Block(wanted), Block(square), Block(square // _APART * _APART, _APART), Block(1)]
-    return tuple(dict.fromkeys(one for one in shapes if one.records))
+    step = math.ceil(wanted / _LANES / _MOST_SIZES) * _LANES
+    square = min(_SQUARE, most)
+    blocks = [
+        Block((*range(step, wanted, step), wanted)),
+        Block((wanted,)),
+        Block((square,)),
+        Block((square // _APART * _APART,), _APART),
+        Block((1,)),
+    ]
+    return tuple(dict.fromkeys(one for one in blocks if one.records))
 
 
 def largest_even_part(rows: int, most: int) -> int:

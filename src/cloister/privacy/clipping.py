@@ -30,7 +30,7 @@ from torch.utils.hooks import RemovableHandle
 from cloister.privacy.blocks import Block, blocks_to_try
 from cloister.privacy.errors import ModelError
 from cloister.privacy.feed_forward import FeedForward
-from cloister.privacy.layer_rules import STRETCH
+from cloister.privacy.layer_rules import STRETCH, StoredShare
 from cloister.privacy.passes import Pass, PassedLayer, clipped, shares_of
 from cloister.privacy.units import Units
 
@@ -80,16 +80,18 @@ class BookKeeper:
     def __init__(self, model: nn.Module, max_grad_norm: float) -> None:
         self._model = model
         self._clip = max_grad_norm
-        self.block = Block(64)
+        self.block = Block((64,))
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._layers = trained_layers(model)
         self._written_out = FeedForward.of(model)
         self._calls: dict[nn.Module, _Calls] = {}
         self._handles: list[RemovableHandle] = []
+        self._laid_out: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __enter__(self) -> Self:
         if self._written_out is None:
             self._handles = [layer.register_forward_hook(self._listen) for layer in self._layers]
+        self._laid_out = _channels_last(self._model)
         return self
 
     def __exit__(
@@ -99,6 +101,9 @@ class BookKeeper:
             handle.remove()
         self._handles = []
         self._calls.clear()
+        for parameter, before in self._laid_out:
+            parameter.data = before.copy_(parameter.data)
+        self._laid_out = []
 
     def clipped_sum(self, features: torch.Tensor, labels: torch.Tensor, units: Units) -> list[torch.Tensor]:
         """Return the sum of the units' clipped gradients.
@@ -119,7 +124,7 @@ class BookKeeper:
         for one in self.block.split(features, labels):
             passed = self._pass(*one)
             with torch.no_grad():
-                part = clipped([passed], self.parameters, Units(self.block.rows, None), self._clip)
+                part = clipped([passed], self.parameters, Units(len(one[1]), None), self._clip)
                 total = [kept.add_(more) for kept, more in zip(total, part, strict=True)] if total else part
         return total
 
@@ -232,20 +237,25 @@ class BookKeeper:
         Args:
             input_dim: Number of features.
         """
-        count = self.block.records
-        generator = torch.Generator().manual_seed(count)
-        features = torch.randn((count, input_dim), generator=generator)
-        labels = torch.zeros(count, dtype=torch.int64)
+        generator = torch.Generator().manual_seed(self.block.records)
+        features = torch.randn((self.block.records, input_dim), generator=generator)
+        labels = torch.zeros(len(features), dtype=torch.int64)
         expected = self.by_record(features, labels)
-        for turn in sorted({1, 3, count // 2, count - 1} & set(range(1, max(2, count)))):
-            found = self.by_record(features.roll(turn, 0), labels)
-            if not all(torch.equal(a, b.roll(turn, 0)) for a, b in zip(found, expected, strict=True)):
-                return False
+        for size in self.block.sizes:
+            count = size // self.block.spacing
+            turns = {1, 3, count // 2, count - 1} if size == self.block.rows else {count // 2}
+            for turn in sorted(turn for turn in turns if 0 <= turn < count):
+                found = self.by_record(features[:count].roll(turn, 0), labels[:count])
+                if not all(
+                    torch.equal(one[:count].roll(turn, 0), other)
+                    for one, other in zip(expected, found, strict=True)
+                ):
+                    return False
         alone = self.by_record(features[:1], labels[:1])
-        return all(torch.equal(one, other[:1]) for one, other in zip(alone, expected, strict=True))
+        return all(torch.equal(one[:1], other) for one, other in zip(expected, alone, strict=True))
 
     def by_record(self, features: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
-        """Return all that decides what records add to the sum: inputs, gradients and norms, a row for each.
+        """Return all that decides what records add to the sum: inputs, gradients, norms, a row for each.
 
         Args:
             features: float32 [records, features], at least one record.
@@ -255,9 +265,13 @@ class BookKeeper:
         for one in self.block.split(features, labels):
             passed = self._pass(*one)
             with torch.no_grad():
-                norms = [share.square_norms() for share in shares_of([passed], Units(self.block.rows, None))]
-            rows = [row for _, inputs, grads in passed.layers for row in (*inputs, *grads)]
-            found.append([row.detach()[passed.taken] for row in (*rows, *norms)])
+                shares = shares_of([passed], Units(len(one[1]), None))
+                rows = [row for _, inputs, grads in passed.layers for row in (*inputs, *grads)]
+                for share in shares:
+                    rows.append(share.square_norms())
+                    if isinstance(share, StoredShare):
+                        rows.extend(stored.rows for stored in share.gradients)
+                found.append([row.detach()[passed.taken] for row in rows])
         return [torch.cat(rows) for rows in zip(*found, strict=True)]
 
     def _pass(self, features: torch.Tensor, labels: torch.Tensor, taken: slice) -> Pass:
@@ -297,6 +311,21 @@ class BookKeeper:
         calls.inputs.append(inputs[0].detach())
         calls.outputs.append(output)
         calls.versions.append((inputs[0]._version, output._version))
+
+
+def _channels_last(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Lay out the weights of 2-D convolutions so that a position's channels are neighbours in memory.
+
+    Convolutions then answer in that layout, and all layers after them: pooling is up to eight times as fast.
+
+    Returns:
+        The parameters with the tensors they had.
+    """
+    weights = [one.weight for one in model.modules() if isinstance(one, nn.Conv2d)]
+    before = [(weight, weight.data) for weight in weights]
+    for weight in weights:
+        weight.data = weight.data.clone(memory_format=torch.channels_last)
+    return before
 
 
 def _with_made_up_weights(model: nn.Module) -> nn.Module:

@@ -23,7 +23,8 @@ matrices for sequences); Bu et al. 2023 (arXiv:2210.00038: book-keeping, one bac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 import torch
 from torch import nn
@@ -121,30 +122,50 @@ class EmbeddingShare:
         return [(self._layer.weight, total.index_add_(0, self._tokens.flatten(), rows.flatten(0, 1)))]
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Gradients that are kept, one for each record or unit.
+
+    Args:
+        parameter: Whose gradients.
+        rows: Of shape [records, weights], in whatever order of weights is quickest.
+        shape: What a row is as an array; None for the parameter's own.
+        order: Its axes in the parameter's order.
+    """
+
+    parameter: torch.Tensor
+    rows: torch.Tensor
+    shape: tuple[int, ...] | None = None
+    order: tuple[int, ...] = ()
+
+    def in_place(self, total: torch.Tensor) -> torch.Tensor:
+        """Return a sum of rows in the parameter's shape."""
+        if self.shape is not None:
+            total = total.view(self.shape).permute(self.order)
+        return total.reshape(self.parameter.shape)
+
+
 class StoredShare:
     """Layers small enough to keep a gradient for each unit.
 
     Args:
-        gradients: For each parameter one row per record, of shape [records, ...].
+        gradients: For each parameter one row per record.
         units: Whose rows they are.
     """
 
-    def __init__(self, gradients: Sequence[tuple[torch.Tensor, torch.Tensor]], units: Units) -> None:
-        self.gradients = [(parameter, units.gather(rows.flatten(1))) for parameter, rows in gradients]
+    def __init__(self, gradients: Sequence[Stored], units: Units) -> None:
+        self.gradients = [replace(one, rows=units.gather(one.rows)) for one in gradients]
 
     def square_norms(self) -> torch.Tensor:
         """See :class:`Share`."""
-        total = _row_norms(self.gradients[0][1])
-        for _, rows in self.gradients[1:]:
-            total += _row_norms(rows)
+        total = _row_norms(self.gradients[0].rows)
+        for one in self.gradients[1:]:
+            total += _row_norms(one.rows)
         return total
 
     def weighted(self, weights: torch.Tensor) -> Weighted:
         """See :class:`Share`."""
-        return [
-            (parameter, _rows_times(weights, rows).view(parameter.shape))
-            for parameter, rows in self.gradients
-        ]
+        return [(one.parameter, one.in_place(_rows_times(weights, one.rows))) for one in self.gradients]
 
 
 def convolution_share(
@@ -154,13 +175,11 @@ def convolution_share(
     units: Units,
 ) -> Share:
     """``nn.Conv1d`` and ``nn.Conv2d`` of any geometry and groups: patches times gradients."""
-    result: Weighted = []
+    result: list[Stored] = []
     if layer.weight.requires_grad:
-        rows = sum(_convolution_gradients(layer, a, g) for a, g in zip(inputs, grads, strict=True))
-        result.append((layer.weight, cast("torch.Tensor", rows)))
+        result.append(_convolution_gradients(layer, inputs, grads))
     if layer.bias is not None and layer.bias.requires_grad:
-        sums = [g.flatten(2).sum(2) for g in grads]
-        result.append((layer.bias, torch.stack(sums).sum(0)))
+        result.append(Stored(layer.bias, _added_up([g.flatten(2).sum(2) for g in grads])))
     return StoredShare(result, units)
 
 
@@ -173,7 +192,7 @@ def group_norm_share(
         for a, g in zip(inputs, grads, strict=True)
     ]
     shifted = [g.flatten(2).sum(2) for g in grads]
-    return _affine_share(layer, torch.stack(scaled).sum(0), torch.stack(shifted).sum(0), units)
+    return _affine_share(layer, _added_up(scaled), _added_up(shifted), units)
 
 
 def layer_norm_share(
@@ -190,7 +209,7 @@ def layer_norm_share(
         for a, g in zip(inputs, grads, strict=True)
     ]
     shifted = [over_positions(g) for g in grads]
-    return _affine_share(layer, torch.stack(scaled).sum(0), torch.stack(shifted).sum(0), units)
+    return _affine_share(layer, _added_up(scaled), _added_up(shifted), units)
 
 
 def opacus_share(
@@ -212,14 +231,23 @@ def opacus_share(
     for a, g in zip(inputs, grads, strict=True):
         for parameter, rows in sampler(layer, [a], g).items():
             total[parameter] = total[parameter] + rows if parameter in total else rows
-    return StoredShare(list(total.items()), units)
+    return StoredShare([Stored(parameter, rows.flatten(1)) for parameter, rows in total.items()], units)
 
 
 def _affine_share(
     layer: nn.GroupNorm | nn.LayerNorm, scaled: torch.Tensor, shifted: torch.Tensor, units: Units
 ) -> Share:
     pairs = [(layer.weight, scaled), (layer.bias, shifted)]
-    return StoredShare([(p, rows) for p, rows in pairs if p is not None and p.requires_grad], units)
+    return StoredShare(
+        [Stored(p, rows.flatten(1)) for p, rows in pairs if p is not None and p.requires_grad], units
+    )
+
+
+def _added_up(calls: Sequence[torch.Tensor]) -> torch.Tensor:
+    total = calls[0]
+    for one in calls[1:]:
+        total = total + one
+    return total
 
 
 def _positions(parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -257,40 +285,67 @@ def _gram_norms(a: torch.Tensor, g: torch.Tensor, offset: float) -> torch.Tensor
 
 
 def _convolution_gradients(
-    layer: nn.Conv1d | nn.Conv2d, inputs: torch.Tensor, grads: torch.Tensor
+    layer: nn.Conv1d | nn.Conv2d, inputs: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]
+) -> Stored:
+    """Each record's weight gradient, all calls added up.
+
+    A patch's channels are neighbours in memory, so that patches are copied in long pieces. The narrower of
+    patches and gradients comes first in the product, which is where matrix libraries lose least by it.
+    """
+    groups, kernel = layer.groups, (1, *layer.kernel_size)[-2:]
+    channels, answers = layer.in_channels // groups, layer.out_channels // groups
+    patches_first = channels * kernel[0] * kernel[1] < answers
+    rows = _added_up(
+        [_rows_of_call(layer, a, g, patches_first=patches_first) for a, g in zip(inputs, grads, strict=True)]
+    )
+    if patches_first:
+        return Stored(layer.weight, rows, (groups, *kernel, channels, answers), (0, 4, 3, 1, 2))
+    return Stored(layer.weight, rows, (groups, answers, *kernel, channels), (0, 1, 4, 2, 3))
+
+
+def _rows_of_call(
+    layer: nn.Conv1d | nn.Conv2d, inputs: torch.Tensor, grads: torch.Tensor, *, patches_first: bool
 ) -> torch.Tensor:
-    """Each record's weight gradient, a block at a time: patches take many times an input's room."""
+    windows = _windows(layer, inputs, grads.shape[2:])
+    by_place = grads.flatten(2).mT if grads.dim() == 3 else grads.permute(0, 2, 3, 1).flatten(1, 2)
+    by_group = by_place.reshape(len(grads), -1, layer.groups, layer.out_channels // layer.groups)
+    rows = grads.new_empty((len(grads), layer.weight.numel()))
+    # Patches take many times an input's room: some records at a time.
+    size = largest_even_part(len(grads), _CONVOLUTION_ROWS)
+    for start in range(0, len(grads), size):
+        block = slice(start, start + size)
+        patches = windows[block].flatten(4).flatten(2, 3)
+        g = by_group[block].transpose(1, 2)
+        rows[block] = (patches.mT @ g if patches_first else g.mT @ patches).flatten(1)
+    return rows
+
+
+def _windows(layer: nn.Conv1d | nn.Conv2d, inputs: torch.Tensor, places: tuple[int, ...]) -> torch.Tensor:
+    """What each answer is made of: a view of shape [records, groups, *places, *kernel, channels], in 2-D."""
     kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
     padded = inputs
     if any(layer._reversed_padding_repeated_twice):
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         padded = functional.pad(inputs, tuple(layer._reversed_padding_repeated_twice), mode=mode)
     if isinstance(layer, nn.Conv1d):
-        padded = padded.unsqueeze(2)
+        padded, places = padded.unsqueeze(2), (1, *places)
         kernel, stride, dilation = (1, *kernel), (1, *stride), (1, *dilation)
-    places = (grads.shape[-2] if grads.dim() == 4 else 1, grads.shape[-1])
-    padded = padded.contiguous()
-    of_record, of_channel, of_line, of_column = padded.stride()
-    windows = padded.as_strided(
-        (len(grads), layer.groups, *places, layer.in_channels // layer.groups, *kernel),
+    by_place = padded.permute(0, 2, 3, 1).contiguous()
+    _, lines, columns, all_channels = by_place.shape
+    channels = all_channels // layer.groups
+    of_line, of_column = columns * all_channels, all_channels
+    return by_place.as_strided(
+        (len(by_place), layer.groups, *places, *kernel, channels),
         (
-            of_record,
-            of_channel * (layer.in_channels // layer.groups),
+            lines * of_line,
+            channels,
             of_line * stride[0],
             of_column * stride[1],
-            of_channel,
             of_line * dilation[0],
             of_column * dilation[1],
+            1,
         ),
     )
-    rows = grads.new_empty((len(grads), *layer.weight.shape))
-    size = largest_even_part(len(grads), _CONVOLUTION_ROWS)
-    for start in range(0, len(grads), size):
-        block = slice(start, start + size)
-        patches = windows[block].flatten(4).flatten(2, 3)
-        g = grads[block].reshape(len(patches), layer.groups, -1, patches.shape[2])
-        rows[block] = (g @ patches).view(len(g), *layer.weight.shape)
-    return rows
 
 
 def _row_norms(rows: torch.Tensor) -> torch.Tensor:

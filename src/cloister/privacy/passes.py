@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 import torch
@@ -114,11 +114,12 @@ def _share_of_passes(position: int, passes: Sequence[Pass], units: Units) -> Sha
         )
     kept = []
     for (_, a, g), taken in parts:
-        share = rule(layer, a, g, Units(len(g[0]), None))
-        kept.append([(weight, rows[taken]) for weight, rows in cast("StoredShare", share).gradients])
-    return StoredShare(
-        [(same[0][0], torch.cat([rows for _, rows in same])) for same in zip(*kept, strict=True)], units
-    )
+        share = cast("StoredShare", rule(layer, a, g, Units(len(g[0]), None)))
+        kept.append([replace(stored, rows=stored.rows[taken]) for stored in share.gradients])
+    joined = [
+        replace(same[0], rows=torch.cat([stored.rows for stored in same])) for same in zip(*kept, strict=True)
+    ]
+    return StoredShare(joined, units)
 
 
 def _joined(parts: Sequence[tuple[Tensors, slice]]) -> list[torch.Tensor]:
