@@ -218,12 +218,12 @@ def test_a_subjects_records_are_clipped_once_however_memory_splits_them(
 
 
 @pytest.mark.parametrize(
-    ("owners", "most"), [(None, 32), (np.zeros(569, np.int64), 50), (np.arange(569) // 2, 32)]
+    ("owners", "most"), [(None, 48), (np.zeros(569, np.int64), 50), (np.arange(569) // 2, 48)]
 )
 def test_memory_never_holds_more_records_than_the_plan_says(
     owners: np.ndarray | None, most: int, tumours: TrainingData
 ) -> None:
-    """A plan of 50 at once: passes of 32, or of all 50 where one subject has more than that."""
+    """A plan of 50 at once: passes of 48, or of all 50 where one subject has more than that."""
     if owners is not None:
         owners[-1] = 999
     data = TrainingData(tumours.features, tumours.labels, owners)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
+from torch.nn import functional
 
 _LANES: Final = 16  # float32 in one vector: no row is left to the end of a vectorised loop
 _MOST_SIZES: Final = 24  # each is tried out
@@ -72,6 +73,9 @@ class Block:
         taken = slice(0, wanted, self.spacing)
         if len(labels) == size and features.data_ptr() % 64 == 0:
             return features, labels, taken
+        if self.spacing == 1:
+            missing = size - wanted
+            return functional.pad(features, (0, 0, 0, missing)), functional.pad(labels, (0, missing)), taken
         rows, answers = features.new_zeros((size, features.shape[1])), labels.new_zeros(size)
         rows[taken], answers[taken] = features, labels
         return rows, answers, taken

@@ -91,7 +91,9 @@ class BookKeeper:
     def __enter__(self) -> Self:
         if self._written_out is None:
             self._handles = [layer.register_forward_hook(self._listen) for layer in self._layers]
-        self._laid_out = _channels_last(self._model)
+            self._laid_out = _channels_last(self._model)
+        else:
+            self._laid_out = self._written_out.lay_out()
         return self
 
     def __exit__(
@@ -101,7 +103,7 @@ class BookKeeper:
             handle.remove()
         self._handles = []
         self._calls.clear()
-        for parameter, before in self._laid_out:
+        for parameter, before in reversed(self._laid_out):
             parameter.data = before.copy_(parameter.data)
         self._laid_out = []
 
@@ -196,6 +198,14 @@ class BookKeeper:
             positions,
             cancels=grouped or summed or positions > 1,
         )
+
+    def prepared(self, features: torch.Tensor) -> torch.Tensor:
+        """Return rows as passes want them, to spare each pass the copy; :meth:`clipped_sum` takes either.
+
+        Args:
+            features: float32 [records, features].
+        """
+        return features if self._written_out is None else self._written_out.wide(features)
 
     @property
     def written_out(self) -> bool:

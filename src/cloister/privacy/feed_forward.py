@@ -7,6 +7,7 @@ Rules kept here:
 2. The figures are those of autograd on ``cross_entropy(..., reduction="sum")``; a test compares them.
 3. Every width is filled up with zeros to a multiple of 16: each row then begins on a boundary of 64 bytes,
    and matrix libraries treat all rows alike (see ``blocks``). What is added has no gradient and is cut off.
+   The weights live in filled-up memory while passes are made, so that no pass has to copy them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class FeedForward:
 
     def __init__(self, layers: list[nn.Module]) -> None:
         self._layers = layers
-        # Looking a weight up in a module costs as much as a small product.
-        self._weights = [(one.weight, one.bias) if isinstance(one, nn.Linear) else None for one in layers]
+        self._shapes = [one.weight.shape if isinstance(one, nn.Linear) else (0, 0) for one in layers]
+        self._wide: list[tuple[torch.Tensor, torch.Tensor | None] | None] = []
         self._trained = [any(weight.requires_grad for weight in one.parameters()) for one in layers]
 
     @classmethod
@@ -46,57 +47,73 @@ class FeedForward:
         ends = layers and isinstance(layers[0], nn.Linear) and isinstance(layers[-1], nn.Linear)
         return cls(layers) if ends else None
 
+    def lay_out(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Move the weights into memory of filled-up widths.
+
+        Returns:
+            The parameters that were moved, with the tensors they had.
+        """
+        before = list[tuple[torch.Tensor, torch.Tensor]]()
+        self._wide = []
+        for layer in self._layers:
+            if not isinstance(layer, nn.Linear):
+                self._wide.append(None)
+                continue
+            answers, inputs = layer.weight.shape
+            weight = _filled(layer.weight.data, down=True)
+            if weight is not layer.weight.data:
+                before.append((layer.weight, layer.weight.data))
+                layer.weight.data = weight[:answers, :inputs]
+            # Classes that don't exist are infinitely unlikely: their share of the softmax is exactly zero.
+            fill = -torch.inf if layer is self._layers[-1] else 0.0
+            own = getattr(layer.bias, "data", None)
+            bias: torch.Tensor | None = own
+            if len(weight) > answers and (own is not None or fill):
+                bias = weight.new_full((len(weight),), fill)
+                bias[:answers] = 0.0 if own is None else own
+                if own is not None:
+                    before.append((layer.bias, own))
+                    layer.bias.data = bias[:answers]
+            self._wide.append((weight, bias))
+        return before
+
+    @staticmethod
+    def wide(features: torch.Tensor) -> torch.Tensor:
+        """Return rows with zeros up to the width of passes, for :meth:`gradients` to take as they are."""
+        return _filled(features)
+
     def gradients(
         self, features: torch.Tensor, labels: torch.Tensor
     ) -> list[tuple[nn.Module, Sequence[torch.Tensor], Sequence[torch.Tensor]]]:
         """Return each trained layer with its input and the summed loss's gradient at its output.
 
         Args:
-            features: float32 [records, features].
+            features: float32 [records, features], filled up or not.
             labels: int64 [records].
         """
         values = [_filled(features)]
-        weights = [None if own is None else _filled_weight(own[0]) for own in self._weights]
-        for layer, own, weight in zip(self._layers, self._weights, weights, strict=True):
-            if own is None or weight is None:
-                values.append(_activated(layer, values[-1]))
-                continue
-            # Classes that don't exist are infinitely unlikely: their share of the softmax is exactly zero.
-            fill = -torch.inf if layer is self._layers[-1] else 0.0
-            values.append(_linear(values[-1], weight, _filled_bias(own[1], len(own[0]), fill)))
+        for layer, wide in zip(self._layers, self._wide, strict=True):
+            values.append(_activated(layer, values[-1]) if wide is None else _linear(values[-1], *wide))
         grad = torch.softmax(values[-1], dim=1)
         grad.scatter_add_(1, labels.unsqueeze(1), grad.new_full((len(labels), 1), -1.0))
         found: list[tuple[nn.Module, Sequence[torch.Tensor], Sequence[torch.Tensor]]] = []
         for index in range(len(self._layers) - 1, -1, -1):
-            layer, own, weight = self._layers[index], self._weights[index], weights[index]
-            if own is not None and weight is not None:
-                if self._trained[index]:
-                    wide, deep = own[0].shape
-                    found.append((layer, [values[index][:, :deep]], [grad[:, :wide]]))
-                if index:
-                    grad = grad @ weight
-            else:
+            layer, wide = self._layers[index], self._wide[index]
+            if wide is None:
                 grad = _backward(layer, values[index + 1], grad)
+                continue
+            if self._trained[index]:
+                answers, inputs = self._shapes[index]
+                found.append((layer, [values[index][:, :inputs]], [grad[:, :answers]]))
+            if index:
+                grad = grad @ wide[0]
         return found
 
 
-def _filled(rows: torch.Tensor) -> torch.Tensor:
-    """Columns of zeros up to a multiple of 16."""
-    missing = -rows.shape[1] % _ALIGNED
-    return functional.pad(rows, (0, missing)) if missing else rows
-
-
-def _filled_weight(weight: torch.Tensor) -> torch.Tensor:
-    """Rows and columns of zeros up to a multiple of 16."""
-    down, right = (-size % _ALIGNED for size in weight.shape)
-    return functional.pad(weight, (0, right, 0, down)) if down or right else weight
-
-
-def _filled_bias(bias: torch.Tensor | None, width: int, fill: float) -> torch.Tensor | None:
-    missing = -width % _ALIGNED
-    if not missing or (bias is None and not fill):
-        return bias
-    return functional.pad(torch.zeros(width) if bias is None else bias, (0, missing), value=fill)
+def _filled(rows: torch.Tensor, *, down: bool = False) -> torch.Tensor:
+    """Columns of zeros up to a multiple of 16, and rows where asked for; itself where none are missing."""
+    right, below = -rows.shape[1] % _ALIGNED, -rows.shape[0] % _ALIGNED if down else 0
+    return functional.pad(rows, (0, right, 0, below)) if right or below else rows
 
 
 def _flattened(model: nn.Module) -> Iterator[nn.Module]:

@@ -76,10 +76,10 @@ class LinearShare:
         """See :class:`Share`."""
         weight, bias = self._trains
         if self._flat:
-            of_g: torch.Tensor = torch.linalg.vector_norm(self._g, dim=1).square_()
+            of_g = (self._g * self._g).sum(1)
             if not weight:
                 return of_g
-            of_a: torch.Tensor = torch.linalg.vector_norm(self._a, dim=1).square_()
+            of_a = (self._a * self._a).sum(1)
             return of_a.add_(1.0).mul_(of_g) if bias else of_a.mul_(of_g)
         a = self._a if weight else self._a.new_zeros((*self._a.shape[:2], 1))
         offset = 1.0 if bias else 0.0
@@ -89,12 +89,19 @@ class LinearShare:
         """See :class:`Share`."""
         weight, bias = self._trains
         per_record = self._units.spread(weights)
-        g = self._g.mul_(per_record.view(-1, *[1] * (self._g.dim() - 1))).flatten(0, -2)
+        a, g = self._a, self._g
+        if not self._flat:
+            per_record = per_record.repeat_interleave(a.shape[1])
+            a, g = a.flatten(0, 1), g.flatten(0, 1)
         result: Weighted = []
-        if weight:
-            result.append((self._weight, g.T @ self._a.flatten(0, -2)))
         if bias:
-            result.append((self._bias, g.sum(0)))
+            result.append((self._bias, per_record @ g))
+        if weight:
+            # The narrower takes the weights, in place (nothing else is asked of it), and comes first.
+            if a.shape[1] < g.shape[1]:
+                result.append((self._weight, (a.mul_(per_record.unsqueeze(1)).T @ g).T))
+            else:
+                result.append((self._weight, g.mul_(per_record.unsqueeze(1)).T @ a))
         return result
 
 
@@ -314,7 +321,7 @@ def _rows_of_call(
     size = largest_even_part(len(grads), _CONVOLUTION_ROWS)
     for start in range(0, len(grads), size):
         block = slice(start, start + size)
-        patches = windows[block].flatten(4).flatten(2, 3)
+        patches = windows[block].contiguous().flatten(4).flatten(2, 3)
         g = by_group[block].transpose(1, 2)
         rows[block] = (patches.mT @ g if patches_first else g.mT @ patches).flatten(1)
     return rows

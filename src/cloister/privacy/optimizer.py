@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch import nn
@@ -101,6 +102,10 @@ class CsprngDPOptimizer(DPOptimizerFastGradientClipping):
         self._grid = grid
         self._sizes = [parameter.numel() for parameter in self.params]
         self._sum = torch.zeros(sum(self._sizes), dtype=torch.float64)
+        self._numbers = self._sum.numpy()
+        self._released = torch.zeros(len(self._sum))
+        parts = torch.split(self._released, self._sizes)
+        self._grads = [part.view(one.shape) for one, part in zip(self.params, parts, strict=True)]
 
     def hold(self, clipped_sum: Sequence[torch.Tensor]) -> None:
         """Add one part of the step's clipped sum.
@@ -115,11 +120,15 @@ class CsprngDPOptimizer(DPOptimizerFastGradientClipping):
 
     def add_noise(self) -> None:
         """Round the sum to the grid, add one fresh draw of noise, and start the next sum at zero."""
-        grid = self._grid
-        steps = self._sum.div_(grid.step).round_().to(torch.int64)
-        steps += torch.from_numpy(self._noise.draw(len(steps), grid.bits))
+        grid, numbers = self._grid, self._numbers
+        numbers /= grid.step
+        steps = np.rint(numbers, out=numbers).astype(np.int64)
+        steps += self._noise.draw(len(steps), grid.bits)
         # Noise is rounded down; half a step takes the mean back to zero.
-        released = steps.double().add_(0.5).mul_(grid.step).float()
-        for parameter, part in zip(self.params, torch.split(released, self._sizes), strict=True):
-            parameter.grad = part.view(parameter.shape)
-        self._sum.zero_()
+        released = steps + 0.5
+        released *= grid.step
+        self._released.numpy()[:] = released
+        for parameter, grad in zip(self.params, self._grads, strict=True):
+            if parameter.grad is not grad:
+                parameter.grad = grad
+        numbers.fill(0.0)

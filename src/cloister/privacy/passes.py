@@ -134,6 +134,9 @@ def _only(factors: torch.Tensor, taken: slice) -> torch.Tensor:
     """Factors of the rows that are records, zeros for those that fill the block."""
     if taken == slice(0, len(factors), 1):
         return factors
+    if taken.step == 1:
+        factors[taken.stop :] = 0.0
+        return factors
     kept = torch.zeros_like(factors)
     kept[taken] = factors[taken]
     return kept
