@@ -30,6 +30,7 @@ import torch
 from torch.nn import functional
 
 _LANES: Final = 16  # float32 in one vector: no row is left to the end of a vectorised loop
+_STEPS: Final = (_LANES // 2, _LANES)  # from one size to the next
 _MOST_SIZES: Final = 24  # each is tried out
 _HEAVY_ROWS: Final = 128  # what stays near the processor
 _SQUARE: Final = 64
@@ -93,16 +94,21 @@ def blocks_to_try(expected: float, most: int, *, light: bool) -> tuple[Block, ..
     wanted = max(_LANES, enough if light else min(enough, _HEAVY_ROWS))
     if wanted > most:
         wanted = most // _LANES * _LANES or most
-    step = math.ceil(wanted / _LANES / _MOST_SIZES) * _LANES
     square = min(_SQUARE, most)
     blocks = [
-        Block((*range(step, wanted, step), wanted)),
+        *(Block(_ladder(step, wanted)) for step in _STEPS),
         Block((wanted,)),
         Block((square,)),
         Block((square // _APART * _APART,), _APART),
         Block((1,)),
     ]
     return tuple(dict.fromkeys(one for one in blocks if one.records))
+
+
+def _ladder(step: int, most: int) -> tuple[int, ...]:
+    """Sizes up to ``most``, multiples of ``step`` apart, as close as :data:`_MOST_SIZES` allows."""
+    apart = math.ceil(most / step / _MOST_SIZES) * step
+    return (*range(apart, most, apart), most)
 
 
 def largest_even_part(rows: int, most: int) -> int:

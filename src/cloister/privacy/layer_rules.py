@@ -76,10 +76,10 @@ class LinearShare:
         """See :class:`Share`."""
         weight, bias = self._trains
         if self._flat:
-            of_g = (self._g * self._g).sum(1)
+            of_g: torch.Tensor = torch.linalg.vector_norm(self._g, dim=1).square_()
             if not weight:
                 return of_g
-            of_a = (self._a * self._a).sum(1)
+            of_a: torch.Tensor = torch.linalg.vector_norm(self._a, dim=1).square_()
             return of_a.add_(1.0).mul_(of_g) if bias else of_a.mul_(of_g)
         a = self._a if weight else self._a.new_zeros((*self._a.shape[:2], 1))
         offset = 1.0 if bias else 0.0
