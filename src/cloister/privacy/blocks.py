@@ -60,14 +60,22 @@ class Block:
         return self.rows // self.spacing
 
     def split(
-        self, features: torch.Tensor, labels: torch.Tensor
+        self, features: torch.Tensor, labels: torch.Tensor, columns: int = 0
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, slice]]:
-        """Yield passes: float32 [rows, features], int64 [rows], and which rows of it are records."""
+        """Yield passes: float32 [rows, features], int64 [rows], and which rows of it are records.
+
+        Args:
+            features: float32 [records, features].
+            labels: int64 [records].
+            columns: How many columns of zeros to add where rows are copied anyhow.
+        """
         for first in range(0, len(labels), self.records):
             some = slice(first, first + self.records)
-            yield self.fill(features[some], labels[some])
+            yield self.fill(features[some], labels[some], columns)
 
-    def fill(self, features: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, slice]:
+    def fill(
+        self, features: torch.Tensor, labels: torch.Tensor, columns: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor, slice]:
         """Put up to ``records`` records into one pass, the smallest that holds them; see :meth:`split`."""
         wanted = len(labels) * self.spacing
         size = self.sizes[bisect_left(self.sizes, wanted)]
@@ -76,7 +84,8 @@ class Block:
             return features, labels, taken
         if self.spacing == 1:
             missing = size - wanted
-            return functional.pad(features, (0, 0, 0, missing)), functional.pad(labels, (0, missing)), taken
+            rows = functional.pad(features, (0, columns, 0, missing))
+            return rows, functional.pad(labels, (0, missing)), taken
         rows, answers = features.new_zeros((size, features.shape[1])), labels.new_zeros(size)
         rows[taken], answers[taken] = features, labels
         return rows, answers, taken

@@ -16,7 +16,7 @@ Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1; the layers' own sourc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -119,11 +119,11 @@ class BookKeeper:
             One float64 tensor for each of ``parameters``, in its shape.
         """
         if units.of_record is not None:
-            passes = [self._pass(*one) for one in self.block.split(features, labels)]
+            passes = [self._pass(*one) for one in self._split(features, labels)]
             with torch.no_grad():
                 return clipped(passes, self.parameters, units, self._clip)
         total: list[torch.Tensor] = []
-        for one in self.block.split(features, labels):
+        for one in self._split(features, labels):
             passed = self._pass(*one)
             with torch.no_grad():
                 part = clipped([passed], self.parameters, Units(len(one[1]), None), self._clip)
@@ -199,14 +199,6 @@ class BookKeeper:
             cancels=grouped or summed or positions > 1,
         )
 
-    def prepared(self, features: torch.Tensor) -> torch.Tensor:
-        """Return rows as passes want them, to spare each pass the copy; :meth:`clipped_sum` takes either.
-
-        Args:
-            features: float32 [records, features].
-        """
-        return features if self._written_out is None else self._written_out.wide(features)
-
     @property
     def written_out(self) -> bool:
         """Whether the passes are written out instead of taking autograd's way."""
@@ -272,7 +264,7 @@ class BookKeeper:
             labels: int64 [records].
         """
         found = []
-        for one in self.block.split(features, labels):
+        for one in self._split(features, labels):
             passed = self._pass(*one)
             with torch.no_grad():
                 shares = shares_of([passed], Units(len(one[1]), None))
@@ -283,6 +275,12 @@ class BookKeeper:
                         rows.extend(stored.rows for stored in share.gradients)
                 found.append([row.detach()[passed.taken] for row in rows])
         return [torch.cat(rows) for rows in zip(*found, strict=True)]
+
+    def _split(
+        self, features: torch.Tensor, labels: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, slice]]:
+        missing = 0 if self._written_out is None else self._written_out.missing(features.shape[1])
+        return self.block.split(features, labels, columns=missing)
 
     def _pass(self, features: torch.Tensor, labels: torch.Tensor, taken: slice) -> Pass:
         return Pass(self._gradients_of(features, labels), taken)

@@ -78,9 +78,9 @@ class FeedForward:
         return before
 
     @staticmethod
-    def wide(features: torch.Tensor) -> torch.Tensor:
-        """Return rows with zeros up to the width of passes, for :meth:`gradients` to take as they are."""
-        return _filled(features)
+    def missing(width: int) -> int:
+        """Return how many columns of zeros make rows as wide as passes want them."""
+        return -width % _ALIGNED
 
     def gradients(
         self, features: torch.Tensor, labels: torch.Tensor

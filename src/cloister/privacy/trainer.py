@@ -168,14 +168,11 @@ class _Rows:
     Args:
         data: The records.
         at_once: Largest number of records in a part.
-        keeper: What takes the parts.
     """
 
-    def __init__(self, data: TrainingData, at_once: int, keeper: BookKeeper) -> None:
+    def __init__(self, data: TrainingData, at_once: int) -> None:
         self._at_once = at_once
-        self._width = data.features.shape[1]
-        self._features = keeper.prepared(torch.from_numpy(data.features))
-        self._labels = torch.from_numpy(data.labels)
+        self._features, self._labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
         self._starts: npt.NDArray[np.int64] | None = None
         if data.subjects is not None:
             order = np.argsort(data.subjects, kind="stable")
@@ -183,7 +180,7 @@ class _Rows:
             self._order, self._starts = order, np.append(starts, data.records).astype(np.int64)
 
     def take(self, records: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the features, as prepared, and labels of records."""
+        """Return the features and labels of records."""
         chosen = torch.from_numpy(records)
         return self._features.index_select(0, chosen), self._labels.index_select(0, chosen)
 
@@ -209,8 +206,7 @@ class _Rows:
     def split(self, records: npt.NDArray[np.int64]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the features and labels of one unit's records in parts that fit."""
         for first in range(0, len(records), self._at_once):
-            features, labels = self.take(records[first : first + self._at_once])
-            yield features[:, : self._width], labels
+            yield self.take(records[first : first + self._at_once])
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,13 +330,13 @@ class DPTrainer:
         if checked is None or not checked.holds_for(model, data):
             checked = self._checked = self._check(model, data)
         plan = self.plan
+        rows = _Rows(data, plan.physical_batch)
         sampler = PoissonSampler(data.units, plan.sampling_probability, self._sampling)
         was_training = model.training
         model.train()
         try:
             with BookKeeper(model, plan.max_grad_norm) as keeper:
                 keeper.block = checked.block
-                rows = _Rows(data, plan.physical_batch, keeper)
                 optimizer = CsprngDPOptimizer(
                     GradientDescent(keeper.parameters, plan.learning_rate, plan.momentum),
                     noise=self._draws,
