@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -110,3 +111,40 @@ def test_a_file_that_is_no_model_is_refused(cloister: Cloister, tmp_path: Path) 
     ended = cloister("privacy", "audit", tmp_path / "model.safetensors", "--job", JOB)
     assert ended.code != 0
     assert "enclave.model_file" in ended.err
+
+
+def test_a_figure_is_told_with_its_interval_and_its_price(cloister: Cloister, tmp_path: Path) -> None:
+    asked = ("privacy", "release", JOB, "--site", "northgate", "-w", tmp_path / "work", "--column")
+    ended = cloister(*asked, "diagnosis", "--epsilon", "0.5", "--json")
+    assert ended.code == 0, ended.err
+    found = ended.json()
+    assert (found["kind"], found["unit"], found["about"]) == ("histogram", "record", "records")
+    assert set(cast(dict[str, object], found["figures"])) == {"malignant", "benign"}
+    assert 0.4 < cast(float, found["epsilon"]) <= 0.5
+    told = cloister(*asked, "radius (mean)", "--epsilon", "0.5")
+    assert told.code == 0, told.err
+    assert "95 % interval" in told.out
+    assert "It cost epsilon 0.49" in told.out
+    history = cloister("budget", "history", "-w", tmp_path / "work")
+    assert history.out.count("gaussian, 1 done") == 2
+
+
+def test_a_column_that_is_not_there_is_refused_with_those_that_are(
+    cloister: Cloister, tmp_path: Path
+) -> None:
+    ended = cloister(
+        "privacy",
+        "release",
+        JOB,
+        "--site",
+        "northgate",
+        "--column",
+        "age",
+        "--epsilon",
+        "0.5",
+        "-w",
+        tmp_path,
+    )
+    assert ended.code == 2
+    assert "- radius (mean)" in ended.err
+    assert "- diagnosis" in ended.err

@@ -1,11 +1,10 @@
-"""The page on keys and audits is followed to the letter: every command is typed, and prints what it says."""
+"""Pages for operators are followed to the letter: every command is typed, and prints what the page says."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -21,14 +20,16 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(300)
 
-PAGE: Final = ROOT / "docs" / "how-to" / "keys-and-audits.md"
+PAGES: Final = {"keys-and-audits": 10, "release-a-figure": 3}
+"""Each page with how many blocks of commands it has at least."""
 _BLOCK = re.compile(r"```(sh|text)\n(.*?)```", re.DOTALL)
 _ASKING: Final = '; echo "exit code $?"'
 
 
-def blocks() -> Iterator[tuple[str, str]]:
+def blocks(page: str) -> Iterator[tuple[str, str]]:
     """Each block of commands with what the page says they print, empty where it says nothing."""
-    found = [(match[1], match[2]) for match in _BLOCK.finditer(PAGE.read_text())]
+    text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text()
+    found = [(match[1], match[2]) for match in _BLOCK.finditer(text)]
     for (kind, text), (following, shown) in pairwise([*found, ("sh", "")]):
         if kind == "sh":
             yield text, shown if following == "text" else ""
@@ -49,21 +50,14 @@ def type_in(line: str) -> str:
     return shown + (f"exit code {ended.value.code}\n" if asking else "")
 
 
-@pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str]]:
-    """Every block of the page: what was typed, what was printed, what the page promises."""
-    folder = tmp_path_factory.mktemp("operator")
-    (folder / "examples").symlink_to(ROOT / "examples")
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
-        return [(typed, "".join(map(type_in, typed.splitlines())), shown) for typed, shown in blocks()]
-    finally:
-        os.chdir(here)
-
-
-def test_every_command_of_the_page_prints_what_the_page_says(followed: list[tuple[str, str, str]]) -> None:
-    assert len(followed) > 10
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_prints_what_the_page_says(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    followed = [(typed, "".join(map(type_in, typed.splitlines())), shown) for typed, shown in blocks(page)]
+    assert len(followed) >= PAGES[page]
     for typed, printed, promised in followed:
         rest = iter([" ".join(line.split()) for line in printed.splitlines()])
         for line in promised.splitlines():
@@ -72,7 +66,7 @@ def test_every_command_of_the_page_prints_what_the_page_says(followed: list[tupl
 
 
 def test_the_page_goes_from_a_root_to_a_revocation_and_from_an_export_to_a_report() -> None:
-    typed = " ".join(commands for commands, _ in blocks())
+    typed = " ".join(commands for commands, _ in blocks("keys-and-audits"))
     order = re.findall(r"cloister ((?:pki|audit) \w+)", typed)
     assert list(dict.fromkeys(order)) == [
         *("pki root", "pki ca", "pki key", "pki issue", "pki install"),

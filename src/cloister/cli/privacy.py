@@ -1,24 +1,26 @@
-"""``cloister privacy``: put a claim of privacy to the test."""
+"""``cloister privacy``: put a claim of privacy to the test, or release a figure at a price."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloister.cli.options import Data, Debug, Json
+from cloister.cli.options import Data, Debug, Json, Workspace
+
+if TYPE_CHECKING:
+    from cloister.workflow.figures import Figure
 
 
 def attach(app: typer.Typer) -> None:
     """Attach the commands to the application."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="Put a claim of privacy to the test.",
+        help="Put a claim of privacy to the test; release a figure about records, with noise and at a price.",
         epilog="Start with:  cloister privacy audit examples/tumour/job.yaml",
     )
-    group.callback()(_group)
     group.command(
         "audit",
         help="Test the trainer, bound epsilon from below with canaries, attack models and updates, and write "
@@ -26,11 +28,14 @@ def attach(app: typer.Typer) -> None:
         epilog="Examples:  cloister privacy audit examples/tumour/job.yaml   ·   "
         "cloister privacy audit model.safetensors --job examples/tumour/job.yaml",
     )(_audit)
+    group.command(
+        "release",
+        help="Release the mean of a number, or how many fall into each category, of one site's records: with "
+        "noise, paid from the dataset's budget, stated in the site's log.",
+        epilog="Example:  cloister privacy release examples/tumour/job.yaml --site northgate "
+        "--column diagnosis --epsilon 0.2",
+    )(_release)
     app.add_typer(group, name="privacy")
-
-
-def _group() -> None:
-    """Keeps the one command a subcommand."""
 
 
 def _audit(
@@ -93,6 +98,63 @@ def _audit(
     else:
         _show(report, out)
     return 0 if report.passed else EXIT_REFUTED
+
+
+def _release(
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job file: names data, manifest, request.")],
+    site: Annotated[str, typer.Option("--site", metavar="NAME", help="Whose records.")],
+    column: Annotated[
+        str, typer.Option("--column", metavar="NAME", help="A column that the schema declares, or the label.")
+    ],
+    epsilon: Annotated[
+        float, typer.Option("--epsilon", min=1e-3, max=5.0, help="What the figure may cost; it is spent.")
+    ],
+    data: Data = None,
+    workspace: Workspace = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    from cloister.core.settings import load_settings
+    from cloister.workflow.figures import FigureRequest, release_figure
+    from cloister.workflow.jobfile import load_job
+    from cloister.workflow.workspace import open_workspace
+
+    settings = load_settings({"data_dir": data, "workspace": workspace})
+    spec = load_job(job, data_dir=settings.data_dir)
+    request = FigureRequest(site, column, epsilon)
+    with open_workspace(settings.workspace, settings=settings) as opened:
+        figure = release_figure(spec, opened, request, data_dir=settings.data_dir)
+    if as_json:
+        print(json.dumps(figure.as_json(), indent=2))
+    else:
+        _tell(figure)
+    return 0
+
+
+def _tell(figure: Figure) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cloister.cli.console import console
+
+    release, request = figure.release, figure.request
+    about = "the records" if release.about == "records" else "the people the records are a sample of"
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("", "with noise", f"95 % interval for {about}"):
+        table.add_column(name)
+    for name, one in release.figures.items():
+        table.add_row(escape(name), f"{one.value:.4g}", f"{one.low:.4g} to {one.high:.4g}")
+    screen = console()
+    screen.print(
+        f"[bold]{escape(request.column)}[/] at [bold]{request.site}[/], {figure.dataset}: {release.kind}"
+    )
+    screen.print(table)
+    screen.print(
+        f"It cost epsilon {figure.epsilon:.4f} at delta {figure.delta:g} for one {figure.unit} added or "
+        f"removed; the dataset stands at {figure.epsilon_dataset:.4f} of {figure.budget:g}.",
+        soft_wrap=True,
+    )
+    screen.print(f"Stated in the log of {request.site} as {figure.job_id}.", style="dim")
 
 
 def _show(report: object, out: Path) -> None:

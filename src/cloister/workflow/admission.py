@@ -28,11 +28,12 @@ from cloister.evidence.terms import MOCK_MECHANISM
 from cloister.federation.job import FederationJob
 from cloister.health import FederatedData, load_source
 from cloister.policy import (
+    Decision,
     DecisionFacts,
-    JobTerms,
     OutputKind,
     PolicyError,
     ProtocolManifest,
+    Reason,
     TrainingRequest,
     UnwitnessedLog,
     decide,
@@ -44,7 +45,6 @@ from cloister.policy import (
     sign_request,
 )
 from cloister.policy.job_decision import MOCK_RULE
-from cloister.privacy.mock import require_mock_allowed
 from cloister.workflow.jobfile import JobSpec
 from cloister.workflow.workspace import Workspace
 
@@ -139,10 +139,14 @@ def admit(
     )
     mock = job.privacy.mechanism == MOCK_MECHANISM
     if mock:
+        from cloister.privacy.mock import require_mock_allowed
+
         require_mock_allowed()
     refusals: list[str] = []
     for site in job.clients:
-        reasons = _decide_at(site, agreement, job, terms, data, writers[site], clock)
+        against = decide_job(agreement.manifests[site], agreement.request, terms).reasons
+        asked = Asked(Sha256(job.sha256), against)
+        reasons = decide_at(site, agreement, asked, data, writers[site], clock).reason_lines
         refusals += [f"{site}: {reason}" for reason in reasons if not (mock and _only_mocks(reason))]
     if refusals:
         raise PolicyError(
@@ -179,15 +183,40 @@ def commit_data(data: FederatedData, agreement: Agreement, writers: Mapping[str,
         )
 
 
-def _decide_at(
+@dataclass(frozen=True)
+class Asked:
+    """What a hospital decides on beside the request.
+
+    Attributes:
+        sha256: SHA-256 of the job, or of whatever else is asked for.
+        against: What speaks against it, beside what the request's rules find.
+    """
+
+    sha256: Sha256
+    against: tuple[Reason, ...]
+
+
+def decide_at(
     site: str,
     agreement: Agreement,
-    job: FederationJob,
-    terms: JobTerms,
+    asked: Asked,
     data: FederatedData,
     writer: StatementWriter,
     clock: Clock,
-) -> tuple[str, ...]:
+) -> Decision:
+    """Let one hospital decide by its manifest and its own facts, and write the decision down.
+
+    Args:
+        site: The hospital.
+        agreement: The signed documents.
+        asked: What is asked for.
+        data: Each site's records.
+        writer: The site's statement writer.
+        clock: The time of the decision.
+
+    Returns:
+        The decision, with every reason against.
+    """
     manifest, request = agreement.manifests[site], agreement.request
     subjects = (
         Subject(name=f"manifest/{site}", sha256=manifest.sha256),
@@ -204,19 +233,18 @@ def _decide_at(
         delta_budget=manifest.privacy_guardrails.delta_budget,
     )
     facts = _facts_at(site, data, manifest, clock)
-    decision = decide(manifest, request, facts)
-    reasons = (*decision.reason_lines, *decide_job(manifest, request, terms).reason_lines)
+    decision = Decision((*decide(manifest, request, facts).reasons, *asked.against))
     writer.write(
         RequestDecided,
         subjects,
         request_sha256=request.sha256,
         manifest_sha256=manifest.sha256,
-        job_sha256=job.sha256,
-        approved=not reasons,
-        reasons=list(reasons),
+        job_sha256=asked.sha256,
+        approved=decision.approved,
+        reasons=list(decision.reason_lines),
         facts=facts.as_json(),
     )
-    return reasons
+    return decision
 
 
 def _only_mocks(reason: str) -> bool:

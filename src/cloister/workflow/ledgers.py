@@ -29,6 +29,7 @@ from cloister.evidence.predicates import MOCK, BudgetSpend, DataCommitment
 from cloister.evidence.transcript import Mode, Unit
 from cloister.evidence.witness.rollback import require_newest
 from cloister.policy import ProtocolManifest, decode_manifest
+from cloister.privacy.budget import Limit, Scope, subject_limit
 from cloister.privacy.errors import LedgerError
 from cloister.privacy.ledger import BudgetLedger
 from cloister.workflow.party import Party
@@ -49,6 +50,24 @@ class LedgerTerms:
     mode: Mode = "adaptive"
     unit: Unit = "record"
     delta: float = 1e-5
+
+
+def terms_of(manifest: ProtocolManifest) -> LedgerTerms:
+    """Return what a manifest says about its dataset's ledger."""
+    guardrails = manifest.privacy_guardrails
+    return LedgerTerms(guardrails.accounting, guardrails.unit, guardrails.delta_budget)
+
+
+def limits_of(manifest: ProtocolManifest) -> tuple[Limit, ...]:
+    """Return the ceilings that a manifest sets on its dataset's epsilon; the ledger adds its hard stop."""
+    guardrails = manifest.privacy_guardrails
+    return (
+        subject_limit(
+            guardrails.epsilon_per_subject, guardrails.subject_sites, guardrails.cross_site_subjects
+        ),
+        Limit("manifest budget", guardrails.epsilon_budget, Scope.DATASET),
+        Limit("manifest hard stop", guardrails.epsilon_hard_stop, Scope.DATASET),
+    )
 
 
 @dataclass(frozen=True)

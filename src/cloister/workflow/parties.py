@@ -153,11 +153,7 @@ def open_parties(
     with ExitStack() as opened:
 
         def seat(role: str, name: str, rule: UnwitnessedLog) -> Seat:
-            party = workspace.party(role, name)
-            party.agree_on_log(rule)
-            log = party.open_log()
-            opened.callback(log.close)
-            return Seat(party, log, StatementWriter(log, party.signer, name, job.job_id, clock))
+            return opened.enter_context(_seat(workspace, role, name, job.job_id, rule, clock))
 
         parties = Parties(
             hub=seat("hub", HUB, _strictest(rules[site] for site in job.clients)),
@@ -168,11 +164,54 @@ def open_parties(
         try:
             yield parties
         except BaseException as error:
-            refused = isinstance(error, PolicyError | BudgetExceeded | RefusalError)
-            parties.close("refused" if refused else "failed")
+            parties.close(_ending(error))
             workspace.open_jobs.end(job.job_id)
             raise
         workspace.open_jobs.end(job.job_id)
+
+
+@contextmanager
+def open_site(
+    workspace: Workspace, site: str, job_id: str, rule: UnwitnessedLog, *, clock: Clock
+) -> Iterator[Seat]:
+    """Open one site's log for what it does without a hub, and close its chain whatever comes of it.
+
+    Args:
+        workspace: Holds keys and logs.
+        site: The site.
+        job_id: A fresh id, under which it stands in the log.
+        rule: What the site's manifest says about a log of which nobody off its machine holds a checkpoint.
+        clock: Gives the statements' time.
+
+    Raises:
+        LogError: The log is older than somebody has seen it, or nobody has and the manifest doesn't allow it.
+    """
+    with _seat(workspace, "site", site, job_id, rule, clock) as seat:
+        workspace.open_jobs.begin(job_id, [seat.party])
+        ending: Ending = "completed"
+        try:
+            yield seat
+        except BaseException as error:
+            ending = _ending(error)
+            raise
+        finally:
+            if _has_begun(seat):
+                _close(seat, ending)
+            workspace.open_jobs.end(job_id)
+
+
+@contextmanager
+def _seat(
+    workspace: Workspace, role: str, name: str, job_id: str, rule: UnwitnessedLog, clock: Clock
+) -> Iterator[Seat]:
+    party = workspace.party(role, name)
+    party.agree_on_log(rule)
+    with party.open_log() as log:
+        yield Seat(party, log, StatementWriter(log, party.signer, name, job_id, clock))
+
+
+def _ending(error: BaseException) -> Ending:
+    return "refused" if isinstance(error, PolicyError | BudgetExceeded | RefusalError) else "failed"
 
 
 def _strictest(rules: Iterable[UnwitnessedLog]) -> UnwitnessedLog:

@@ -35,7 +35,7 @@ from cloister.workflow.admission import Agreement, admit, commit_data, load_data
 from cloister.workflow.case import Case
 from cloister.workflow.compute import one_thread_per_site
 from cloister.workflow.jobfile import JobSpec
-from cloister.workflow.ledgers import LedgerTerms, keep_manifest
+from cloister.workflow.ledgers import keep_manifest, terms_of
 from cloister.workflow.outcome import MODEL_FILE, REPORT_FILE, JobOutcome
 from cloister.workflow.parties import Parties, open_parties
 from cloister.workflow.preflight import require_releasable
@@ -185,8 +185,7 @@ def _ledger(
     site: str, job: FederationJob, workspace: Workspace, agreement: Agreement, parties: Parties
 ) -> BudgetLedger:
     manifest, seat = agreement.manifests[site], parties.sites[site]
-    guardrails = manifest.privacy_guardrails
-    terms = LedgerTerms(guardrails.accounting, guardrails.unit, guardrails.delta_budget)
+    terms = terms_of(manifest)
     if job.privacy.mechanism == MOCK_MECHANISM:
         return workspace.mock_ledger(seat.party, manifest.dataset_scope.name, terms)
     ledger = workspace.ledger(seat.party, manifest.dataset_scope.name, terms, log=seat.log)

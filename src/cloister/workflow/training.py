@@ -26,12 +26,10 @@ from cloister.federation.events import FederationEvent, SiteLeft, SiteRefused
 from cloister.federation.hub import initial_weights
 from cloister.federation.node import Weights
 from cloister.federation.site import RandomnessFor, os_randomness, seeded_test_randomness
-from cloister.privacy import Limit, Scope
-from cloister.privacy.budget import subject_limit
-from cloister.workflow.admission import Agreement
 from cloister.workflow.affordability import require_affordable
 from cloister.workflow.case import Case
 from cloister.workflow.history import History
+from cloister.workflow.ledgers import limits_of
 from cloister.workflow.outcome import RoundRecord
 from cloister.workflow.release import measure_model
 from cloister.workflow.scoring import CLASSES
@@ -118,7 +116,7 @@ def _sites(case: Case) -> dict[str, SiteRuntime]:
             site_key_id=seat.party.signer.public_key.key_id,
             platform=vendor.platform(site, measurement),
             randomness=_randomness(case, site),
-            limits=_limits(case.agreement, site),
+            limits=limits_of(case.agreement.manifests[site]),
             minimum_units=case.agreement.manifests[site].privacy_guardrails.minimum_group_size,
         )
         for site, seat in case.parties.sites.items()
@@ -151,14 +149,3 @@ def _randomness(case: Case, site: str) -> RandomnessFor:
     if case.test_seed is None:
         return os_randomness(site, case.job.job_id)
     return seeded_test_randomness(case.test_seed, site)
-
-
-def _limits(agreement: Agreement, site: str) -> tuple[Limit, ...]:
-    guardrails = agreement.manifests[site].privacy_guardrails
-    return (
-        subject_limit(
-            guardrails.epsilon_per_subject, guardrails.subject_sites, guardrails.cross_site_subjects
-        ),
-        Limit("manifest budget", guardrails.epsilon_budget, Scope.DATASET),
-        Limit("manifest hard stop", guardrails.epsilon_hard_stop, Scope.DATASET),
-    )
