@@ -31,7 +31,7 @@ from cloister.evidence.predicates.log import MAX_HELD_NOTE_CHARS
 from cloister.evidence.witness.continuation import Continuation, parse_continuation
 from cloister.federation import FederationResult, RefusalError, initial_weights
 from cloister.federation.errors import is_refusal
-from cloister.federation.exchange import HubLog, ShownEnding, decode_ending, decode_hub_log
+from cloister.federation.log_messages import HubLog, ShownEnding, decode_ending, decode_hub_log
 from cloister.federation.node import RoundTask
 from tests.federation.nodes import a_job
 from tests.federation.parties import CLASSES, DELTA, FEATURES, Federation

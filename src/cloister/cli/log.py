@@ -18,6 +18,7 @@ from cloister.cli.options import ActorName, ActorRole, Debug, Json, Purpose, Wor
 
 if TYPE_CHECKING:
     from cloister.evidence import EvidenceLog
+    from cloister.evidence.custody.access import Action
 
 Party = Annotated[str, typer.Option("--party", metavar="ROLE/NAME", help="Whose log: hub/NAME or site/NAME.")]
 OutFile = Annotated[Path | None, typer.Option("--out", help="Write it here; by default it is printed.")]
@@ -100,6 +101,31 @@ def _proof(
     return 0
 
 
+@contextmanager
+def _opened(
+    party: Party,
+    action: Action,
+    what: str,
+    actor: str | None,
+    role: str,
+    purpose: str,
+    workspace: Path | None,
+) -> Iterator[EvidenceLog]:
+    """Open a party's log for somebody to look at, which it states first."""
+    from cloister.cli.asking import acting, existing_workspace
+    from cloister.core.clock import system_clock
+    from cloister.evidence.custody.access import AccessRecord
+    from cloister.workflow.audit import keeper, named_party
+
+    with existing_workspace(workspace) as opened:
+        owner = keeper(opened, named_party(party))
+        with owner.open_log_to_show() as log:
+            AccessRecord(log, owner.signer, system_clock).state_access(
+                acting(actor, role, purpose), action, what
+            )
+            yield log
+
+
 def _tiles(
     party: Party,
     out: Annotated[Path, typer.Option("--out", help="The folder; a later export adds only what is new.")],
@@ -110,18 +136,10 @@ def _tiles(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    from cloister.cli.asking import acting, existing_workspace
-    from cloister.core.clock import system_clock
-    from cloister.evidence.custody.access import AccessRecord
     from cloister.evidence.log.tiles import export_tiles
-    from cloister.workflow.audit import keeper, named_party
 
-    with existing_workspace(workspace) as opened:
-        owner = keeper(opened, named_party(party))
-        with owner.open_log_to_show() as log:
-            record = AccessRecord(log, owner.signer, system_clock)
-            record.state_access(acting(actor, role, purpose), "export", "the whole log, as static tiles")
-            head = export_tiles(log, out)
+    with _opened(party, "export", "the whole log, as static tiles", actor, role, purpose, workspace) as log:
+        head = export_tiles(log, out)
     facts = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "folder": str(out)}
     print(json.dumps(facts, indent=2) if as_json else f"{head.size} entries of {head.origin} are in {out}")
     return 0
@@ -136,17 +154,8 @@ def _verify(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    from cloister.cli.asking import acting, existing_workspace
-    from cloister.core.clock import system_clock
-    from cloister.evidence.custody.access import AccessRecord
-    from cloister.workflow.audit import keeper, named_party
-
-    with existing_workspace(workspace) as opened:
-        owner = keeper(opened, named_party(party))
-        with owner.open_log_to_show() as log:
-            record = AccessRecord(log, owner.signer, system_clock)
-            record.state_access(acting(actor, role, purpose), "verify", "the whole log")
-            head = log.verify()
+    with _opened(party, "verify", "the whole log", actor, role, purpose, workspace) as log:
+        head = log.verify()
     facts = {"origin": head.origin, "size": head.size, "root": head.root.hex()}
     print(json.dumps(facts, indent=2) if as_json else f"{head.origin}: all {head.size} entries hold")
     return 0

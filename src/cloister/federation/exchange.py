@@ -16,118 +16,37 @@ holds; a site's answer carries the same of the site's log for the hub. Rules kep
    took in a round in which it released nothing is in its folder only.
 5. At the job's end the hub closes first and shows each site its closing statement, proven to be in its log.
    Each site verifies and states it before it closes, so that there is one ending the sites agree on.
-6. A message is bounded and has one spelling; what is in it counts only as far as it verifies.
+6. What a message says (``log_messages``) counts only as far as it verifies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
 
-from cloister.core.canonical import JSON, b64decode, b64encode, canonicalize, parse_canonical
-from cloister.core.errors import InputError, SignatureInvalid
+from cloister.core.errors import SignatureInvalid
 from cloister.core.hashes import Sha256
 from cloister.core.keys import PublicKey
-from cloister.evidence.checkpoint import Checkpoint, parse_checkpoint
+from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.envelope import Envelope, verify_envelope
 from cloister.evidence.errors import EvidenceError
-from cloister.evidence.extract import LogExtract, extract_from_json, log_origin, log_owner, verify_entry
+from cloister.evidence.extract import LogExtract, log_origin, log_owner, verify_entry
 from cloister.evidence.log import EvidenceLog
-from cloister.evidence.merkle import MAX_TREE_SIZE
 from cloister.evidence.predicates import HubEnding, JobClosed, Role
 from cloister.evidence.predicates.log import MAX_HELD, CheckpointHeld, HeldCheckpoint, to_be_held
 from cloister.evidence.statement import Subject, open_statement
 from cloister.evidence.witness.book import CheckpointBook
-from cloister.evidence.witness.continuation import MAX_CONTINUATION_HASHES, Continuation, parse_continuation
+from cloister.evidence.witness.continuation import Continuation
 from cloister.evidence.witness.recall import require_recalled
 from cloister.evidence.witness.rollback import require_newest
 from cloister.evidence.writer import StatementWriter
 from cloister.federation.errors import FederationError
-
-MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class HubLog:
-    """What a task says about logs.
-
-    Attributes:
-        checkpoint: the hub's newest.
-        proofs: consistency proofs to it, by the size of an older one that some site holds.
-        held: the newest checkpoint of each site's log that the hub holds; of a site that isn't named, none.
-    """
-
-    checkpoint: Checkpoint
-    proofs: Mapping[int, tuple[bytes, ...]]
-    held: Mapping[str, Checkpoint]
-
-    def encode(self) -> bytes:
-        """Its only spelling, canonical JSON."""
-        return canonicalize(
-            {
-                "checkpoint": self.checkpoint.encode(),
-                "held": {site: one.encode() for site, one in self.held.items()},
-                "proofs": _proofs_json(self.proofs),
-            }
-        )
-
-
-def decode_hub_log(data: bytes) -> HubLog:
-    """Read what a task says about logs, without judging it.
-
-    Raises:
-        FederationError: `federation.bad_task`.
-    """
-    try:
-        value = parse_canonical(data, max_bytes=MAX_MESSAGE_BYTES)
-        if not isinstance(value, dict) or value.keys() != {"checkpoint", "held", "proofs"}:
-            raise _bad_task()
-        note, held, proofs = value["checkpoint"], value["held"], value["proofs"]
-        if not isinstance(note, str) or not isinstance(held, dict) or not isinstance(proofs, dict):
-            raise _bad_task()
-        return HubLog(
-            parse_checkpoint(note),
-            _proofs(proofs),
-            {site: parse_checkpoint(_text(one)) for site, one in held.items()},
-        )
-    except (InputError, EvidenceError) as error:
-        raise _bad_task() from error
-
-
-@dataclass(frozen=True, slots=True)
-class ShownEnding:
-    """How the hub ended a job, as it shows it to the sites.
-
-    Attributes:
-        extract: the hub's newest checkpoint, and its closing statement with the proof that it is in there.
-        proofs: consistency proofs to the checkpoint, by the size of an older one that some site holds.
-    """
-
-    extract: LogExtract
-    proofs: Mapping[int, tuple[bytes, ...]]
-
-    def encode(self) -> bytes:
-        """Its only spelling, canonical JSON."""
-        return canonicalize({"extract": self.extract.as_json(), "proofs": _proofs_json(self.proofs)})
-
-
-def decode_ending(data: bytes) -> ShownEnding:
-    """Read how the hub says it ended a job, without judging it.
-
-    Raises:
-        FederationError: `federation.bad_task`.
-    """
-    try:
-        value = parse_canonical(data, max_bytes=MAX_MESSAGE_BYTES)
-        if not isinstance(value, dict) or value.keys() != {"extract", "proofs"}:
-            raise _bad_task()
-        proofs = value["proofs"]
-        if not isinstance(proofs, dict):
-            raise _bad_task()
-        return ShownEnding(extract_from_json(value["extract"]), _proofs(proofs))
-    except (InputError, EvidenceError) as error:
-        raise _bad_task() from error
+from cloister.federation.log_messages import (
+    HubLog,
+    ShownEnding,
+    decode_continuation,
+    decode_ending,
+    decode_hub_log,
+)
 
 
 class SiteLogs:
@@ -334,7 +253,7 @@ class HubLogs:
             FederationError: `federation.bad_log`, whatever is wrong with it; a contradiction is kept.
         """
         try:
-            shown = _decode_continuation(message, log_origin(Role.SITE, site))
+            shown = decode_continuation(message, log_origin(Role.SITE, site))
             stated = to_be_held(shown.checkpoint)
             self._book.hold(shown.checkpoint, shown.proof, *self._site_keys[site])
         except (EvidenceError, SignatureInvalid) as error:
@@ -362,48 +281,3 @@ def _held_size(book: CheckpointBook, origin: str) -> int:
 def _continuation(log: EvidenceLog, old_size: int) -> Continuation:
     head = log.checkpoint()
     return Continuation(old_size, log.consistency_proof(old_size, head.size) if old_size else (), head)
-
-
-def _decode_continuation(data: bytes, origin: str) -> Continuation:
-    try:
-        shown = parse_continuation(data.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise EvidenceError("evidence.checkpoint_malformed", "It is not text.") from None
-    if shown.checkpoint.origin != origin:
-        raise EvidenceError("evidence.checkpoint_unsigned", "The checkpoint is another log's.")
-    return shown
-
-
-def _proofs_json(proofs: Mapping[int, tuple[bytes, ...]]) -> dict[str, JSON]:
-    return {str(size): [b64encode(one) for one in proof] for size, proof in proofs.items()}
-
-
-def _proofs(value: dict[str, JSON]) -> dict[int, tuple[bytes, ...]]:
-    return {_size(size): _proof(proof) for size, proof in value.items()}
-
-
-def _text(value: JSON) -> str:
-    if not isinstance(value, str):
-        raise _bad_task()
-    return value
-
-
-def _size(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or str(int(text)) != text:
-        raise _bad_task()
-    if int(text) > MAX_TREE_SIZE:
-        raise _bad_task()
-    return int(text)
-
-
-def _proof(value: JSON) -> tuple[bytes, ...]:
-    if not isinstance(value, list) or len(value) > MAX_CONTINUATION_HASHES:
-        raise _bad_task()
-    texts = [one for one in value if isinstance(one, str)]
-    if len(texts) != len(value):
-        raise _bad_task()
-    return tuple(b64decode(one) for one in texts)
-
-
-def _bad_task() -> FederationError:
-    return FederationError("federation.bad_task", "a task doesn't show the hub's log as it has to")

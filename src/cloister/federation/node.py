@@ -44,7 +44,7 @@ class RoundTask:
         round: counted from 0.
         total_rounds: rounds of the job.
         weights: the site's own copies.
-        hub_log: what the hub shows of its log, see `exchange.HubLog`; the engine doesn't look at it.
+        hub_log: what the hub shows of its log, see `log_messages.HubLog`; the engine doesn't look at it.
     """
 
     round: int
