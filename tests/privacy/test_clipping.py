@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from opacus.grad_sample import GradSampleHooks
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
+from cloister.core.canonical import JSON
+from cloister.privacy import clipping
 from cloister.privacy.clipping import BookKeeper, Shape
 from cloister.privacy.errors import ModelError
 from cloister.privacy.feed_forward import FeedForward
@@ -338,3 +341,112 @@ def test_layers_whose_gradients_would_be_wrong_are_refused(model: nn.Module) -> 
     with pytest.raises(ModelError) as refusal:
         ours(model, 1.0)
     assert refusal.value.code == "model.layer_unsupported"
+
+
+class Views(nn.Module):
+    """The most common way to write a convolutional network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 4, 3)
+        self.head = nn.Linear(4 * 6 * 6, 3)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        planes = torch.relu(self.convolution(rows.view(-1, 1, 8, 8)))
+        answer: torch.Tensor = self.head(planes.view(planes.size(0), -1))
+        return answer
+
+
+def test_a_model_that_bears_one_layout_only_is_clipped_in_that() -> None:
+    model = Views()
+    rows = torch.randn(6, 64, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    with BookKeeper(model, 0.5) as keeper:
+        keeper.shape(64, grouped=False)
+        assert not keeper.channels_last
+        keeper.choose_block(64, expected=6, most=64)
+        sums = keeper.clipped_sum(rows, labels, Units(6, None))
+    expected = [torch.zeros_like(one, dtype=torch.float64) for one in model.parameters()]
+    for row in range(6):
+        loss = nn.functional.cross_entropy(model(rows[row : row + 1]), labels[row : row + 1])
+        gradient = [one.double() for one in torch.autograd.grad(loss, list(model.parameters()))]
+        factor = min(1.0, 0.5 / float(torch.cat([one.flatten() for one in gradient]).norm()))
+        expected = [total + factor * one for total, one in zip(expected, gradient, strict=True)]
+    for one, other in zip(sums, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "features", "parameters"),
+    [("mlp", 13, {}), ("small-cnn", 64, {"channels": 3, "image": [8, 8]})],
+)
+def test_weights_are_where_they_were_once_nobody_listens(
+    architecture: str, features: int, parameters: dict[str, JSON], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds a tensor of the model goes on holding it, whatever went wrong in between."""
+    model = build_model(architecture, features, 3, 0, parameters)
+    state = model.state_dict()
+
+    def places() -> list[tuple[int, tuple[int, ...]]]:
+        return [(one.data_ptr(), one.stride()) for one in model.parameters()]
+
+    before = places()
+    with BookKeeper(model, 1.0) as keeper, torch.no_grad():
+        assert places() != before
+        next(model.parameters()).add_(1.0)
+        with pytest.raises(RuntimeError, match="one model at a time"), keeper:
+            pass
+    assert places() == before
+    assert all(torch.equal(state[name], one) for name, one in model.named_parameters())
+
+    def no_memory(*_: object, **__: object) -> torch.Tensor:
+        raise MemoryError
+
+    keeper = BookKeeper(model, 1.0)
+    monkeypatch.setattr(torch.Tensor, "new_full" if architecture == "mlp" else "clone", no_memory)
+    with pytest.raises(MemoryError), keeper:
+        pass
+    assert places() == before
+
+
+def test_the_trials_copy_of_a_model_has_no_ears(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copied hook would keep every pass of the trial alive."""
+    copies: list[nn.Module] = []
+
+    def copied(model: nn.Module) -> nn.Module:
+        copies.append(deepcopy(model))
+        return copies[0]
+
+    monkeypatch.setattr(clipping, "_with_made_up_weights", copied)
+    model = build_model("small-cnn", 16, 3, 0)
+    with BookKeeper(model, 1.0) as keeper:
+        keeper.choose_block(16, expected=8, most=64)
+        assert any(one._forward_hooks for one in model.modules())
+    assert not any(one._forward_hooks for one in (*model.modules(), *copies[0].modules()))
+
+
+def test_two_parameters_on_one_piece_of_memory_are_one_weight() -> None:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = nn.Parameter(first.weight.data)
+    with pytest.raises(ModelError) as refusal:
+        BookKeeper(nn.Sequential(first, second), 1.0)
+    assert refusal.value.code == "model.layer_unsupported"
+
+
+class SumsPlaces(nn.Module):
+    """Its gradients are one value in every place: torch doesn't write them out."""
+
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        return planes.sum(2)
+
+
+def test_a_record_that_is_not_finite_changes_no_bit_of_the_others() -> None:
+    model = nn.Sequential(nn.Unflatten(1, (3, 20)), nn.Conv1d(3, 8, 3), SumsPlaces(), nn.Linear(8, 3))
+    rows = torch.randn(64, 60, generator=torch.Generator().manual_seed(1))
+    rows[-1] = torch.inf
+    labels = torch.arange(64) % 3
+    with BookKeeper(model, 1.0) as keeper:
+        keeper.choose_block(60, expected=60, most=64)
+        without = keeper.clipped_sum(rows[:-1], labels[:-1], Units(63, None))
+        with_it = keeper.clipped_sum(rows, labels, Units(64, None))
+    assert all(torch.equal(one, other) for one, other in zip(without, with_it, strict=True))

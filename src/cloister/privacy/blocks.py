@@ -13,6 +13,10 @@ Rules kept here:
    with this number of threads, for every size, before anything is reserved. Where it does, all passes have
    one size; where that isn't enough, records stand ``spacing`` rows apart, so that all of them lie alike in
    memory; as the last resort a block holds a single record.
+3. A trial would rarely find what happens to the few elements at the end of a vectorised loop, which functions
+   such as the sigmoid compute otherwise. So no element is left there: rows come in 32s, except where every
+   element-wise operation is exact, or where all widths are filled up. Several threads cut large tensors at
+   places of their own; there the trial is all there is. Sites train on one thread.
 
 Sources: Higham 2002, chapter 3 (the order of operations decides the rounding); the developer guide of Intel's
 oneMKL, "Conditional Numerical Reproducibility" (alignment and shape choose the order).
@@ -29,8 +33,8 @@ from typing import Final
 import torch
 from torch.nn import functional
 
-_LANES: Final = 16  # float32 in one vector: no row is left to the end of a vectorised loop
-_STEPS: Final = (_LANES // 2, _LANES)  # from one size to the next
+_VECTORS: Final = 32  # elements in one turn of a vectorised loop: two vectors of sixteen float32
+_STEPS: Final = (8, 16)
 _MOST_SIZES: Final = 24  # each is tried out
 _HEAVY_ROWS: Final = 128  # what stays near the processor
 _SQUARE: Final = 64
@@ -91,27 +95,35 @@ class Block:
         return rows, answers, taken
 
 
-def blocks_to_try(expected: float, most: int, *, light: bool) -> tuple[Block, ...]:
+def blocks_to_try(expected: float, most: int, *, light: bool, exact: bool = False) -> tuple[Block, ...]:
     """Return the blocks to try, the quickest first.
 
     Args:
         expected: Expected number of records in a batch, public.
         most: Largest number of rows at once, at least 1.
-        light: Whether a pass costs more than its rows do: then one pass takes a whole batch, as a rule.
+        light: Whether a pass costs more than its rows do: then one pass takes a whole batch, as a rule. The
+            widths of such passes are filled up.
+        exact: Whether all that is done element by element is rounded alike wherever it is done.
     """
-    enough = math.ceil((expected + 4 * math.sqrt(expected)) / _LANES) * _LANES
-    wanted = max(_LANES, enough if light else min(enough, _HEAVY_ROWS))
-    if wanted > most:
-        wanted = most // _LANES * _LANES or most
-    square = min(_SQUARE, most)
+    steps = _STEPS if light or exact else (_VECTORS,)
+    if most < steps[0]:
+        return (Block((1,)),)
+    enough = expected + 4 * math.sqrt(expected)
+    wanted = _multiple(enough if light else min(enough, _HEAVY_ROWS), steps[0], most)
+    square = _multiple(_SQUARE, steps[0], most)
     blocks = [
-        *(Block(_ladder(step, wanted)) for step in _STEPS),
+        *(Block(_ladder(step, wanted)) for step in steps),
         Block((wanted,)),
         Block((square,)),
-        Block((square // _APART * _APART,), _APART),
+        Block((square,), _APART),
         Block((1,)),
     ]
-    return tuple(dict.fromkeys(one for one in blocks if one.records))
+    return tuple(dict.fromkeys(blocks))
+
+
+def _multiple(rows: float, step: int, most: int) -> int:
+    """The least multiple of ``step`` that holds so many rows, or the largest one up to ``most``."""
+    return min(max(1, math.ceil(rows / step)), most // step) * step
 
 
 def _ladder(step: int, most: int) -> tuple[int, ...]:

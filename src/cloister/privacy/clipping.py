@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import torch
 from torch import nn
@@ -33,6 +33,11 @@ from cloister.privacy.feed_forward import FeedForward
 from cloister.privacy.layer_rules import STRETCH, StoredShare
 from cloister.privacy.passes import Pass, PassedLayer, clipped, shares_of
 from cloister.privacy.units import Units
+
+_EXACT: Final = {
+    *(nn.Sequential, nn.Flatten, nn.Unflatten, nn.Identity, nn.Linear, nn.Conv1d, nn.Conv2d, nn.ReLU),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ class BookKeeper:
     Args:
         model: Takes float32 [records, features], returns logits [records, classes].
         max_grad_norm: The length gradients are cut to.
+        channels_last: Whether 2-D convolutions may have a position's channels side by side; :meth:`shape`
+            finds out whether the model bears it, and says so in the attribute of this name.
 
     ``block`` is the shape of every pass. :meth:`choose_block` finds one under which no record's gradient
     depends on its place.
@@ -77,35 +84,62 @@ class BookKeeper:
         ModelError: ``model.layer_unsupported``.
     """
 
-    def __init__(self, model: nn.Module, max_grad_norm: float) -> None:
+    def __init__(self, model: nn.Module, max_grad_norm: float, *, channels_last: bool = True) -> None:
         self._model = model
         self._clip = max_grad_norm
+        self.channels_last = channels_last
         self.block = Block((64,))
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._layers = trained_layers(model)
         self._written_out = FeedForward.of(model)
         self._calls: dict[nn.Module, _Calls] = {}
         self._handles: list[RemovableHandle] = []
-        self._laid_out: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._moved: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._entered = False
 
     def __enter__(self) -> Self:
-        if self._written_out is None:
-            self._handles = [layer.register_forward_hook(self._listen) for layer in self._layers]
-            self._laid_out = _channels_last(self._model)
-        else:
-            self._laid_out = self._written_out.lay_out()
+        if self._entered:
+            raise RuntimeError("a BookKeeper listens to one model at a time")
+        self._entered = True
+        try:
+            self._lay_out()
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _lay_out(self) -> None:
+        """Move weights to where passes are quickest, and listen to the layers where autograd is needed."""
+        if self._written_out is not None:
+            self._written_out.lay_out(self._moved)
+            return
+        if self.channels_last:
+            _channels_last(self._model, self._moved)
+        self._listen_to_layers()
+
+    def _listen_to_layers(self) -> None:
+        self._handles = [layer.register_forward_hook(self._listen) for layer in self._layers]
+
+    def _stop(self) -> None:
+        self._stop_listening()
+        if self._written_out is not None:
+            self._written_out.forget()
+        # The latest first: a weight that several layers share was moved by each.
+        while self._moved:
+            parameter, before = self._moved.pop()
+            parameter.data = before.copy_(parameter.data) if parameter.requires_grad else before
+        self._entered = False
+
+    def _stop_listening(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._calls.clear()
-        for parameter, before in reversed(self._laid_out):
-            parameter.data = before.copy_(parameter.data)
-        self._laid_out = []
 
     def clipped_sum(self, features: torch.Tensor, labels: torch.Tensor, units: Units) -> list[torch.Tensor]:
         """Return the sum of the units' clipped gradients.
@@ -164,6 +198,7 @@ class BookKeeper:
                 model uses a weight other than by calling its layer.
         """
         rows = torch.cos(torch.arange(5 * input_dim, dtype=torch.float32).view(5, input_dim))
+        self._require_layout(rows)
         for count in (5, 3):
             labels = torch.zeros(count, dtype=torch.int64)
             layers = self._gradients_of(rows[:count], labels)
@@ -199,6 +234,22 @@ class BookKeeper:
             cancels=grouped or summed or positions > 1,
         )
 
+    def _require_layout(self, rows: torch.Tensor) -> None:
+        """Go back to the usual layout where the model doesn't bear the other, as ``view`` doesn't."""
+        if self._written_out is not None or not self.channels_last:
+            return
+        try:
+            self._gradients_of(rows, torch.zeros(len(rows), dtype=torch.int64))
+        except RuntimeError:
+            self._stop()
+            self.channels_last = False
+            self.__enter__()
+
+    @property
+    def exact(self) -> bool:
+        """Whether all that the model does element by element is rounded alike wherever it is done."""
+        return all(type(one) in _EXACT for one in self._model.modules())
+
     @property
     def written_out(self) -> bool:
         """Whether the passes are written out instead of taking autograd's way."""
@@ -221,8 +272,14 @@ class BookKeeper:
             ModelError: ``model.mixes_records`` when there is none: not even the same record alone gives the
                 same gradient twice.
         """
-        for block in blocks_to_try(expected, most, light=self.written_out):
-            with BookKeeper(_with_made_up_weights(self._model), self._clip) as twin:
+        self._stop_listening()
+        try:
+            model = _with_made_up_weights(self._model)
+        finally:
+            if self._written_out is None:
+                self._listen_to_layers()
+        for block in blocks_to_try(expected, most, light=self.written_out, exact=self.exact):
+            with BookKeeper(model, self._clip, channels_last=self.channels_last) as twin:
                 twin.block = block
                 if twin.independent_of_place(input_dim):
                     self.block = block
@@ -307,7 +364,7 @@ class BookKeeper:
         _refuse_changes_in_place(layers)
         outputs = [output for _, calls in layers for output in calls.outputs]
         grads = iter(
-            torch.zeros_like(output) if grad is None else grad
+            torch.zeros_like(output) if grad is None else _dense(grad)
             for output, grad in zip(
                 outputs, torch.autograd.grad(loss, outputs, allow_unused=True), strict=True
             )
@@ -321,19 +378,23 @@ class BookKeeper:
         calls.versions.append((inputs[0]._version, output._version))
 
 
-def _channels_last(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _dense(grad: torch.Tensor) -> torch.Tensor:
+    """A gradient whose elements all stand in memory: sums over one repeated element are rounded otherwise."""
+    return grad.clone() if 0 in grad.stride() else grad
+
+
+def _channels_last(model: nn.Module, moved: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Lay out the weights of 2-D convolutions so that a position's channels are neighbours in memory.
 
     Convolutions then answer in that layout, and all layers after them: pooling is up to eight times as fast.
 
-    Returns:
-        The parameters with the tensors they had.
+    Args:
+        model: Whose.
+        moved: Gets each parameter that is moved, with the tensor it had.
     """
-    weights = [one.weight for one in model.modules() if isinstance(one, nn.Conv2d)]
-    before = [(weight, weight.data) for weight in weights]
-    for weight in weights:
+    for weight in (one.weight for one in model.modules() if isinstance(one, nn.Conv2d)):
+        moved.append((weight, weight.data))
         weight.data = weight.data.clone(memory_format=torch.channels_last)
-    return before
 
 
 def _with_made_up_weights(model: nn.Module) -> nn.Module:
@@ -365,17 +426,19 @@ def trained_layers(model: nn.Module) -> list[nn.Module]:
         ModelError: ``model.layer_unsupported`` when two layers share a weight.
     """
     layers: list[nn.Module] = []
-    seen: set[nn.Parameter] = set()
+    seen, taken = set[nn.Parameter](), set[int]()
     for layer in model.modules():
         own = {parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad}
         own -= {parameter for child in layer.children() for parameter in child.parameters()}
-        if own & seen:
+        places = {parameter.data_ptr() for parameter in own if parameter.numel()}
+        if own & seen or places & taken:
             raise ModelError(
                 "model.layer_unsupported",
                 f"{type(layer).__name__}: it shares a weight with another layer.",
                 "Call one layer twice instead: its calls are added up.",
             )
         seen |= own
+        taken |= places
         if own:
             layers.append(layer)
     return layers

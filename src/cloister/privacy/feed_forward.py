@@ -47,22 +47,22 @@ class FeedForward:
         ends = layers and isinstance(layers[0], nn.Linear) and isinstance(layers[-1], nn.Linear)
         return cls(layers) if ends else None
 
-    def lay_out(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def lay_out(self, moved: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Move the weights into memory of filled-up widths.
 
-        Returns:
-            The parameters that were moved, with the tensors they had.
+        Args:
+            moved: Gets each parameter that is moved, with the tensor it had.
         """
-        before = list[tuple[torch.Tensor, torch.Tensor]]()
         self._wide = []
         for layer in self._layers:
             if not isinstance(layer, nn.Linear):
                 self._wide.append(None)
                 continue
             answers, inputs = layer.weight.shape
-            weight = _filled(layer.weight.data, down=True)
-            if weight is not layer.weight.data:
-                before.append((layer.weight, layer.weight.data))
+            own_weight = layer.weight.data
+            weight = _filled(own_weight, down=True)
+            if weight is not own_weight:
+                moved.append((layer.weight, own_weight))
                 layer.weight.data = weight[:answers, :inputs]
             # Classes that don't exist are infinitely unlikely: their share of the softmax is exactly zero.
             fill = -torch.inf if layer is self._layers[-1] else 0.0
@@ -72,10 +72,13 @@ class FeedForward:
                 bias = weight.new_full((len(weight),), fill)
                 bias[:answers] = 0.0 if own is None else own
                 if own is not None:
-                    before.append((layer.bias, own))
+                    moved.append((layer.bias, own))
                     layer.bias.data = bias[:answers]
             self._wide.append((weight, bias))
-        return before
+
+    def forget(self) -> None:
+        """Forget where the weights were moved to."""
+        self._wide = []
 
     @staticmethod
     def missing(width: int) -> int:

@@ -97,14 +97,17 @@ class TrainingPlan:
         Raises:
             PrivacyError: ``privacy.plan_invalid`` when no grid holds the sums.
         """
-        rows = self.physical_batch if block is None else block.rows
+        rows, parts = self.physical_batch, units
+        if block is not None:
+            rows = block.rows
+            parts = math.ceil(units / block.records) + math.ceil(units / self.physical_batch)
         return choose_grid(
             self.max_grad_norm,
             self.noise_multiplier,
             parameters=shape.parameters,
             units=units,
             summands=shape.summands(rows),
-            parts=units if block is None else math.ceil(units / block.records),
+            parts=parts,
         )
 
 
@@ -232,19 +235,21 @@ class _Checked:
 
     model: nn.Module
     data: TrainingData
-    circumstances: tuple[bool, int, int]
+    circumstances: tuple[object, ...]
+    channels_last: bool
     block: Block
     grid: Grid
 
     def holds_for(self, model: nn.Module, data: TrainingData) -> bool:
         if model is not self.model or data is not self.data:
             return False
-        return _circumstances(BookKeeper(model, 1.0)) == self.circumstances
+        return _circumstances(BookKeeper(model, 1.0), model) == self.circumstances
 
 
-def _circumstances(keeper: BookKeeper) -> tuple[bool, int, int]:
+def _circumstances(keeper: BookKeeper, model: nn.Module) -> tuple[object, ...]:
     """What else a record's rounding hangs on: which way passes go, what is trained, threads."""
-    return keeper.written_out, len(keeper.parameters), torch.get_num_threads()
+    trained = tuple(one.requires_grad for one in model.parameters())
+    return keeper.written_out, trained, torch.get_num_threads()
 
 
 class DPTrainer:
@@ -307,7 +312,7 @@ class DPTrainer:
                     most=plan.physical_batch,
                 )
                 grid = plan.grid(shape, data.units, None if grouped else block)
-                return _Checked(model, data, _circumstances(keeper), block, grid)
+                return _Checked(model, data, _circumstances(keeper, model), keeper.channels_last, block, grid)
         finally:
             model.train(was_training)
 
@@ -335,7 +340,7 @@ class DPTrainer:
         was_training = model.training
         model.train()
         try:
-            with BookKeeper(model, plan.max_grad_norm) as keeper:
+            with BookKeeper(model, plan.max_grad_norm, channels_last=checked.channels_last) as keeper:
                 keeper.block = checked.block
                 optimizer = CsprngDPOptimizer(
                     GradientDescent(keeper.parameters, plan.learning_rate, plan.momentum),
