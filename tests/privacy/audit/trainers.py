@@ -96,8 +96,8 @@ def _half_again(patch: pytest.MonkeyPatch) -> None:
 
 def _clip_to(change: Callable[[float], float]) -> Fault:
     class Loose(BookKeeper):
-        def __init__(self, model: torch.nn.Module, max_grad_norm: float) -> None:
-            super().__init__(model, change(max_grad_norm))
+        def __init__(self, model: torch.nn.Module, max_grad_norm: float, **layout: bool) -> None:
+            super().__init__(model, change(max_grad_norm), **layout)
 
     return lambda patch: patch.setattr(engine, "BookKeeper", Loose)
 
