@@ -269,7 +269,7 @@ def test_every_shape_holds_a_record_and_fits_into_memory(
 
 
 @given(count=st.integers(1, 300), rows_of=st.integers(1, 70), spacing=st.integers(1, 5))
-def test_every_record_is_in_one_pass_and_passes_have_one_shape(
+def test_every_record_is_in_one_pass_and_passes_have_the_size_asked_for(
     count: int, rows_of: int, spacing: int
 ) -> None:
     block = Block((max(rows_of, spacing),), spacing)

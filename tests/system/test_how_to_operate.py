@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(300)
 
-PAGES: Final = {"keys-and-audits": 10, "release-a-figure": 3}
+PAGES: Final = {"keys-and-audits": 11, "release-a-figure": 4}
 """Each page with how many blocks of commands it has at least."""
 _BLOCK = re.compile(r"```(sh|text)\n(.*?)```", re.DOTALL)
 _ASKING: Final = '; echo "exit code $?"'

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cloister.core.errors import InputError
+from cloister.evidence import EvidenceError, EvidenceLog
 from cloister.evidence.predicates import (
     BudgetSpend,
     DataCommitment,
@@ -22,6 +25,7 @@ from cloister.health import Column, ColumnKind, LabelColumn, SiteData, TableSche
 from cloister.policy import PolicyError
 from cloister.privacy import BudgetExceeded, BudgetLedger
 from cloister.privacy.errors import PrivacyError
+from cloister.privacy.release import per_subject
 from cloister.workflow.figures import (
     BoundedValues,
     Counts,
@@ -72,6 +76,7 @@ def test_a_figure_is_decided_paid_and_stated(tmp_path: Path) -> None:
     assert isinstance(accepted, ManifestAccepted)
     assert isinstance(decided, RequestDecided)
     assert (decided.approved, decided.job_sha256) == (True, figure.request.sha256)
+    assert (decided.facts["figure_column"], decided.facts["figure_epsilon"]) == ("diagnosis", 0.5)
     assert isinstance(committed, DataCommitment)
     assert isinstance(spend, BudgetSpend)
     assert (spend.purpose, spend.unit) == ("evaluation", "record")
@@ -80,6 +85,9 @@ def test_a_figure_is_decided_paid_and_stated(tmp_path: Path) -> None:
     assert (closed.outcome, closed.statements) == ("completed", 5)
     assert {one.job_id for one in (accepted, decided, committed, spend, closed)} == {figure.job_id}
     assert 0.4 < figure.epsilon <= 0.5
+    kept = tmp_path / "work" / "parties" / "site" / SITE / "figures" / f"{figure.job_id}.json"
+    assert json.loads(kept.read_bytes()) == figure.as_json()
+    assert kept.stat().st_mode & 0o777 == 0o600
     assert spent(tmp_path) == pytest.approx(figure.epsilon_dataset)
 
 
@@ -105,8 +113,16 @@ def test_a_label_is_counted_and_a_number_averaged(tmp_path: Path) -> None:
         (ExampleJob(request={"outputs": ["model-weights"]}), "outputs: the request doesn't ask"),
         (ExampleJob(manifest={"privacy_guardrails.suppression_threshold": 500}), "suppression: "),
         (ExampleJob(manifest={"hospitals.0.dataset_sha256": "0" * 64}), "dataset-unchanged: "),
+        (ExampleJob(request={"privacy.epsilon": 0.4}), "figure-epsilon: "),
+        (ExampleJob(request={"privacy.delta": 1e-6}), "figure-delta: "),
+        (ExampleJob(manifest={"privacy_guardrails.accounting": "fixed_plan"}), "figure-accounting: "),
+        (ExampleJob(manifest={"attestation.allowed_measurements": ["0" * 96]}), "figure-measurement: "),
+        (ExampleJob(manifest={"attestation.allow_simulated": False}), "figure-attestation: "),
     ],
-    ids=["the manifest doesn't allow it", "the request doesn't ask for it", "too few", "other records"],
+    ids=[
+        *("the manifest doesn't allow it", "the request doesn't ask for it", "too few", "other records"),
+        *("more than was asked for", "at a larger delta", "plans fixed beforehand", "other code", "attested"),
+    ],
 )
 def test_what_a_hospital_refuses_costs_nothing_and_stands_in_its_log(
     job: ExampleJob, reason: str, tmp_path: Path
@@ -123,10 +139,11 @@ def test_what_a_hospital_refuses_costs_nothing_and_stands_in_its_log(
 
 
 def test_a_figure_that_does_not_fit_the_budget_is_not_told(tmp_path: Path) -> None:
-    release(ExampleJob(), tmp_path, epsilon=2.0)
+    job = ExampleJob(request={"privacy.epsilon": 3.0})
+    release(job, tmp_path, epsilon=2.0)
     before = spent(tmp_path)
     with pytest.raises(BudgetExceeded):
-        release(ExampleJob(), tmp_path, epsilon=2.9)
+        release(job, tmp_path, epsilon=2.9)
     assert spent(tmp_path) == before
     closed = stated(tmp_path)[-1]
     assert isinstance(closed, JobClosed)
@@ -142,6 +159,37 @@ def test_what_is_not_there_is_refused_before_anything_is_stated(
     with open_workspace(tmp_path / "work") as workspace, pytest.raises(InputError):
         release_figure(ExampleJob().spec(tmp_path), workspace, request_)
     assert not (tmp_path / "work" / "parties" / "site").exists()
+
+
+def test_a_count_that_looks_too_small_is_not_told(tmp_path: Path) -> None:
+    job = ExampleJob(manifest={"privacy_guardrails.suppression_threshold": 100})
+    figure = release(job, tmp_path, epsilon=2.0)
+    assert set(figure.release.figures) == {"benign"}
+    assert figure.suppressed == ("malignant",)
+    assert figure.as_json()["suppressed"] == ["malignant"]
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, math.inf, math.nan])
+def test_a_price_that_is_none_is_refused(epsilon: float) -> None:
+    with pytest.raises(InputError):
+        FigureRequest(SITE, "diagnosis", epsilon)
+
+
+def test_every_witness_has_cosigned_the_spend_before_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where one won't, nothing is told of what was spent."""
+    seen: list[int] = []
+
+    def refuses(witnesses: object, log: EvidenceLog, at: object) -> None:
+        seen.append(log.size)
+        raise EvidenceError("evidence.witness_refused", "made to refuse")
+
+    monkeypatch.setattr("cloister.workflow.figures.show_head", refuses)
+    with pytest.raises(EvidenceError, match="made to refuse"):
+        release(ExampleJob(), tmp_path)
+    assert seen == [4]
+    assert spent(tmp_path) > 0
 
 
 def test_a_job_after_a_figure_composes_with_it_and_its_receipt_is_accepted(tmp_path: Path) -> None:
@@ -185,8 +233,7 @@ def test_one_subject_more_adds_one_to_one_count_or_one_value(
     """What the noise is made for: all of a subject's records together move the figure by one unit's share."""
     subject = records[0][0]
     others = [row for row in records if row[0] != subject]
-    if not others:
-        return
+    assume(others)
     with_it = exact_figure(SCHEMA, table(records), column, "subject")
     without = exact_figure(SCHEMA, table(others), column, "subject")
     if isinstance(with_it, Counts):
@@ -198,6 +245,20 @@ def test_one_subject_more_adds_one_to_one_count_or_one_value(
     assert isinstance(without, BoundedValues)
     own = np.mean([row[1] for row in records if row[0] == subject])
     assert sorted([*without.values, own]) == pytest.approx(sorted(with_it.values))
+
+
+@given(
+    values=st.lists(st.floats(0.1, 0.3), min_size=1, max_size=40),
+    subjects=st.integers(1, 4),
+)
+def test_a_subjects_mean_never_leaves_the_bounds(values: list[float], subjects: int) -> None:
+    """Three times 0.1 is 0.30000000000000004: out of bounds by rounding alone, and refused for free."""
+    whose = np.arange(len(values)) % subjects
+    bounded = [min(0.1 if value < 0.2 else 0.3, value) for value in values]
+    means = per_subject(np.array(bounded), whose)
+    assert means.min() >= min(bounded)
+    assert means.max() <= max(bounded)
+    assert per_subject(np.full(3, 0.1), np.zeros(3, np.int64)).tolist() == [0.1]
 
 
 def test_records_count_each_by_itself_where_they_are_the_unit() -> None:

@@ -143,12 +143,17 @@ def _tell(figure: Figure) -> None:
     for name in ("", "with noise", f"95 % interval for {about}"):
         table.add_column(name)
     for name, one in release.figures.items():
-        table.add_row(escape(name), f"{one.value:.4g}", f"{one.low:.4g} to {one.high:.4g}")
+        table.add_row(escape(name), f"{one.value:,.6g}", f"{one.low:,.6g} to {one.high:,.6g}")
     screen = console()
     screen.print(
         f"[bold]{escape(request.column)}[/] at [bold]{request.site}[/], {figure.dataset}: {release.kind}"
     )
     screen.print(table)
+    if figure.suppressed:
+        names = escape(", ".join(figure.suppressed))
+        screen.print(
+            f"Not told, as too small by the manifest's suppression threshold: {names}", soft_wrap=True
+        )
     screen.print(
         f"It cost epsilon {figure.epsilon:.4f} at delta {figure.delta:g} for one {figure.unit} added or "
         f"removed; the dataset stands at {figure.epsilon_dataset:.4f} of {figure.budget:g}.",

@@ -55,8 +55,8 @@ class PrimaryMetric(StrEnum):
 class OutputKind(StrEnum):
     """What may leave a site.
 
-    ``model-weights`` are weights trained with DP-SGD; ``dp-scalars`` are counts released with noise and
-    charged to the budget ledger; ``single-class-flag`` is the exact fact whether all training labels are
+    ``model-weights`` are weights trained with DP-SGD; ``dp-scalars`` are counts and means released with noise
+    and charged to the budget ledger; ``single-class-flag`` is the exact fact whether all training labels are
     alike, which no noise protects.
     """
 

@@ -77,7 +77,7 @@ class BookKeeper:
         channels_last: Whether 2-D convolutions may have a position's channels side by side; :meth:`shape`
             finds out whether the model bears it, and says so in the attribute of this name.
 
-    ``block`` is the shape of every pass. :meth:`choose_block` finds one under which no record's gradient
+    ``block`` says which sizes passes have. :meth:`choose_block` finds one under which no record's gradient
     depends on its place.
 
     Raises:
@@ -256,7 +256,7 @@ class BookKeeper:
         return self._written_out is not None
 
     def choose_block(self, input_dim: int, *, expected: float, most: int) -> Block:
-        """Find the quickest shape of a pass under which a record's gradient doesn't depend on its place.
+        """Find the quickest sizes of passes under which a record's gradient doesn't depend on its place.
 
         Tried out on made-up rows and weights: a model's own weights, such as zeros, may hide a difference.
 
@@ -266,7 +266,7 @@ class BookKeeper:
             most: Largest number of rows at once.
 
         Returns:
-            The shape, which is also used from here on.
+            The block, which is also used from here on.
 
         Raises:
             ModelError: ``model.mixes_records`` when there is none: not even the same record alone gives the

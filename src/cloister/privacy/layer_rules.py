@@ -11,7 +11,7 @@ Rules kept here:
 3. Where positions may cancel, a unit's norm is raised by ``2**-28`` of the sum of its positions' norms
    (squared), so that rounding can't make a unit's share of the sum longer than the clip norm; the raised
    norm bounds that sum by ``STRETCH`` clip norms, which the noise's slack counts with.
-4. A unit's figures are computed in shapes that are the same for every batch: by the block, or by the unit.
+4. A unit's figures are computed in shapes that were tried out (``blocks``), or in its own.
 5. Sums are taken in float64, and norms so that their relative error stays below ``noise.NORM_ERROR``.
 6. Small layers (convolutions, normalisations) keep one gradient per unit. Any other layer that Opacus knows
    uses Opacus's own function for it.
@@ -145,7 +145,7 @@ class Stored:
     shape: tuple[int, ...] | None = None
     order: tuple[int, ...] = ()
 
-    def in_place(self, total: torch.Tensor) -> torch.Tensor:
+    def placed(self, total: torch.Tensor) -> torch.Tensor:
         """Return a sum of rows in the parameter's shape."""
         if self.shape is not None:
             total = total.view(self.shape).permute(self.order)
@@ -172,7 +172,7 @@ class StoredShare:
 
     def weighted(self, weights: torch.Tensor) -> Weighted:
         """See :class:`Share`."""
-        return [(one.parameter, one.in_place(_rows_times(weights, one.rows))) for one in self.gradients]
+        return [(one.parameter, one.placed(_rows_times(weights, one.rows))) for one in self.gradients]
 
 
 def convolution_share(

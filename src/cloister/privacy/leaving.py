@@ -1,7 +1,8 @@
 """What may leave a site, by kind. A gate for whoever releases; a job's updates pass the enclave's airlock.
 
-No job asks it: what leaves a job is weights, screened by :mod:`cloister.enclave.airlock`. Whoever makes
-releases, perturbed models or tunings by the functions of this room asks it before handing them on.
+No job asks it: what leaves a job is weights, screened by :mod:`cloister.enclave.airlock`. Figures beside a
+job (:mod:`cloister.workflow.figures`) pass it. Whoever makes releases, perturbed models or tunings by the
+functions of this room asks it before handing them on.
 
 Rules kept here:
 

@@ -2,7 +2,7 @@
 
 Rules kept here:
 
-1. Whatever is computed for each record has the shape of one pass.
+1. Whatever is computed for each record is computed in its pass, whose size was tried out.
 2. A unit's norm is over all its layers' shares. A unit whose norm is not finite, and rows that only fill a
    block, add exactly nothing.
 """
@@ -96,7 +96,7 @@ def clipped(
 
 
 def shares_of(passes: Sequence[Pass], units: Units) -> list[Share]:
-    """Each layer's share. Whatever is computed for each record has the shape of one pass."""
+    """Each layer's share. Whatever is computed for each record is computed in its pass."""
     if units.of_record is None:
         return [rule_of(layer)(layer, a, g, units) for layer, a, g in passes[0].layers]
     return [_share_of_passes(position, passes, units) for position in range(len(passes[0].layers))]

@@ -289,7 +289,12 @@ def per_subject(values: Values, subjects: npt.NDArray[np.int64]) -> Values:
     if values.ndim != 1 or values.shape != subjects.shape:
         raise PrivacyError("privacy.data_invalid", "Each value needs its subject.")
     _, place, records = np.unique(subjects, return_inverse=True, return_counts=True)
-    return (np.bincount(place, weights=values) / records).astype(np.float64)
+    means = np.bincount(place, weights=values) / records
+    # Rounded, a mean may lie a last bit outside of what it is the mean of, and so outside the bounds.
+    least, most = np.full(len(means), np.inf), np.full(len(means), -np.inf)
+    np.minimum.at(least, place, values)
+    np.maximum.at(most, place, values)
+    return means.clip(least, most).astype(np.float64)
 
 
 def _bounded(values: Values, bounds: tuple[float, float], clamp: bool) -> Values:  # noqa: FBT001

@@ -91,7 +91,7 @@ class TrainingPlan:
         Args:
             shape: The model's, from :meth:`BookKeeper.shape`.
             units: Number of units in the dataset, public.
-            block: The shape of a pass, where each is added up by itself; None where whole units are, as many
+            block: The sizes of passes, where each is added up by itself; None where whole units are, as many
                 as fit into memory.
 
         Raises:

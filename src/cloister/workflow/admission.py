@@ -14,7 +14,7 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -190,10 +190,12 @@ class Asked:
     Attributes:
         sha256: SHA-256 of the job, or of whatever else is asked for.
         against: What speaks against it, beside what the request's rules find.
+        facts: What it is, where no job file tells.
     """
 
     sha256: Sha256
     against: tuple[Reason, ...]
+    facts: Mapping[str, str | float] = field(default_factory=dict)
 
 
 def decide_at(
@@ -242,7 +244,7 @@ def decide_at(
         job_sha256=asked.sha256,
         approved=decision.approved,
         reasons=list(decision.reason_lines),
-        facts=facts.as_json(),
+        facts={**facts.as_json(), **asked.facts},
     )
     return decision
 

@@ -3,17 +3,23 @@
 Rules kept here:
 
 - It is asked for by a signed request and decided by the hospital's manifest, as a job is; both have to name
-  ``dp-scalars``. The decision is written down before it takes effect, a refusal too.
+  ``dp-scalars``, and a figure may cost no more than the request's epsilon. The decision is written down with
+  what was asked before it takes effect, a refusal too. Nothing is computed before it.
+- A budget of plans that were fixed beforehand pays no figures: they are chosen as one goes.
 - The schema says what can be asked: a number's mean between its declared bounds, or how many units fall into
   each declared category. Neither bounds nor categories come from the records.
 - Where subjects are protected, each counts once: by the mean of its records, or by its commonest category.
-- The spend stands in the site's log before the figure is handed out.
+- A count whose noisy value is below the manifest's suppression threshold is not told.
+- The spend stands in the site's log, and every witness has cosigned that, before the figure is handed out;
+  what was told is kept at the site.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,21 +29,26 @@ import numpy.typing as npt
 from cloister.core.canonical import JSON, canonicalize
 from cloister.core.clock import Clock, system_clock
 from cloister.core.errors import InputError
+from cloister.core.files import write_new
 from cloister.core.hashes import Sha256, sha256_hex
-from cloister.evidence.transcript import RELATION, Unit, event_to_json
+from cloister.enclave.measure import code_measurement
+from cloister.evidence.transcript import FIXED_PLAN, RELATION, Unit, event_to_json
 from cloister.federation.site_account import site_account
 from cloister.health import ColumnKind, OutsideBounds, SiteData, TableSchema
-from cloister.policy import OutputKind, Reason
-from cloister.privacy import epsilon_of
+from cloister.policy import OutputKind, ProtocolManifest, Reason, TrainingRequest
+from cloister.policy.manifest import PrivacyGuardrails
 from cloister.privacy.account import Account
+from cloister.privacy.budget import check_group
+from cloister.privacy.leaving import may_leave
 from cloister.privacy.modes import calibrate
-from cloister.privacy.noise import GaussianIntegers
+from cloister.privacy.noise import GaussianIntegers, IntegerNoise
 from cloister.privacy.randomness import OsRandom
 from cloister.privacy.release import Release, per_subject, release_histogram, release_mean
-from cloister.workflow.admission import Agreement, Asked, commit_data, decide_at, load_data, sign_agreement
+from cloister.workflow.admission import Asked, commit_data, decide_at, load_data, sign_agreement
 from cloister.workflow.jobfile import JobSpec
 from cloister.workflow.ledgers import keep_manifest, limits_of, terms_of
 from cloister.workflow.parties import open_site
+from cloister.workflow.witnessing import open_witnesses, show_head
 from cloister.workflow.workspace import Workspace
 
 
@@ -55,6 +66,10 @@ class FigureRequest:
     column: str
     epsilon: float
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+            raise InputError("input.schema", "the figure's epsilon must be a number above 0")
+
     @property
     def sha256(self) -> Sha256:
         """SHA-256 over canonical JSON, by which the decision names it."""
@@ -71,7 +86,8 @@ class Figure:
         job_id: Under which it stands in the site's log.
         dataset: The dataset's declared name.
         unit: What is protected.
-        release: The figures with their intervals.
+        release: The figures with their intervals, without those that are suppressed.
+        suppressed: The names of those.
         delta: The ledger's delta.
         epsilon: Of this figure alone.
         epsilon_dataset: Of everything done to the dataset so far.
@@ -83,6 +99,7 @@ class Figure:
     dataset: str
     unit: Unit
     release: Release
+    suppressed: tuple[str, ...]
     delta: float
     epsilon: float
     epsilon_dataset: float
@@ -100,6 +117,7 @@ class Figure:
                 name: {"value": one.value, "low": one.low, "high": one.high}
                 for name, one in self.release.figures.items()
             },
+            "suppressed": [*self.suppressed],
             "event": event_to_json(self.release.event),
             "noise_generator": self.release.noise_generator,
             "unit": self.unit,
@@ -116,14 +134,14 @@ class Figure:
 class Counts:
     """How many units fall into each declared category; private."""
 
-    counts: Mapping[str, int]
+    counts: Mapping[str, int] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class BoundedValues:
     """A value of each unit between declared bounds; private."""
 
-    values: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64] = field(repr=False)
     bounds: tuple[float, float]
     clamp: bool
 
@@ -160,19 +178,24 @@ def release_figure(
         )
     data = load_data(spec, data_dir)
     table = data.sites[request.site]
+    require_column(data.schema, request.column)
     agreement = sign_agreement(spec, workspace, clock=clock)
     manifest = agreement.manifests[request.site]
     guardrails, dataset = manifest.privacy_guardrails, manifest.dataset_scope.name
-    exact = exact_figure(data.schema, table, request.column, guardrails.unit)
     job_id = str(uuid4())
     with open_site(workspace, request.site, job_id, agreement.log_rules[request.site], clock=clock) as seat:
-        asked = Asked(request.sha256, _not_asked_for(agreement))
+        witnesses = open_witnesses(workspace.settings, [seat.log], clock())
+        asked = Asked(
+            request.sha256,
+            tuple(_against(manifest, agreement.request, request)),
+            {"figure_column": request.column, "figure_epsilon": float(request.epsilon)},
+        )
         decision = decide_at(request.site, agreement, asked, data, seat.writer, clock)
         decision.require_approved(f"the figure at {request.site}")
         commit_data(data, agreement, {request.site: seat.writer})
         with workspace.ledger(seat.party, dataset, terms_of(manifest), log=seat.log) as ledger:
             keep_manifest(seat.party, dataset, agreement.manifest_envelopes[request.site])
-            noise = calibrate(ledger.mode, request.epsilon, ledger.delta, 1.0, 1)
+            multiplier = calibrate(ledger.mode, request.epsilon, ledger.delta, 1.0, 1)
             account = site_account(
                 ledger,
                 seat.writer,
@@ -182,24 +205,71 @@ def release_figure(
                 round_number=0,
                 limits=limits_of(manifest),
             )
-            release = _released(exact, guardrails.unit, noise, account)
-            return Figure(
+            noise = GaussianIntegers(OsRandom(request.site, job_id, "figure"))
+            exact = exact_figure(data.schema, table, request.column, guardrails.unit)
+            release = _released(exact, guardrails, multiplier, noise, account)
+            may_leave(release)
+            told, suppressed = _suppressed(release, guardrails.suppression_threshold)
+            figure = Figure(
                 request,
                 job_id,
                 dataset,
                 guardrails.unit,
-                release,
+                told,
+                suppressed,
                 ledger.delta,
-                epsilon_of([release.event], ledger.delta),
+                ledger.epsilon(job_id),
                 ledger.epsilon(),
                 guardrails.epsilon_budget,
             )
+        _keep(seat.party.folder / "figures", figure)
+        show_head(witnesses, seat.log, clock())
+        return figure
 
 
-def _not_asked_for(agreement: Agreement) -> tuple[Reason, ...]:
-    if OutputKind.DP_SCALARS in agreement.request.outputs:
-        return ()
-    return (Reason("outputs", f"the request doesn't ask for {OutputKind.DP_SCALARS}"),)
+def _against(manifest: ProtocolManifest, request: TrainingRequest, figure: FigureRequest) -> Iterator[Reason]:
+    """What speaks against a figure beside the rules for every request."""
+    if OutputKind.DP_SCALARS not in request.outputs:
+        yield Reason("outputs", f"the request doesn't ask for {OutputKind.DP_SCALARS}")
+    if figure.epsilon > request.privacy.epsilon:
+        yield Reason("figure-epsilon", f"the request asks for epsilon {request.privacy.epsilon:g} at most")
+    if manifest.privacy_guardrails.delta_budget > request.privacy.delta:
+        yield Reason("figure-delta", f"the request asks for delta {request.privacy.delta:g} at most")
+    if manifest.privacy_guardrails.accounting == FIXED_PLAN:
+        yield Reason("figure-accounting", "a budget of plans fixed beforehand pays no figures chosen since")
+    if code_measurement().hex() not in manifest.attestation.allowed_measurements:
+        yield Reason("figure-measurement", "the code that runs here is not among those the manifest allows")
+    if not manifest.attestation.allow_simulated:
+        yield Reason("figure-attestation", "the manifest wants attested hardware, and figures have none yet")
+
+
+def _suppressed(release: Release, threshold: int) -> tuple[Release, tuple[str, ...]]:
+    """A release without the counts that look too small to be told, and their names: post-processing."""
+    if release.kind != "histogram":
+        return release, ()
+    told = {name: one for name, one in release.figures.items() if one.value >= threshold}
+    return replace(release, figures=told), tuple(name for name in release.figures if name not in told)
+
+
+def _keep(folder: Path, figure: Figure) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    write_new(folder / f"{figure.job_id}.json", json.dumps(figure.as_json(), indent=2).encode())
+
+
+def require_column(schema: TableSchema, column: str) -> None:
+    """Refuse a column that is not declared.
+
+    Raises:
+        InputError: There is no such column; its details list those that are.
+    """
+    declared = (*schema.column_names, schema.label.name)
+    if column not in declared:
+        raise InputError(
+            "input.schema",
+            "the schema declares no such column",
+            "Name one of the columns listed.",
+            details=declared,
+        )
 
 
 def exact_figure(schema: TableSchema, table: SiteData, column: str, unit: Unit) -> Counts | BoundedValues:
@@ -208,22 +278,12 @@ def exact_figure(schema: TableSchema, table: SiteData, column: str, unit: Unit) 
     Args:
         schema: The declared columns.
         table: The site's records.
-        column: Which column, or the label.
+        column: Which column, or the label; see :func:`require_column`.
         unit: What is protected.
-
-    Raises:
-        InputError: There is no such column.
     """
     subjects = table.subjects if unit == "subject" else None
     if column == schema.label.name:
         return _counts(table.labels, schema.label.classes, subjects)
-    if column not in schema.column_names:
-        raise InputError(
-            "input.schema",
-            "the schema declares no such column",
-            "Name one of the columns listed.",
-            details=(*schema.column_names, schema.label.name),
-        )
     place = schema.column_names.index(column)
     declared, values = schema.columns[place], table.raw[:, place]
     if declared.kind in (ColumnKind.CATEGORY, ColumnKind.BINARY):
@@ -249,18 +309,27 @@ def _counts(
 
 
 def _released(
-    exact: Counts | BoundedValues, unit: Unit, noise_multiplier: float, account: Account
+    exact: Counts | BoundedValues,
+    guardrails: PrivacyGuardrails,
+    noise_multiplier: float,
+    noise: IntegerNoise,
+    account: Account,
 ) -> Release:
-    noise = GaussianIntegers(OsRandom(account.job_id, "figure"))
     if isinstance(exact, Counts):
+        check_group(sum(exact.counts.values()), guardrails.minimum_group_size)
         return release_histogram(
-            exact.counts, unit=unit, noise_multiplier=noise_multiplier, noise=noise, account=account
+            exact.counts,
+            unit=guardrails.unit,
+            noise_multiplier=noise_multiplier,
+            noise=noise,
+            account=account,
         )
+    check_group(len(exact.values), guardrails.minimum_group_size)
     return release_mean(
         exact.values,
         exact.bounds,
         len(exact.values),
-        unit=unit,
+        unit=guardrails.unit,
         noise_multiplier=noise_multiplier,
         noise=noise,
         account=account,

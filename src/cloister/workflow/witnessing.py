@@ -81,6 +81,21 @@ def _show_head(witness: Witness, log: EvidenceLog, at: datetime) -> None:
         raise rolled_back(log.origin, 0, held)
 
 
+def show_head(witnesses: Sequence[Witness], log: EvidenceLog, at: datetime) -> None:
+    """Have each witness cosign a log's head, so that setting the log back to before it is found out.
+
+    Args:
+        witnesses: Who is asked.
+        log: The log, which proves its head to each of them.
+        at: The time that the cosignatures state.
+
+    Raises:
+        EvidenceError: A witness has seen another past of the log, or a later head.
+    """
+    for witness in witnesses:
+        _show_head(witness, log, at)
+
+
 def _continuation(witness: Witness, log: EvidenceLog, head: Checkpoint) -> Continuation:
     held = witness.held_size(head.origin)
     proof = log.consistency_proof(held, head.size) if 0 < held <= head.size else ()

@@ -83,7 +83,8 @@ class RequestDecided(Predicate):
     Attributes:
         request_sha256: SHA-256 of the request's signed payload.
         manifest_sha256: SHA-256 of the manifest's signed payload.
-        job_sha256: SHA-256 of the job in canonical JSON: the site consents to this job and no other.
+        job_sha256: SHA-256 of the job in canonical JSON, or of the figure asked for: the site consents to
+            this and no other.
         approved: the decision.
         reasons: every reason against it; empty when approved.
         facts: all that the decision read beside manifest, request and job, enough to make it again.
