@@ -417,7 +417,7 @@ def test_the_trials_copy_of_a_model_has_no_ears(monkeypatch: pytest.MonkeyPatch)
         copies.append(deepcopy(model))
         return copies[0]
 
-    monkeypatch.setattr(clipping, "_with_made_up_weights", copied)
+    monkeypatch.setattr(clipping, "with_made_up_weights", copied)
     model = build_model("small-cnn", 16, 3, 0)
     with BookKeeper(model, 1.0) as keeper:
         keeper.choose_block(16, expected=8, most=64)

@@ -17,7 +17,6 @@ Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1; the layers' own sourc
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -31,7 +30,9 @@ from cloister.privacy.blocks import Block, blocks_to_try
 from cloister.privacy.errors import ModelError
 from cloister.privacy.feed_forward import FeedForward
 from cloister.privacy.layer_rules import STRETCH, StoredShare
+from cloister.privacy.layout import Layout
 from cloister.privacy.passes import Pass, PassedLayer, clipped, shares_of
+from cloister.privacy.trial import independent_of_place, with_made_up_weights
 from cloister.privacy.units import Units
 
 _EXACT: Final = {
@@ -94,46 +95,29 @@ class BookKeeper:
         self._written_out = FeedForward.of(model)
         self._calls: dict[nn.Module, _Calls] = {}
         self._handles: list[RemovableHandle] = []
-        self._moved: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._layout = Layout()
         self._entered = False
 
     def __enter__(self) -> Self:
         if self._entered:
             raise RuntimeError("a BookKeeper listens to one model at a time")
+        self._layout.move(self._model, self._written_out, channels_last=self.channels_last)
         self._entered = True
-        try:
-            self._lay_out()
-        except BaseException:
-            self._stop()
-            raise
+        self._listen_to_layers()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop()
-
-    def _lay_out(self) -> None:
-        """Move weights to where passes are quickest, and listen to the layers where autograd is needed."""
-        if self._written_out is not None:
-            self._written_out.lay_out(self._moved)
-            return
-        if self.channels_last:
-            _channels_last(self._model, self._moved)
-        self._listen_to_layers()
-
-    def _listen_to_layers(self) -> None:
-        self._handles = [layer.register_forward_hook(self._listen) for layer in self._layers]
-
-    def _stop(self) -> None:
         self._stop_listening()
         if self._written_out is not None:
             self._written_out.forget()
-        # The latest first: a weight that several layers share was moved by each.
-        while self._moved:
-            parameter, before = self._moved.pop()
-            parameter.data = before.copy_(parameter.data) if parameter.requires_grad else before
+        self._layout.put_back()
         self._entered = False
+
+    def _listen_to_layers(self) -> None:
+        if self._written_out is None:
+            self._handles = [layer.register_forward_hook(self._listen) for layer in self._layers]
 
     def _stop_listening(self) -> None:
         for handle in self._handles:
@@ -241,9 +225,8 @@ class BookKeeper:
         try:
             self._gradients_of(rows, torch.zeros(len(rows), dtype=torch.int64))
         except RuntimeError:
-            self._stop()
+            self._layout.put_back()
             self.channels_last = False
-            self.__enter__()
 
     @property
     def exact(self) -> bool:
@@ -274,14 +257,13 @@ class BookKeeper:
         """
         self._stop_listening()
         try:
-            model = _with_made_up_weights(self._model)
+            model = with_made_up_weights(self._model)
         finally:
-            if self._written_out is None:
-                self._listen_to_layers()
+            self._listen_to_layers()
         for block in blocks_to_try(expected, most, light=self.written_out, exact=self.exact):
             with BookKeeper(model, self._clip, channels_last=self.channels_last) as twin:
                 twin.block = block
-                if twin.independent_of_place(input_dim):
+                if independent_of_place(twin, input_dim):
                     self.block = block
                     return block
         raise ModelError(
@@ -289,29 +271,6 @@ class BookKeeper:
             "The model's gradient for one record is not the same each time.",
             "Build the model from layers without randomness or state.",
         )
-
-    def independent_of_place(self, input_dim: int) -> bool:
-        """Return whether made-up records have equal gradients, bit for bit, wherever they stand in a block.
-
-        Args:
-            input_dim: Number of features.
-        """
-        generator = torch.Generator().manual_seed(self.block.records)
-        features = torch.randn((self.block.records, input_dim), generator=generator)
-        labels = torch.zeros(len(features), dtype=torch.int64)
-        expected = self.by_record(features, labels)
-        for size in self.block.sizes:
-            count = size // self.block.spacing
-            turns = {1, 3, count // 2, count - 1} if size == self.block.rows else {count // 2}
-            for turn in sorted(turn for turn in turns if 0 <= turn < count):
-                found = self.by_record(features[:count].roll(turn, 0), labels[:count])
-                if not all(
-                    torch.equal(one[:count].roll(turn, 0), other)
-                    for one, other in zip(expected, found, strict=True)
-                ):
-                    return False
-        alone = self.by_record(features[:1], labels[:1])
-        return all(torch.equal(one[:1], other) for one, other in zip(expected, alone, strict=True))
 
     def by_record(self, features: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
         """Return all that decides what records add to the sum: inputs, gradients, norms, a row for each.
@@ -381,31 +340,6 @@ class BookKeeper:
 def _dense(grad: torch.Tensor) -> torch.Tensor:
     """A gradient whose elements all stand in memory: sums over one repeated element are rounded otherwise."""
     return grad.clone() if 0 in grad.stride() else grad
-
-
-def _channels_last(model: nn.Module, moved: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Lay out the weights of 2-D convolutions so that a position's channels are neighbours in memory.
-
-    Convolutions then answer in that layout, and all layers after them: pooling is up to eight times as fast.
-
-    Args:
-        model: Whose.
-        moved: Gets each parameter that is moved, with the tensor it had.
-    """
-    for weight in (one.weight for one in model.modules() if isinstance(one, nn.Conv2d)):
-        moved.append((weight, weight.data))
-        weight.data = weight.data.clone(memory_format=torch.channels_last)
-
-
-def _with_made_up_weights(model: nn.Module) -> nn.Module:
-    """A copy of the model with weights of ordinary sizes, none of them round."""
-    twin = deepcopy(model)
-    generator = torch.Generator().manual_seed(2026)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            size = (parameter.numel() / max(1, len(parameter))) ** -0.5 if parameter.dim() > 1 else 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
-    return twin
 
 
 def _refuse_changes_in_place(layers: Iterable[tuple[nn.Module, _Calls]]) -> None:
