@@ -271,3 +271,9 @@ def test_no_spelling_leaves_the_root(relative: str) -> None:
     assert path.is_relative_to(root)
     assert Path(os.path.normpath(path)).is_relative_to(root)
     assert path != root
+
+
+def test_a_folder_that_is_there_and_takes_no_files_is_not_said_to_be_absent() -> None:
+    with pytest.raises(StorageError) as refused:
+        write_new(Path("/proc/cloister"), b"")
+    assert (refused.value.code, refused.value.message) == ("storage.permission", "/proc takes no files.")

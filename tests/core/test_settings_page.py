@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 import pytest
 
 from cloister.core.logging import LogLevel
-from cloister.core.settings import Settings, load_settings
+from cloister.core.settings import SealLevelName, Settings, load_settings
 from tests.conftest import ROOT
 
 PAGE: Final = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
@@ -27,7 +28,9 @@ TYPES: Final = {
     "path": (Path, Path | None),
     "text": (str | None,),
     "level": (LogLevel,),
+    "yes or no": (bool,),
     "list of paths": (tuple[Path, ...],),
+    "list of levels": (tuple[SealLevelName, ...],),
 }
 
 
@@ -43,12 +46,18 @@ def test_every_setting_is_on_the_page_and_nothing_else() -> None:
     assert re.findall(r"^### `(\w+)`$", PAGE, re.MULTILINE) == list(ENTRIES)
 
 
+def as_written(default: object) -> str:
+    """A default as the page writes it."""
+    if isinstance(default, tuple):
+        return json.dumps(default)
+    return "none" if default is None else str(default)
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_its_type_and_default_are_those_of_the_code(name: str) -> None:
     entry, field = ENTRIES[name], Settings.model_fields[name]
     assert field.annotation in TYPES[entry["type"]]
-    default = "[]" if field.default == () else str(field.default).removeprefix("None") or "none"
-    assert entry["default"] == default
+    assert entry["default"] == as_written(field.default)
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -68,12 +68,17 @@ _Loader.add_implicit_resolver(_TAG + "float", re.compile(rf"({_FLOAT.pattern})\Z
 
 
 def load_yaml(
-    source: Path | bytes, *, max_bytes: int = MAX_YAML_BYTES, max_depth: int = MAX_YAML_DEPTH
+    source: Path | bytes,
+    *,
+    name: str = "The document",
+    max_bytes: int = MAX_YAML_BYTES,
+    max_depth: int = MAX_YAML_DEPTH,
 ) -> JSON:
     """Read one YAML document as plain JSON values.
 
     Args:
         source: a file, or the document itself in UTF-8.
+        name: what errors call a document that was handed in; a file has its path.
         max_bytes: the largest size in bytes that is read.
         max_depth: how deep lists and mappings may nest.
 
@@ -81,7 +86,7 @@ def load_yaml(
         InputError: ``input.missing_file``, ``input.unreadable``, ``input.too_large``, ``input.syntax``,
             ``input.duplicate_key`` or ``input.not_json``.
     """
-    name = str(source) if isinstance(source, Path) else "The document"
+    name = str(source) if isinstance(source, Path) else name
     data = read_bounded(source, max_bytes) if isinstance(source, Path) else source
     if len(data) > max_bytes:
         raise InputError("input.too_large", f"{name} is larger than {max_bytes} bytes.")

@@ -7,7 +7,8 @@ Rules this module keeps:
   refused, so the catalogue and the program cannot drift apart.
 * An error never carries a record's content. Names of fields, files and sites are allowed; values are not.
 * ``exit_code`` is what a command ends with: 0 ok; 1 verification failed or threshold missed; 2 bad input or
-  usage; 3 refused by policy, budget or airlock; 4 attestation refused; 5 environment; 70 internal defect.
+  usage; 3 refused by policy, budget or airlock; 4 attestation refused; 5 environment; 70 internal defect;
+  78 the launcher refuses to start on an unprotected machine.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ EXIT_MEANINGS: Mapping[int, str] = MappingProxyType(
         4: "attestation refused",
         5: "the machine: disk, permission, something in use",
         70: "an internal defect",
+        78: "the launcher refuses to start: nothing proves that the machine is protected",
         130: "interrupted",
     }
 )
@@ -117,6 +119,7 @@ class InputError(CloisterError):
             "input.not_json": "A value that JSON cannot carry exactly: NaN, infinity, an integer past "
             "2**53-1, a lone surrogate, or another type.",
             "input.path_escapes": "A path leaves the folder it has to stay in, or passes through a link.",
+            "input.sealed": "Bytes are not data that was sealed, or not all of it.",
         }
     )
 
@@ -157,6 +160,8 @@ class KeyStoreError(CloisterError):
             "key.hardware": "The PKCS#11 module or its token can't be used.",
             "key.pin": "The token refuses the PIN.",
             "key.exportable": "A key in a token could leave it, and is therefore not used.",
+            "key.wrapped": "A wrapped key doesn't open under this key, or was wrapped for something else.",
+            "key.service": "The key management service can't be reached, or refuses.",
         }
     )
 
@@ -197,6 +202,19 @@ def all_codes() -> dict[str, str]:
         ValueError: two unrelated classes declare one code.
     """
     return {code: meaning for code, (_, meaning) in sorted(_declarations().items())}
+
+
+def error_of(code: str) -> CloisterError | None:
+    """The error that a code stands for, where nothing but the code came across a border.
+
+    Args:
+        code: as it came.
+
+    Returns:
+        An error with the catalogue's meaning for a message; None where no room that is loaded declares it.
+    """
+    found = _declarations().get(code)
+    return None if found is None else found[0](code, found[1])
 
 
 def render_catalogue() -> str:

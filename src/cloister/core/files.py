@@ -246,6 +246,11 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         )
     if number in _IN_USE:
         return StorageError("storage.in_use", f"{path} is in use by another process.")
+    if number == errno.ENOENT and path.parent.is_dir():
+        # As /proc is: it is there, and nothing can be made in it.
+        return StorageError(
+            "storage.permission", f"{path.parent} takes no files.", "Choose a folder you may write to."
+        )
     if number in (errno.ENOENT, errno.ENOTDIR):
         return StorageError(
             "storage.failed", f"There is no folder {path.parent}.", "Create the folder first."

@@ -2,10 +2,10 @@
 
 Rules this module keeps:
 
+* A run that isn't protected has ``protection`` with its mark in every line.
 * Every line has ``timestamp``, ``level``, ``event``, ``room``, ``experiment_id`` and ``correlation_id``.
-* Only short scalars pass: numbers, booleans, short text, paths, times, identifiers. Arrays, tensors, bytes,
-  mappings, sequences and long text become ``[withheld]``. Of an exception its type or code passes.
-* What looks like personal data is replaced by its kind in brackets (`core.redaction`).
+* Only what is known to be no record's passes (`core.loggable`): what a field is declared to hold, in the form
+  that is declared for it, and an exception's code. All else becomes ``[withheld]``.
 * A full disk does not stop a run: the evidence is kept elsewhere. One line on standard error says that the
   log has stopped.
 * Until `configure_logging` is called nothing is written anywhere.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
 import sys
@@ -24,23 +23,17 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
-from enum import Enum, StrEnum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import structlog
 
 from cloister.core.clock import Clock, format_time, system_clock
-from cloister.core.errors import CloisterError
 from cloister.core.files import storage_error
-from cloister.core.redaction import redact
+from cloister.core.loggable import shown, word
 
-WITHHELD = "[withheld]"
-MAX_TEXT = 200
-
-_RESERVED = ("timestamp", "level", "event", "room", "experiment_id", "correlation_id")
+_RESERVED = ("timestamp", "level", "event", "room", "experiment_id", "correlation_id", "protection")
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _correlation: ContextVar[str | None] = ContextVar("cloister_correlation_id", default=None)
 
@@ -68,6 +61,7 @@ class _Sink:
     experiment_id: str
     clock: Clock
     owned: bool
+    protection: str | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     stopped: bool = False
 
@@ -95,7 +89,12 @@ _sink_lock = threading.Lock()
 
 
 def configure_logging(
-    *, path: Path | None, level: LogLevel, experiment_id: str, clock: Clock = system_clock
+    *,
+    path: Path | None,
+    level: LogLevel,
+    experiment_id: str,
+    clock: Clock = system_clock,
+    protection: str | None = None,
 ) -> None:
     """Say where this process's log goes; a later call replaces an earlier one.
 
@@ -104,12 +103,13 @@ def configure_logging(
         level: the lowest level that is written.
         experiment_id: the run's id, written with every line.
         clock: where timestamps come from.
+        protection: the mark of a run that isn't protected, written with every line; None for none.
 
     Raises:
         StorageError: the file cannot be opened; what was configured before stays.
     """
     if path is None:
-        sink = _Sink(2, level, redact(experiment_id), clock, owned=False)
+        sink = _Sink(2, level, word(experiment_id), clock, owned=False, protection=protection)
     else:
         try:
             descriptor = os.open(
@@ -117,8 +117,13 @@ def configure_logging(
             )
         except OSError as error:
             raise storage_error(error, path) from None
-        sink = _Sink(descriptor, level, redact(experiment_id), clock, owned=True)
+        sink = _Sink(descriptor, level, word(experiment_id), clock, owned=True, protection=protection)
     _replace_sink(sink)
+
+
+def log_is_kept() -> bool:
+    """Whether this process's log goes anywhere at present."""
+    return _sink is not None
 
 
 def stop_logging() -> None:
@@ -152,7 +157,7 @@ class Logger:
             _Output(),
             processors=[
                 _drop_unwanted,
-                _only_short_scalars,
+                _only_what_is_ours,
                 _stamp,
                 structlog.processors.JSONRenderer(json.dumps),
             ],
@@ -208,47 +213,17 @@ def _drop_unwanted(_: object, method: str, event: Event) -> Event:
     return event
 
 
-def _only_short_scalars(_: object, __: str, event: Event) -> Event:
+def _only_what_is_ours(_: object, __: str, event: Event) -> Event:
     kept: Event = {}
     withheld = 0
     for name, value in event.items():
         if _FIELD.fullmatch(name):
-            kept[name] = _shown(value)
+            kept[name] = shown(name, value)
         else:
             withheld += 1
     if withheld:
         kept["withheld_fields"] = withheld
     return kept
-
-
-def _shown(value: object) -> str | int | float | bool | None:
-    match value:
-        case None | bool():
-            return value
-        case Enum():
-            return _shown(value.value)
-        case int():
-            return _shown_integer(int(value))
-        case float():
-            return float(value) if math.isfinite(value) else "[not finite]"
-        case str():
-            return redact(value) if len(value) <= MAX_TEXT else WITHHELD
-        case UUID() | Path():
-            return _shown(str(value))
-        case datetime() if value.utcoffset() is not None:
-            return format_time(value)
-        case CloisterError():
-            return value.code
-        case BaseException():
-            return type(value).__name__
-        case _:
-            return WITHHELD
-
-
-def _shown_integer(value: int) -> str | int:
-    if abs(value) >= 10**12 and redact(str(abs(value))) != str(abs(value)):
-        return WITHHELD
-    return value
 
 
 def _stamp(_: object, method: str, event: Event) -> Event:
@@ -262,6 +237,7 @@ def _stamp(_: object, method: str, event: Event) -> Event:
         "event": event.pop("event"),
         "room": event.pop("room"),
         "experiment_id": sink.experiment_id,
-        "correlation_id": None if correlation is None else _shown(correlation),
+        "correlation_id": None if correlation is None else word(correlation),
+        **({} if sink.protection is None else {"protection": sink.protection}),
         **event,
     }

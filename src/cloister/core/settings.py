@@ -10,8 +10,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -23,6 +24,10 @@ from cloister.core.errors import InputError
 from cloister.core.files import read_bounded
 from cloister.core.logging import LogLevel
 from cloister.core.parsing import schema_error
+
+SealLevelName: TypeAlias = Literal[
+    "namespaces", "no-namespaces", "namespaces-unreported", "no-namespaces-unreported"
+]
 
 SETTINGS_FILE = Path("cloister.toml")
 
@@ -43,6 +48,8 @@ class Settings(BaseSettings):
         pkcs11_library: the PKCS#11 module of the token that keeps the keys; none keeps them in files.
         pkcs11_token: the token's label.
         pkcs11_pin_file: the file with the token's PIN.
+        kms_key: ARN of the key in AWS KMS by which data keys are wrapped; none wraps them by a key in the
+            token, where there is one, or in a file. Signing keys are never there.
         log_database: URL of the PostgreSQL database that holds the logs, each in its own schema; none keeps
             each in a file.
         ledger_database: URL of the PostgreSQL database that holds the budget ledgers, each in its own schema;
@@ -52,6 +59,11 @@ class Settings(BaseSettings):
         pinned_witnesses: a trust directory with ``witness/<name>.pem``; a checkpoint counts as held off this
             machine only with the cosignature of one of them.
         witnesses: folders of witnesses, each of which has to cosign the logs' heads in every receipt.
+        seal_levels: the levels of sealing that are acceptable for workers here, the preferred one first. With
+            ``namespaces`` alone a machine that forbids these trains nothing; ``no-namespaces`` names the
+            weaker level; each has an ``-unreported`` form, where the kernel can't tell a forbidden call.
+        immune: whether cloister's own functions are watched while it works. What may be blocked is named in
+            ``immune/pic.yaml`` of the workspace.
     """
 
     model_config = SettingsConfigDict(
@@ -66,11 +78,14 @@ class Settings(BaseSettings):
     pkcs11_library: Path | None = None
     pkcs11_token: str | None = None
     pkcs11_pin_file: Path | None = None
+    kms_key: str | None = None
     log_database: str | None = None
     ledger_database: str | None = None
     held_checkpoints: Path | None = None
     pinned_witnesses: Path | None = None
     witnesses: tuple[Path, ...] = ()
+    seal_levels: Annotated[tuple[SealLevelName, ...], Field(min_length=1, max_length=4)] = ("namespaces",)
+    immune: bool = True
 
 
 def load_settings(arguments: Mapping[str, object], *, file: Path | None = None) -> Settings:

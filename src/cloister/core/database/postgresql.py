@@ -55,7 +55,7 @@ def postgresql_engine(place: str, schema: str, busy_timeout: float) -> Engine:
         raise StorageError(
             "storage.failed",
             "PostgreSQL needs the package psycopg, which is not installed.",
-            "Run: pip install 'cloister[postgres]'",
+            "Run: pip install '.[postgres]'",
         ) from None
     event.listen(engine, "begin", begin)
     return engine

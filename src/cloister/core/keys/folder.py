@@ -22,18 +22,7 @@ class KeyFolder:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = directory.stat()
-        except OSError as error:
-            raise storage_error(error, directory) from None
-        if found.st_mode & 0o077 or found.st_uid != os.geteuid():
-            raise KeyStoreError(
-                "key.permissions",
-                f"Others could enter the key folder {directory}.",
-                f"Own it and run: chmod 700 {directory}",
-            )
+        self._directory = private_folder(directory)
 
     def path(self, name: str) -> Path:
         """The file of this key, there or not.
@@ -62,3 +51,24 @@ class KeyFolder:
             if error.code == "storage.exists":
                 raise exists(name) from None
             raise
+
+
+def private_folder(directory: Path) -> Path:
+    """A folder that only this user may enter; made with mode 0700 where it is missing.
+
+    Raises:
+        KeyStoreError: ``key.permissions`` where others may enter the folder or it belongs to somebody else.
+        StorageError: the folder can't be made.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.stat()
+    except OSError as error:
+        raise storage_error(error, directory) from None
+    if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+        raise KeyStoreError(
+            "key.permissions",
+            f"Others could enter the key folder {directory}.",
+            f"Own it and run: chmod 700 {directory}",
+        )
+    return directory

@@ -35,7 +35,7 @@ from cloister.core.keys.secrets import Secret, require_secret
 from cloister.core.keys.store import NAME, Signer, check_name, exists, missing, unknown_algorithm
 
 if TYPE_CHECKING:
-    from pkcs11 import PrivateKey, Session
+    from pkcs11 import PrivateKey, SecretKey, Session
     from pkcs11 import PublicKey as TokenPublicKey
 
 _OCTET_STRING: Final = 0x04
@@ -48,12 +48,19 @@ _PARAMETERS: Final = {
 
 _SALT: Final = secrets.token_bytes(32)
 _opening = threading.Lock()
-_opened: dict[tuple[str, str], _OpenToken] = {}
+_opened: dict[tuple[str, str], OpenToken] = {}
 
 
 @dataclass(frozen=True)
-class _OpenToken:
-    """A token with this process logged in to it; PKCS#11 sessions serve one thread at a time."""
+class OpenToken:
+    """A token with this process logged in to it; PKCS#11 sessions serve one thread at a time.
+
+    Attributes:
+        session: the session that is logged in.
+        process: the process that opened it.
+        pin_tag: tells whether a PIN is the one it was opened with.
+        lock: held while it is used.
+    """
 
     session: Session = field(repr=False)
     process: int
@@ -62,15 +69,20 @@ class _OpenToken:
 
     @contextmanager
     def use(self) -> Iterator[Session]:
+        """The session, for one thread at a time.
+
+        Raises:
+            KeyStoreError: ``key.hardware``, also in another process than the one that opened it.
+        """
         if os.getpid() != self.process:
-            raise _unusable("it was opened before this process was forked; open the key store again")
+            raise unusable("it was opened before this process was forked; open the key store again")
         import pkcs11
 
         with self.lock:
             try:
                 yield self.session
             except pkcs11.PKCS11Error as error:
-                raise _unusable(f"it answered {type(error).__name__}") from None
+                raise unusable(f"it answered {type(error).__name__}") from None
 
 
 class Pkcs11KeyStore:
@@ -87,7 +99,7 @@ class Pkcs11KeyStore:
     """
 
     def __init__(self, library: Path, token: str, pin: Secret, *, owner: str = "") -> None:
-        self._token = _open(str(library), token, pin)
+        self._token = open_token(str(library), token, pin)
         self._place = token
         self._prefix = f"{owner}:" if owner else ""
 
@@ -144,8 +156,8 @@ class Pkcs11KeyStore:
                 session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: label})
             )
             if len(private) != 1 or len(public) != 1:
-                raise _unusable(f"it holds more than one key, or half of one, named {name}")
-            if not _never_left(private[0]):
+                raise unusable(f"it holds more than one key, or half of one, named {name}")
+            if not never_left(private[0]):
                 raise KeyStoreError(
                     "key.exportable",
                     f"The key {name} could be, or once was, outside of the token {self._place}.",
@@ -184,7 +196,7 @@ class _TokenSigner:
 
     __slots__ = ("_private", "_public", "_token")
 
-    def __init__(self, token: _OpenToken, private: PrivateKey, public: PublicKey) -> None:
+    def __init__(self, token: OpenToken, private: PrivateKey, public: PublicKey) -> None:
         self._token = token
         self._private = private
         self._public = public
@@ -216,14 +228,24 @@ class _TokenSigner:
         raise TypeError("a signer is never copied out of its process")
 
 
-def _open(library: str, token: str, pin: Secret) -> _OpenToken:
+def open_token(library: str, token: str, pin: Secret) -> OpenToken:
+    """Open a token, or find it open: its login holds for the whole process.
+
+    Args:
+        library: path of the PKCS#11 module.
+        token: the token's label.
+        pin: answers the user's PIN, which is compared where the token is open.
+
+    Raises:
+        KeyStoreError: ``key.hardware`` or ``key.pin``.
+    """
     secret = require_secret(pin())
     tag = hmac.digest(_SALT, secret, "sha256")
     with _opening:
         found = _opened.get((library, token))
         if found is None or found.process != os.getpid():
             forked = found is not None
-            found = _OpenToken(_log_in(library, token, secret, forked=forked), os.getpid(), tag)
+            found = OpenToken(_log_in(library, token, secret, forked=forked), os.getpid(), tag)
             _opened[library, token] = found
         elif not hmac.compare_digest(found.pin_tag, tag):
             raise _wrong_pin(token)
@@ -245,12 +267,12 @@ def _log_in(library: str, token: str, secret: bytes, *, forked: bool) -> Session
     except (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange, pkcs11.PinLocked, UnicodeDecodeError):
         raise _wrong_pin(token) from None
     except pkcs11.NoSuchToken:
-        raise _unusable(f"the module has no token labelled {token}") from None
+        raise unusable(f"the module has no token labelled {token}") from None
     except (pkcs11.PKCS11Error, RuntimeError) as error:
-        raise _unusable(f"opening it answered {type(error).__name__}") from None
+        raise unusable(f"opening it answered {type(error).__name__}") from None
 
 
-def _never_left(private: PrivateKey) -> bool:
+def never_left(private: PrivateKey | SecretKey) -> bool:
     """Whether the token made the key itself and never could give it away (PKCS#11 v2.40 section 4.9)."""
     from pkcs11 import Attribute
 
@@ -271,7 +293,7 @@ def _public_key(public: TokenPublicKey) -> PublicKey:
     point = wrapped[2:]
     try:
         if wrapped[:2] != bytes([_OCTET_STRING, len(point)]):
-            raise _unusable("it gives a public key in an unknown form")
+            raise unusable("it gives a public key in an unknown form")
         if parameters == _PARAMETERS[ED25519]:
             return PublicKey.of(Ed25519PublicKey.from_public_bytes(point))
         if parameters == _PARAMETERS[ECDSA_P256]:
@@ -279,8 +301,8 @@ def _public_key(public: TokenPublicKey) -> PublicKey:
         if parameters == _PARAMETERS[ECDSA_P384]:
             return PublicKey.of(ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), point))
     except ValueError:
-        raise _unusable("it gives a public key that is none") from None
-    raise _unusable("its key is of an algorithm that isn't used here")
+        raise unusable("it gives a public key that is none") from None
+    raise unusable("its key is of an algorithm that isn't used here")
 
 
 def _require_pair(signer: Signer) -> None:
@@ -289,7 +311,7 @@ def _require_pair(signer: Signer) -> None:
     try:
         signer.public_key.verify(signer.sign(b"cloister key check " + probe), b"cloister key check " + probe)
     except SignatureInvalid:
-        raise _unusable("a private and a public key in it don't belong together") from None
+        raise unusable("a private and a public key in it don't belong together") from None
 
 
 def _wrong_pin(token: str) -> CloisterError:
@@ -300,7 +322,8 @@ def _wrong_pin(token: str) -> CloisterError:
     )
 
 
-def _unusable(reason: str) -> KeyStoreError:
+def unusable(reason: str) -> KeyStoreError:
+    """The refusal of a token that can't be used."""
     return KeyStoreError(
         "key.hardware", f"The token can't be used: {reason}.", "Check pkcs11_library and pkcs11_token."
     )

@@ -50,6 +50,25 @@ def secret_file(path: Path) -> Secret:
     return read
 
 
+def read_private(path: Path) -> bytearray:
+    """What a file of mode 0600 holds, at most 1024 bytes, in a buffer that can be wiped.
+
+    Raises:
+        KeyStoreError: ``key.secret`` where it is missing, ``key.permissions`` where others could read it.
+    """
+    try:
+        descriptor = open_plain(path)
+    except InputError as error:
+        raise KeyStoreError("key.secret", error.message, "Name the file that holds it.") from None
+    try:
+        require_private(os.fstat(descriptor), path)
+        buffer = bytearray(MAX_SECRET + 1)
+        del buffer[os.readv(descriptor, [buffer]) :]
+    finally:
+        os.close(descriptor)
+    return buffer
+
+
 def require_secret(secret: bytes) -> bytes:
     """Refuse a passphrase or PIN that can't be one.
 
