@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -19,7 +19,7 @@ from cloister.enclave import (
     Verdict,
     Verifier,
 )
-from cloister.enclave.attestation import GuestSettings, SnpReport
+from cloister.enclave.attestation import Collateral, GuestSettings, SnpReport, Tee
 
 NOW = datetime(2026, 11, 21, 14, 0, tzinfo=UTC)
 MEASUREMENT = bytes(range(48))
@@ -41,12 +41,13 @@ class Scene:
     policy: AppraisalPolicy
     binding: Binding
     now: datetime = NOW
+    collateral: Collateral = field(default_factory=lambda: vendor().collateral)
 
     def evidence(self) -> Evidence:
         return self.platform.quote(self.binding.report_data())
 
     def verify(self, evidence: Evidence | None = None) -> Verdict:
-        verifier = Verifier(self.trust, fixed_clock(self.now))
+        verifier = Verifier(self.trust, fixed_clock(self.now), self.collateral)
         return verifier.verify(evidence or self.evidence(), expected=self.binding, policy=self.policy)
 
     def with_guest(self, settings: GuestSettings) -> Scene:
@@ -54,12 +55,15 @@ class Scene:
 
 
 def scene() -> Scene:
-    policy = AppraisalPolicy(measurements=(MEASUREMENT.hex(),), platforms=Platforms.HARDWARE_OR_SIMULATED)
+    policy = AppraisalPolicy(
+        measurements=(MEASUREMENT.hex(),),
+        platforms=Platforms.HARDWARE_OR_SIMULATED,
+    )
     return Scene(
         platform=vendor().platform("north", MEASUREMENT),
         trust=TrustStore.simulated(vendor().root_der),
         policy=policy,
-        binding=Binding(nonce=bytes(32), site_key_id=SITE_KEY, job_id=JOB, policy_id=policy.sha256),
+        binding=Binding(nonce=bytes(32), key_id=SITE_KEY, job_id=JOB, policy_id=policy.sha256),
     )
 
 
@@ -71,7 +75,7 @@ def resigned(platform: SimulatedPlatform, report: SnpReport) -> Evidence:
 
     body = report.encode_body()
     r, s = decode_dss_signature(platform._key.sign(body, ec.ECDSA(hashes.SHA384())))
-    return Evidence(replace(report, signature_r=r, signature_s=s).encode(), platform.chain)
+    return Evidence(Tee.AMD_SEV_SNP, replace(report, signature_r=r, signature_s=s).encode(), platform.chain)
 
 
 def later(days: float) -> Callable[[Scene], Scene]:

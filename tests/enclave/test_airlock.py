@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,18 +13,28 @@ from hypothesis.extra import numpy as hnp
 from cloister.enclave import (
     AirlockPolicy,
     AirlockViolation,
+    Charge,
     EnclaveError,
     TensorSpec,
     screen,
     tensors_sha256,
     update_sha256,
 )
+from cloister.enclave.rounding import rounded
+from cloister.evidence.airlock_policy import ScalarSpec, cap_of_a_round, information_bits
+from cloister.evidence.change_limit import ChangeLimit
+from cloister.evidence.transcript import Gaussian, Pure
+from cloister.evidence.weights import TensorForm
 
 POLICY = AirlockPolicy(
     tensors=(TensorSpec("weight", (2, 3)), TensorSpec("bias", (2,))),
-    scalars={"loss": (0.0, 10.0), "accuracy": (0.0, 1.0)},
+    scalars={"loss": ScalarSpec(0.0, 10.0, 40, "bucket"), "accuracy": ScalarSpec(0.0, 1.0, 1000, "noise")},
     max_bytes=1000,
 )
+PAID = {
+    "loss": Charge(0.25, "bucket", Pure(1.0, 1)),
+    "accuracy": Charge(0.75, "noise", Gaussian(8.0, 1)),
+}
 
 
 def sound() -> dict[str, dict[str, object]]:
@@ -37,7 +49,7 @@ def sound() -> dict[str, dict[str, object]]:
 
 def refused(update: object, policy: AirlockPolicy = POLICY) -> AirlockViolation:
     with pytest.raises(AirlockViolation) as caught:
-        screen(update, policy)  # type: ignore[arg-type]
+        screen(update, policy, charges=PAID)  # type: ignore[arg-type]
     assert caught.value.code == "airlock.refused"
     assert caught.value.exit_code == 3
     assert caught.value.details
@@ -46,7 +58,7 @@ def refused(update: object, policy: AirlockPolicy = POLICY) -> AirlockViolation:
 
 def test_a_listed_update_leaves_as_fresh_read_only_arrays() -> None:
     update = sound()
-    screened = screen(update, POLICY)
+    screened = screen(update, POLICY, charges=PAID)
     assert list(screened.tensors) == ["bias", "weight"]
     assert screened.scalars == {"loss": 0.25}
     assert screened.bytes == 4 * 8 + 8
@@ -61,18 +73,91 @@ def test_a_listed_update_leaves_as_fresh_read_only_arrays() -> None:
         assert tensor.base is None
 
 
+def test_rounding_does_not_carry_a_weight_past_the_bound_on_its_change() -> None:
+    """What leaves is held to the bound, not what was there before it was rounded."""
+    limit = ChangeLimit(l2=0.3, largest=0.3, rounding=0.0)
+    policy = AirlockPolicy((TensorSpec("weight", (1,)),), mantissa_bits=1, change=limit)
+    received = {"weight": np.ones(1, dtype=np.float32)}
+    trained = np.asarray([1.26], dtype=np.float32)
+    with pytest.raises(AirlockViolation) as caught:
+        screen({"params": {"weight": trained}}, policy, received=received)
+    assert "moved further" in caught.value.details[0]
+    kept = screen({"params": {"weight": np.asarray([1.2], dtype=np.float32)}}, policy, received=received)
+    assert kept.tensors["weight"][0] == 1.0
+
+
+def test_an_update_with_room_for_more_information_than_the_policy_allows_is_refused() -> None:
+    """Eight weights of 9 and 12 bits, and two numbers of 41 and of 1,001 values."""
+    bits = 8 * (9 + 12) + 6 + 10
+    for cap, fits in ((bits, True), (bits - 1, False), (0, False), (None, True)):
+        policy = replace(POLICY, mantissa_bits=12, max_bits=cap)
+        assert policy.bits == bits
+        assert ("capped-information" in policy.constraints) == (cap is not None)
+        if fits:
+            assert screen(sound(), policy, charges=PAID)
+        else:
+            assert "184 bits of information" in refused(sound(), policy).details[0]
+    assert replace(POLICY, max_bits=bits).sha256 != POLICY.sha256
+    with pytest.raises(EnclaveError):
+        replace(POLICY, max_bits=-1)
+
+
+@given(st.integers(1, 23), st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_no_weight_leaves_with_more_bits_than_are_counted(bits: int, values: list[float]) -> None:
+    """What is beneath the counted bits is zero in every word that leaves."""
+    weights = np.asarray(values, dtype=np.float32)
+    if not np.isfinite(rounded(weights, bits)).all():
+        return
+    left = screen(
+        {"params": {"weight": weights}},
+        AirlockPolicy((TensorSpec("weight", weights.shape),), mantissa_bits=bits),
+    ).tensors["weight"]
+    counted = information_bits([TensorForm("weight", "float32", (1,))], mantissa_bits=bits)
+    assert not (left.view(np.uint32) & ((1 << (32 - counted)) - 1)).any()
+
+
+def test_the_bits_of_whole_weights_are_all_that_they_have() -> None:
+    forms = [TensorForm("a", "float32", (3,)), TensorForm("b", "float64", (2, 2))]
+    assert information_bits(forms) == 3 * 32 + 4 * 64
+    assert information_bits(forms, mantissa_bits=23) == 3 * 32 + 4 * 35
+    assert cap_of_a_round(None, None, 5) is None
+    assert cap_of_a_round(100, None, 5) == 100
+    assert cap_of_a_round(100, 499, 5) == 99
+    assert cap_of_a_round(50, 499, 5) == 50
+    assert cap_of_a_round(None, 4, 5) == 0
+
+
+@given(
+    st.integers(1, 23),
+    st.lists(st.tuples(st.floats(-8, 8, width=32), st.floats(-0.5, 0.5, width=32)), min_size=1, max_size=40),
+)
+def test_an_honest_update_within_its_limit_leaves_rounded_within_the_limit_for_that(
+    bits: int, weights: list[tuple[float, float]]
+) -> None:
+    before = np.asarray([one for one, _ in weights], dtype=np.float32)
+    after = before + np.asarray([change for _, change in weights], dtype=np.float32)
+    moved = after.astype(np.float64) - before
+    limit = ChangeLimit(
+        l2=float(np.linalg.norm(moved)) + 1e-12, largest=float(np.abs(moved).max()) + 1e-12, rounding=2.0**-40
+    )
+    policy = AirlockPolicy(
+        (TensorSpec("weight", (len(weights),)),), mantissa_bits=bits, change=limit.rounded_to(bits)
+    )
+    assert screen({"params": {"weight": after}}, policy, received={"weight": before})
+
+
 def test_metrics_may_be_absent_and_integers_become_floats() -> None:
     assert screen({"params": sound()["params"]}, POLICY).scalars == {}
     update = sound()
     update["metrics"] = {"loss": 3}
-    scalars = screen(update, POLICY).scalars
+    scalars = screen(update, POLICY, charges={"loss": Charge(3.0, "bucket", Pure(1.0, 1))}).scalars
     assert scalars == {"loss": 3.0}
     assert type(scalars["loss"]) is float
 
 
 def test_what_left_does_not_change_when_the_sender_writes_on() -> None:
     update = sound()
-    screened = screen(update, POLICY)
+    screened = screen(update, POLICY, charges=PAID)
     before = screened.sha256
     update["params"]["bias"][0] = 99.0  # type: ignore[index]
     assert screened.tensors["bias"][0] == 0.5
@@ -146,7 +231,7 @@ def test_views_strides_and_shared_memory_are_rebuilt_contiguous() -> None:
     for view in (base[::2].reshape(2, 3), base[:6].reshape(3, 2).T, np.broadcast_to(base[:3], (2, 3))):
         update = sound()
         update["params"]["weight"] = view
-        tensor = screen(update, POLICY).tensors["weight"]
+        tensor = screen(update, POLICY, charges=PAID).tensors["weight"]
         assert np.array_equal(tensor, view)
         assert tensor.flags.c_contiguous
         assert not np.shares_memory(tensor, base)
@@ -267,7 +352,7 @@ def test_an_update_over_the_size_cap_is_refused_before_anything_is_copied() -> N
     small = AirlockPolicy(tensors=POLICY.tensors, scalars=POLICY.scalars, max_bytes=39)
     assert refused(sound(), small).details == ("update: 40 bytes, at most 39 may leave",)
     exact = AirlockPolicy(tensors=POLICY.tensors, scalars=POLICY.scalars, max_bytes=40)
-    assert screen(sound(), exact).bytes == 40
+    assert screen(sound(), exact, charges=PAID).bytes == 40
 
 
 def test_every_problem_is_listed() -> None:
@@ -286,8 +371,14 @@ def test_every_problem_is_listed() -> None:
         {"tensors": (TensorSpec("a", (1,)), TensorSpec("a", (2,)))},
         {"tensors": (TensorSpec("a", (-1,)),)},
         {"tensors": (TensorSpec("a", (1,), "int32"),)},  # type: ignore[arg-type]
-        {"tensors": (TensorSpec("a", (1,)),), "scalars": {"b": (1.0, 0.0)}},
-        {"tensors": (TensorSpec("a", (1,)),), "scalars": {"b": (0.0, float("inf"))}},
+        {"tensors": (TensorSpec("a", (1,)),), "scalars": {"b": ScalarSpec(1.0, 0.0, 9, "noise")}},
+        {"tensors": (TensorSpec("a", (1,)),), "scalars": {"b": ScalarSpec(0.0, float("inf"), 9, "noise")}},
+        {"tensors": (TensorSpec("a", (1,)),), "scalars": {"b": ScalarSpec(0.0, 1.0, 2**17, "noise")}},
+        {"tensors": (TensorSpec("a", (1,)),), "scalars": {"b": ScalarSpec(0.0, 1.0, 2, "goodwill")}},
+        {"tensors": (TensorSpec("a.raw_data", (1,)),)},
+        {"tensors": (TensorSpec("a", (1,)),), "scalars": {"patient_id": ScalarSpec(0.0, 1.0, 2, "noise")}},
+        {"tensors": (TensorSpec("a", (1,)),), "mantissa_bits": 0},
+        {"tensors": (TensorSpec("a", (1,)),), "mantissa_bits": 53},
         {"tensors": (TensorSpec("a", (1,)),), "max_bytes": 0},
     ],
 )
@@ -362,7 +453,7 @@ def test_one_changed_number_changes_the_hash(position: int, value: float) -> Non
     if weight.flat[position] == np.float32(value):
         return
     weight.flat[position] = value
-    assert screen(first, POLICY).sha256 != screen(second, POLICY).sha256
+    assert screen(first, POLICY, charges=PAID).sha256 != screen(second, POLICY, charges=PAID).sha256
 
 
 def test_scalars_names_shapes_and_dtypes_are_part_of_the_hash() -> None:

@@ -9,7 +9,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister.enclave.attestation import Evidence, Status
+from cloister.enclave.attestation import Evidence, Status, Tee
 from tests.enclave.attestation_scene import scene
 from tests.nightly import spread
 
@@ -34,7 +34,7 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 
 def report_flips(bits: Iterable[int]) -> Iterable[Evidence]:
-    return (Evidence(flipped(EVIDENCE.report, bit), EVIDENCE.chain) for bit in bits)
+    return (Evidence(Tee.AMD_SEV_SNP, flipped(EVIDENCE.report, bit), EVIDENCE.chain) for bit in bits)
 
 
 def chain_bits(step: int) -> list[tuple[int, int]]:
@@ -45,7 +45,7 @@ def chain_flips(bits: Iterable[tuple[int, int]]) -> Iterable[Evidence]:
     for index, bit in bits:
         chain = list(EVIDENCE.chain)
         chain[index] = flipped(chain[index], bit)
-        yield Evidence(EVIDENCE.report, tuple(chain))
+        yield Evidence(Tee.AMD_SEV_SNP, EVIDENCE.report, tuple(chain))
 
 
 def test_the_unchanged_evidence_is_accepted() -> None:
@@ -68,7 +68,7 @@ def test_the_count_of_unused_bits_before_a_certificates_signature_is_not_free() 
         for bit in range(3):
             chain = list(EVIDENCE.chain)
             chain[index] = flipped(der, count_at * 8 + bit)
-            assert accepted([Evidence(EVIDENCE.report, tuple(chain))]) == []
+            assert accepted([Evidence(Tee.AMD_SEV_SNP, EVIDENCE.report, tuple(chain))]) == []
 
 
 @pytest.mark.nightly
@@ -100,11 +100,11 @@ def edits(data: bytes) -> st.SearchStrategy[bytes]:
 
 @given(edits(EVIDENCE.report))
 def test_a_truncated_extended_or_overwritten_report_is_refused(report: bytes) -> None:
-    assert SCENE.verify(Evidence(report, EVIDENCE.chain)).status is Status.UNTRUSTED
+    assert SCENE.verify(Evidence(Tee.AMD_SEV_SNP, report, EVIDENCE.chain)).status is Status.UNTRUSTED
 
 
 @given(st.integers(0, 2).flatmap(lambda index: st.tuples(st.just(index), edits(EVIDENCE.chain[index]))))
 def test_a_truncated_extended_or_overwritten_certificate_is_refused(edit: tuple[int, bytes]) -> None:
     chain = list(EVIDENCE.chain)
     chain[edit[0]] = edit[1]
-    assert SCENE.verify(Evidence(EVIDENCE.report, tuple(chain))).status is Status.UNTRUSTED
+    assert SCENE.verify(Evidence(Tee.AMD_SEV_SNP, EVIDENCE.report, tuple(chain))).status is Status.UNTRUSTED

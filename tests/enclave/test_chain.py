@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from cloister.enclave import TrustStore
-from cloister.enclave.attestation import Status, Tcb
-from cloister.enclave.attestation.chain import (
+from cloister.enclave.attestation import Status, Tcb, Tee
+from cloister.enclave.attestation.amd.chain import (
     OID_BOOT_LOADER,
     OID_FMC,
     OID_HARDWARE_ID,
@@ -23,9 +23,10 @@ from cloister.enclave.attestation.chain import (
     OID_SNP,
     OID_TEE,
 )
+from cloister.enclave.attestation.amd.report import milan_tcb, turin_tcb
 from cloister.enclave.attestation.simulator import VALIDITY, GuestSettings, SimulatedPlatform
-from cloister.enclave.attestation.snp import milan_tcb, turin_tcb
 from cloister.enclave.attestation.trust import SIMULATED_ORGANISATION
+from cloister.evidence.hardware_terms import LowestVersions
 from tests.enclave.attestation_scene import MEASUREMENT, NOW, scene
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -112,7 +113,9 @@ class Chain:
         root = self.root.signed_by(self.root.key)
         chain = (self.leaf.signed_by(self.intermediate.key), self.intermediate.signed_by(self.root.key), root)
         platform = SimulatedPlatform("north", MEASUREMENT, chain, GuestSettings(), chip, leaf_key)
-        verdict = replace(scene(), platform=platform, trust=TrustStore.simulated(root)).verify()
+        one = scene()
+        policy = one.policy.model_copy(update={"without_revocation": (Tee.AMD_SEV_SNP,)})
+        verdict = replace(one, platform=platform, trust=TrustStore.simulated(root), policy=policy).verify()
         assert (verdict.status is Status.TRUSTED) == (verdict.code is None)
         return verdict.code or "trusted"
 
@@ -164,15 +167,15 @@ REFUSALS: dict[str, tuple[Callable[[Chain], Chain], str]] = {
     "intermediate is no authority": (middle(authority=False), "attestation.chain"),
     "intermediate says nothing of authority": (middle(constraints=False), "attestation.chain"),
     "root is no authority": (root(authority=False), "attestation.chain"),
-    "leaf signed with SHA-256": (leaf(digest=hashes.SHA256()), "attestation.algorithm"),
-    "intermediate signed with SHA-512": (middle(digest=hashes.SHA512()), "attestation.algorithm"),
+    "leaf signed with SHA-256": (leaf(digest=hashes.SHA256()), "attestation.alg"),
+    "intermediate signed with SHA-512": (middle(digest=hashes.SHA512()), "attestation.alg"),
     "leaf issued by a P-256 key": (
         middle(key=ec.generate_private_key(ec.SECP256R1())),
-        "attestation.algorithm",
+        "attestation.alg",
     ),
     "a P-256 key endorsed": (
         leaf(key=ec.generate_private_key(ec.SECP256R1())),
-        "attestation.algorithm",
+        "attestation.alg",
     ),
     "no chip and no provider": (endorsed(chip=None), "attestation.malformed"),
     "chip and provider": (endorsed(provider=b"\x16\x01a"), "attestation.malformed"),
@@ -219,12 +222,15 @@ def test_an_rsa_key_shorter_than_4096_bits_or_another_padding_is_refused(
     key = rsa.generate_private_key(65537, 2048)
     chain = root(key=key, rsa_padding=scheme)(sound())
     chain = replace(chain, intermediate=replace(chain.intermediate, rsa_padding=scheme))
-    assert chain.verdict(LEAF_KEY) == "attestation.algorithm"
+    assert chain.verdict(LEAF_KEY) == "attestation.alg"
 
 
 def test_versions_are_unpacked_as_each_product_line_lays_them_out() -> None:
     packed = int.from_bytes(bytes([1, 2, 3, 4, 5, 6, 7, 8]), "little")
     assert milan_tcb(packed) == Tcb(boot_loader=1, tee=2, snp=7, microcode=8)
     assert turin_tcb(packed) == Tcb(fmc=1, boot_loader=2, tee=3, snp=4, microcode=8)
-    assert Tcb(1, 1, 1, 1).at_least(Tcb(1, 1, 1, 1))
-    assert not Tcb(9, 9, 9, 0).at_least(Tcb(1, 1, 1, 1))
+    one = LowestVersions(boot_loader=1, tee=1, snp=1, microcode=1)
+    assert one.shortfalls(Tcb(1, 1, 1, 1).as_dict()) == ()
+    assert one.shortfalls(Tcb(9, 9, 9, 0).as_dict()) == ("microcode 0 is below 1",)
+    turin = LowestVersions(fmc=2, boot_loader=2, tee=3, snp=4, microcode=8)
+    assert turin.shortfalls(turin_tcb(packed).as_dict()) == ("fmc 1 is below 2",)

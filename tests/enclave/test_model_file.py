@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from cloister.enclave import EnclaveError, decode_model, encode_model
+from cloister.enclave.model_file import model_mark
+from cloister.enclave.protection import Protection
 
 WEIGHTS = {
     "layer.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -69,9 +71,19 @@ def test_a_file_in_another_encoding_is_refused() -> None:
         b"\xff" * 8 + good[8:],
         len(spaced).to_bytes(8, "little") + spaced + good[8 + length :],
         save(WEIGHTS, metadata={"note": "a message"}),
+        save(WEIGHTS, metadata={"cloister": "a message"}),
+        save(WEIGHTS, metadata={"cloister": "SIMULATED", "note": "a message"}),
         pickle.dumps(WEIGHTS),
     ):
         refused(data)
+
+
+@pytest.mark.parametrize("protection", list(Protection))
+def test_a_file_says_how_the_run_that_made_it_was_protected(protection: Protection) -> None:
+    data = encode_model(WEIGHTS, protection.mark)
+    assert model_mark(data) == protection.mark
+    assert list(decode_model(data)) == sorted(WEIGHTS)
+    assert protection.mark.encode() in data
 
 
 def test_a_file_over_its_cap_is_refused() -> None:
@@ -94,4 +106,4 @@ def test_a_flipped_bit_is_refused_or_is_other_content(position: int, bit: int) -
         read = decode_model(bytes(data))
     except EnclaveError:
         return
-    assert encode_model(read) == bytes(data) != good
+    assert encode_model(read, model_mark(bytes(data))) == bytes(data) != good

@@ -24,7 +24,8 @@ from cloister.enclave import (
     certificate_pem,
     orchestrate,
 )
-from cloister.enclave.attestation.challenge import MAX_OPEN
+from cloister.enclave.attestation import Tee
+from cloister.enclave.attestation.challenge import MAX_PLACES, MAX_PLACES_OF_ONE
 from tests.enclave.attestation_scene import MEASUREMENT, NOW, vendor
 
 
@@ -54,9 +55,9 @@ def test_a_root_that_is_neither_pinned_nor_labelled_is_never_trusted(organisatio
 
 
 def test_production_trust_has_no_simulated_root_and_no_door_for_one() -> None:
-    found = TrustStore.production().find(vendor_digest())
+    found = TrustStore.production().find(vendor_digest(), Tee.AMD_SEV_SNP)
     assert found is None
-    labelled = TrustStore.from_certificates([vendor().root_der]).find(vendor_digest())
+    labelled = TrustStore.from_certificates([vendor().root_der]).find(vendor_digest(), Tee.AMD_SEV_SNP)
     assert labelled is not None
     assert labelled.simulated
 
@@ -70,7 +71,7 @@ def vendor_digest() -> str:
 def test_roots_are_read_as_pem_too_and_garbage_is_refused() -> None:
     pem = certificate_pem(vendor().root_der)
     assert pem.startswith(b"-----BEGIN CERTIFICATE-----")
-    assert TrustStore.from_certificates([pem]).find(vendor_digest()) is not None
+    assert TrustStore.from_certificates([pem]).find(vendor_digest(), Tee.AMD_SEV_SNP) is not None
     for bad in (b"", b"x", pem[:100]):
         with pytest.raises(AttestationError) as refused:
             TrustStore.from_certificates([bad])
@@ -81,6 +82,7 @@ def test_a_vendor_is_kept_in_one_private_file_and_opened_again(tmp_path: Path) -
     first = SimulatedVendor.open(tmp_path, fixed_clock(NOW))
     again = SimulatedVendor.open(tmp_path, fixed_clock(NOW + timedelta(days=9)))
     assert first.root_der == again.root_der
+    assert first.crl_der == again.crl_der
     (file,) = tmp_path.iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     assert again.platform("north", MEASUREMENT).chain[1:] == first.platform("south", MEASUREMENT).chain[1:]
@@ -94,6 +96,17 @@ def test_a_damaged_vendor_file_is_refused(tmp_path: Path, content: bytes) -> Non
     with pytest.raises(CloisterError) as refused:
         SimulatedVendor.open(tmp_path, fixed_clock(NOW))
     assert refused.value.code == "attestation.malformed"
+
+
+def test_a_vendor_of_before_revocation_lists_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    SimulatedVendor.open(tmp_path, fixed_clock(NOW))
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    file.write_bytes(content[: content.index(b"-----BEGIN X509 CRL")])
+    with pytest.raises(AttestationError) as refused:
+        SimulatedVendor.open(tmp_path, fixed_clock(NOW))
+    assert refused.value.code == "attestation.malformed"
+    assert file.name in refused.value.hint
 
 
 def test_a_platform_takes_48_bytes_of_measurement_and_64_of_report_data() -> None:
@@ -153,12 +166,37 @@ def test_a_nonce_lives_for_a_minute() -> None:
     assert refused(book, late, "north") == "attestation.nonce"
 
 
-def test_open_challenges_are_bounded() -> None:
+def busy(book: NonceBook, subject: str) -> bool:
+    try:
+        book.issue(subject)
+    except AttestationError as error:
+        return error.code == "attestation.busy"
+    return False
+
+
+def test_who_floods_one_subject_takes_its_places_and_no_other_and_evicts_no_open_challenge() -> None:
     book = NonceBook(MovingClock())
-    first = book.issue("north")
-    for _ in range(MAX_OPEN):
+    first, other = book.issue("north"), book.issue("south")
+    for _ in range(MAX_PLACES_OF_ONE - 1):
         book.issue("north")
-    assert refused(book, first, "north") == "attestation.nonce"
+    assert busy(book, "north")
+    assert not busy(book, "south")
+    book.redeem(other, "south")
+    book.redeem(first, "north")
+    assert busy(book, "north"), "an answered challenge keeps its place: answers are no way to more of them"
+
+
+def test_open_challenges_are_bounded_in_all_and_the_oldest_of_them_still_holds() -> None:
+    clock = MovingClock()
+    book = NonceBook(clock)
+    first = book.issue("0")
+    for number in range(1, MAX_PLACES):
+        book.issue(str(number))
+    assert busy(book, "north")
+    book.redeem(first, "0")
+    clock.now += timedelta(seconds=60, microseconds=1)
+    assert not busy(book, "north")
+    assert len(book._issued) == len(book._places) == 1
 
 
 def test_of_many_threads_that_redeem_one_nonce_one_succeeds() -> None:

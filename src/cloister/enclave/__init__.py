@@ -10,7 +10,8 @@ from cloister.enclave.errors import AirlockViolation, AttestationError, EnclaveE
 from cloister.enclave.orchestrator import orchestrate
 
 if TYPE_CHECKING:
-    from cloister.enclave.airlock import AirlockPolicy, ScreenedUpdate, TensorSpec, screen
+    from cloister.enclave.airlock import ScreenedUpdate, screen
+    from cloister.enclave.airlock_policy import AirlockPolicy, TensorSpec
     from cloister.enclave.attestation import (
         AppraisalPolicy,
         AttestationReport,
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
         certificate_pem,
         verdict_fields,
     )
+    from cloister.enclave.charges import Charge, charges_of
     from cloister.enclave.measure import code_measurement
     from cloister.enclave.model_file import decode_model, encode_model
     from cloister.enclave.receipt_check import check_attestation, register_attestation_check
+    from cloister.enclave.rounding import rounded
     from cloister.enclave.tensors import tensors_sha256, update_sha256
 
 _HOMES = {
-    "AirlockPolicy": "airlock",
+    "AirlockPolicy": "airlock_policy",
     "AppraisalPolicy": "attestation",
     "AttestationReport": "attestation",
     "Binding": "attestation",
+    "Charge": "charges",
     "Evidence": "attestation",
     "NonceBook": "attestation",
     "Platforms": "attestation",
@@ -44,16 +48,18 @@ _HOMES = {
     "SimulatedPlatform": "attestation",
     "SimulatedVendor": "attestation",
     "Status": "attestation",
-    "TensorSpec": "airlock",
+    "TensorSpec": "airlock_policy",
     "TrustStore": "attestation",
     "Verdict": "attestation",
     "Verifier": "attestation",
     "certificate_pem": "attestation",
+    "charges_of": "charges",
     "check_attestation": "receipt_check",
     "code_measurement": "measure",
     "decode_model": "model_file",
     "encode_model": "model_file",
     "register_attestation_check": "receipt_check",
+    "rounded": "rounding",
     "screen": "airlock",
     "tensors_sha256": "tensors",
     "update_sha256": "tensors",
@@ -67,6 +73,7 @@ __all__ = [
     "AttestationError",
     "AttestationReport",
     "Binding",
+    "Charge",
     "EnclaveError",
     "Evidence",
     "NonceBook",
@@ -80,12 +87,14 @@ __all__ = [
     "Verdict",
     "Verifier",
     "certificate_pem",
+    "charges_of",
     "check_attestation",
     "code_measurement",
     "decode_model",
     "encode_model",
     "orchestrate",
     "register_attestation_check",
+    "rounded",
     "screen",
     "tensors_sha256",
     "update_sha256",

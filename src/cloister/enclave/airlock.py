@@ -2,129 +2,48 @@
 
 Rules kept here:
 
-* Default deny. A policy lists each tensor (name, shape, dtype) and each scalar (name, range); all else is
+* Default deny. A policy lists each tensor (name, shape, dtype) and each scalar (name, grid); all else is
   refused, and so is an update that lacks a listed tensor.
 * What leaves is rebuilt: fresh contiguous arrays of a clean dtype, checked after they were copied, so that no
   object, view, subclass, metadata or later write of the sender goes along.
 * Only exact built-in types are looked at (``dict``, ``str``, ``float``, ``int``, ``numpy.ndarray``); a
   subclass could run code of its own when read.
-* Every problem is listed. Unlisted names could carry a message, so they appear as a count and a hash only.
+* Weights are finite; where the policy says so, rounded to so many bits; and, as they leave, no further from
+  the received ones than private training and that rounding can move them.
+* A scalar leaves only if it is, bit for bit, what was released privately and paid for (`charges`), and then
+  as the nearest point of its public grid. There are no raw metrics.
+* Every problem is listed. Unlisted names could carry a message, so they appear as a count and a hash only;
+  names that are known never to leave are said as such.
 * Pure: no file, no log, no clock.
 
 The update has the sections ``params`` and, optionally, ``metrics``; nothing nests deeper. What this cannot
-close: the listed numbers themselves carry information; differential privacy before the airlock bounds
-that.
+close: the listed numbers themselves carry information, and so does when a round ends; differential privacy
+before the airlock bounds the first. See ``docs/explanation/airlock.md``.
 """
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias, cast
+from typing import Final, cast
 
 import numpy as np
 
-from cloister.core.canonical import JSON
-from cloister.enclave.errors import AirlockViolation, EnclaveError
+from cloister.enclave.airlock_policy import NEVER_LEAVES, AirlockPolicy, TensorSpec
+from cloister.enclave.change import Received, too_far
+from cloister.enclave.charges import Charge
+from cloister.enclave.errors import AirlockViolation
+from cloister.enclave.rounding import round_in_place
 from cloister.enclave.tensors import FLOAT_DTYPES, FloatArray, update_sha256
-from cloister.evidence.airlock_policy import MAX_UPDATE_BYTES, policy_json, policy_sha256
-from cloister.evidence.weights import TensorForm
 
 PARAMS = "params"
 METRICS = "metrics"
 
-DtypeName: TypeAlias = Literal["float32", "float64"]
 
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A tensor that may leave: its exact name, shape and dtype."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: DtypeName = "float32"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its elements."""
-        return math.prod(self.shape) * FLOAT_DTYPES[self.dtype].itemsize
-
-
-@dataclass(frozen=True)
-class AirlockPolicy:
-    """All that may leave in one update.
-
-    Attributes:
-        tensors: every tensor that must be there, and no other may.
-        scalars: name to (lowest, highest) of numbers that may be there.
-        max_bytes: largest sum of element bytes, 8 per scalar.
-
-    Raises:
-        EnclaveError: enclave.airlock_policy for doubled names, negative sizes, unknown dtypes or empty
-        ranges.
-    """
-
-    tensors: tuple[TensorSpec, ...]
-    scalars: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    max_bytes: int = MAX_UPDATE_BYTES
-
-    def __post_init__(self) -> None:
-        names = [spec.name for spec in self.tensors]
-        sound = (
-            bool(names)
-            and len(set(names)) == len(names)
-            and all(spec.dtype in FLOAT_DTYPES and min(spec.shape, default=0) >= 0 for spec in self.tensors)
-            and all(
-                math.isfinite(low) and math.isfinite(high) and low <= high
-                for low, high in self.scalars.values()
-            )
-            and self.max_bytes > 0
-        )
-        if not sound:
-            raise EnclaveError("enclave.airlock_policy", "The airlock policy contradicts itself.")
-        object.__setattr__(self, "scalars", MappingProxyType(dict(self.scalars)))
-
-    @classmethod
-    def for_tensors(
-        cls,
-        tensors: Mapping[str, FloatArray],
-        *,
-        scalars: Mapping[str, tuple[float, float]] | None = None,
-        max_bytes: int = MAX_UPDATE_BYTES,
-    ) -> "AirlockPolicy":
-        """The policy that lets exactly the names, shapes and dtypes of a known model pass.
-
-        Args:
-            tensors: the global model's weights by name.
-            scalars: name to (lowest, highest) of numbers that may leave too.
-            max_bytes: cap on the whole update.
-
-        Raises:
-            EnclaveError: a tensor isn't float32 or float64.
-        """
-        return cls(
-            tensors=tuple(
-                TensorSpec(name, tensors[name].shape, cast(DtypeName, str(tensors[name].dtype)))
-                for name in sorted(tensors)
-            ),
-            scalars=dict(scalars or {}),
-            max_bytes=max_bytes,
-        )
-
-    def as_json(self) -> JSON:
-        """The policy as plain JSON values, tensors sorted by name."""
-        return policy_json(self._forms, self.scalars, self.max_bytes)
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the policy's RFC 8785 form."""
-        return policy_sha256(self._forms, self.scalars, self.max_bytes)
-
-    @property
-    def _forms(self) -> tuple[TensorForm, ...]:
-        return tuple(TensorForm(spec.name, spec.dtype, spec.shape) for spec in self.tensors)
+_NOTHING_RECEIVED: Final[Received] = MappingProxyType({})
+_NOTHING_PAID: Final[Mapping[str, Charge]] = MappingProxyType({})
+_DEEPEST: Final = 8
+_MOST_NAMES: Final = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +52,7 @@ class ScreenedUpdate:
 
     Attributes:
         tensors: fresh read-only arrays, sorted by name.
-        scalars: finite numbers in their ranges, sorted by name.
+        scalars: points of their grids, sorted by name.
         sha256: ``update_sha256`` of both.
         bytes: element bytes plus 8 per scalar.
     """
@@ -144,12 +63,20 @@ class ScreenedUpdate:
     bytes: int
 
 
-def screen(update: Mapping[str, object], policy: AirlockPolicy) -> ScreenedUpdate:
+def screen(
+    update: Mapping[str, object],
+    policy: AirlockPolicy,
+    *,
+    received: Received = _NOTHING_RECEIVED,
+    charges: Mapping[str, Charge] = _NOTHING_PAID,
+) -> ScreenedUpdate:
     """Rebuild an update from what the policy lists, or refuse it whole.
 
     Args:
         update: ``{"params": {name: array}, "metrics": {name: number}}``; ``metrics`` may be absent.
         policy: what may leave.
+        received: the weights that the round began with, where the policy bounds the change.
+        charges: what was released privately and paid for, by the names of ``metrics``.
 
     Returns:
         The rebuilt update.
@@ -159,6 +86,7 @@ def screen(update: Mapping[str, object], policy: AirlockPolicy) -> ScreenedUpdat
     """
     problems: list[str] = []
     sections = _names_of(update, "update", problems)
+    problems += _never_leaving(update)
     unexpected = [name for name in sections if name not in (PARAMS, METRICS)]
     if unexpected:
         problems.append(f"update: {_withheld(unexpected)}")
@@ -168,10 +96,21 @@ def screen(update: Mapping[str, object], policy: AirlockPolicy) -> ScreenedUpdat
     if size > policy.max_bytes:
         problems.append(f"update: {size} bytes, at most {policy.max_bytes} may leave")
         raise _violation(problems)
+    if policy.max_bits is not None and policy.bits > policy.max_bits:
+        problems.append(
+            f"update: room for {policy.bits} bits of information, at most {policy.max_bits} may leave"
+        )
+        raise _violation(problems)
     tensors = _rebuild_tensors(params, policy, problems)
-    scalars = _rebuild_scalars(metrics, policy, problems)
+    scalars = _rebuild_scalars(metrics, policy, charges, problems)
+    if policy.mantissa_bits is not None and not problems:
+        problems += _shortened(tensors, policy.mantissa_bits)
+    if policy.change is not None and not problems:
+        problems += too_far(tensors, received, policy.change)
     if problems:
         raise _violation(problems)
+    for tensor in tensors.values():
+        tensor.setflags(write=False)
     return ScreenedUpdate(tensors, scalars, update_sha256(tensors, scalars), size)
 
 
@@ -207,12 +146,20 @@ def _rebuild_tensor(value: object, spec: TensorSpec) -> FloatArray | str:
     np.copyto(fresh, value, casting="no")
     if not np.isfinite(fresh).all():
         return "holds NaN or infinity"
-    fresh.setflags(write=False)
     return cast(FloatArray, fresh)
 
 
+def _shortened(tensors: Mapping[str, FloatArray], bits: int) -> list[str]:
+    problems = []
+    for name, tensor in tensors.items():
+        round_in_place(tensor, bits)
+        if not np.isfinite(tensor).all():
+            problems.append(f"tensor {name}: a weight is too large to be rounded to {bits} bits")
+    return problems
+
+
 def _rebuild_scalars(
-    metrics: dict[str, object], policy: AirlockPolicy, problems: list[str]
+    metrics: dict[str, object], policy: AirlockPolicy, charges: Mapping[str, Charge], problems: list[str]
 ) -> dict[str, float]:
     unexpected = [name for name in metrics if name not in policy.scalars]
     if unexpected:
@@ -221,15 +168,44 @@ def _rebuild_scalars(
     for name in sorted(policy.scalars):
         if name not in metrics:
             continue
-        value = metrics[name]
-        low, high = policy.scalars[name]
+        value, spec, charge = metrics[name], policy.scalars[name], charges.get(name)
         if type(value) is not float and type(value) is not int:
             problems.append(f"scalar {name}: not a plain number")
-        elif not low <= value <= high:
-            problems.append(f"scalar {name}: outside {low:g} to {high:g}")
+        elif not spec.low <= value <= spec.high:
+            problems.append(f"scalar {name}: outside {spec.low:g} to {spec.high:g}")
+        elif charge is None or charge.paid_as != spec.paid_as or charge.value != value:
+            problems.append(f"scalar {name}: not what was released with {spec.paid_as} and paid for")
         else:
-            rebuilt[name] = float(value)
+            rebuilt[name] = spec.nearest(float(value))
     return rebuilt
+
+
+def _never_leaving(update: object) -> list[str]:
+    """Name what must not leave under any name's cover, found at any depth of plain containers."""
+    found: set[str] = set()
+    level: list[object] = [update]
+    looked_at = 0
+    for _ in range(_DEEPEST):
+        deeper: list[object] = []
+        for one in level:
+            looked_at += len(one) if type(one) in (dict, list, tuple) else 0  # type: ignore[arg-type]
+            if looked_at > _MOST_NAMES:
+                return ["update: more names than any model has"]
+            if type(one) is dict:
+                found |= {key for key in one if type(key) is str and key in NEVER_LEAVES}
+                deeper += one.values()
+            elif type(one) in (list, tuple):
+                deeper += cast("Sequence[object]", one)
+        if not deeper:
+            break
+        level = deeper
+    else:
+        return [*_said(found), f"update: nests deeper than {_DEEPEST} levels"]
+    return _said(found)
+
+
+def _said(found: set[str]) -> list[str]:
+    return [f"update: holds {name}, which never leaves" for name in sorted(found)]
 
 
 def _section(

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cloister.core.canonical import JSON, canonicalize
+from cloister.core.package_files import package_files
 
 MEASUREMENT_SCHEMA = "urn:cloister:measurement:v1"
 MEASURED_DISTRIBUTIONS = (
@@ -88,7 +89,5 @@ def _file_hashes(packages: Iterable[tuple[str, Path]]) -> Iterable[tuple[str, st
         if root.is_file():
             yield name, hashlib.sha384(root.read_bytes()).hexdigest()
             continue
-        for path in root.rglob("*"):
-            relative = path.relative_to(root)
-            if path.is_file() and "__pycache__" not in relative.parts:
-                yield f"{name}/{relative.as_posix()}", hashlib.sha384(path.read_bytes()).hexdigest()
+        for relative, path in package_files(root):
+            yield f"{name}/{relative}", hashlib.sha384(path.read_bytes()).hexdigest()

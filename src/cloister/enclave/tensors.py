@@ -50,5 +50,6 @@ def update_sha256(tensors: Mapping[str, FloatArray], scalars: Mapping[str, float
     )
 
 
-def _little_endian(tensor: FloatArray) -> bytes:
-    return tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes(order="C")
+def _little_endian(tensor: FloatArray) -> memoryview:
+    plain = np.ascontiguousarray(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False))
+    return plain.reshape(-1).view(np.uint8).data

@@ -9,35 +9,44 @@ Rules kept here:
 * Measurement, guest policy and versions are what the caller says: a simulation proves nothing about the
 machine.
 
+The root key signs one revocation list, an empty one that holds as long as the root, and is gone: a simulated
+vendor revokes nothing.
+
 All three keys are ECDSA P-384. AMD's own roots are RSA-4096, whose generation takes seconds; the verifier
 accepts both, and each only with SHA-384.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.x509.oid import NameOID
 
 from cloister.core.clock import Clock
 from cloister.core.errors import StorageError
 from cloister.core.files import read_bounded, write_new
-from cloister.enclave.attestation.chain import (
+from cloister.enclave.attestation.amd.chain import (
     OID_BOOT_LOADER,
     OID_HARDWARE_ID,
     OID_MICROCODE,
     OID_SNP,
     OID_TEE,
 )
-from cloister.enclave.attestation.model import Evidence
-from cloister.enclave.attestation.snp import ECDSA_P384_SHA384, SnpReport, Tcb
-from cloister.enclave.attestation.trust import SIMULATED_ORGANISATION
+from cloister.enclave.attestation.amd.report import ECDSA_P384_SHA384, SnpReport, Tcb
+from cloister.enclave.attestation.collateral import Collateral, CollateralDocument, CollateralKind
+from cloister.enclave.attestation.evidence import Evidence, Tee
+from cloister.enclave.attestation.simulated.certificates import (
+    authority,
+    certificate_der,
+    issued,
+    new_key,
+    revocation_list,
+    simulated_name,
+)
 from cloister.enclave.errors import AttestationError
 
 VENDOR_FILE = "simulated-vendor.pem"
@@ -45,6 +54,7 @@ VALIDITY = timedelta(days=3650)
 SIMULATED_TCB = Tcb(boot_loader=4, tee=0, snp=24, microcode=219)
 GUEST_POLICY = 0x30000
 CHIP_ID_BYTES = 64
+_INTERMEDIATE = "SEV-SIMULATED"
 _MAX_VENDOR_BYTES = 64 * 1024
 _HASH = hashes.SHA384()
 
@@ -99,7 +109,7 @@ class SimulatedPlatform:
         unsigned = self._report(report_data, 0, 0)
         signature = self._key.sign(unsigned.encode_body(), ec.ECDSA(_HASH))
         r, s = decode_dss_signature(signature)
-        return Evidence(self._report(report_data, r, s).encode(), self.chain)
+        return Evidence(Tee.AMD_SEV_SNP, self._report(report_data, r, s).encode(), self.chain)
 
     def _report(self, report_data: bytes, r: int, s: int) -> SnpReport:
         packed = _pack(self.settings.tcb)
@@ -143,10 +153,12 @@ class SimulatedVendor:
         intermediate_key: ec.EllipticCurvePrivateKey,
         intermediate: x509.Certificate,
         root: x509.Certificate,
+        revocation_list: x509.CertificateRevocationList,
     ) -> None:
         self._intermediate_key = intermediate_key
         self._intermediate = intermediate
         self._root = root
+        self._revocation_list = revocation_list
 
     @classmethod
     def create(cls, clock: Clock) -> "SimulatedVendor":
@@ -156,12 +168,20 @@ class SimulatedVendor:
             clock: certificates are valid from a day before its time.
         """
         start = clock() - timedelta(days=1)
-        root_key, intermediate_key = _new_key(), _new_key()
-        root = _certificate("ARK-SIMULATED", root_key.public_key(), "ARK-SIMULATED", root_key, start, _ca())
-        intermediate = _certificate(
-            "SEV-SIMULATED", intermediate_key.public_key(), "ARK-SIMULATED", root_key, start, _ca(0)
+        root_key, intermediate_key = new_key(), new_key()
+        root_name = f"ARK-SIMULATED {os.urandom(8).hex()}"
+        validity, name = (start, start + VALIDITY), simulated_name(root_name)
+        root = issued(name, root_key.public_key(), name, root_key, validity, authority(None))
+        intermediate = issued(
+            simulated_name(_INTERMEDIATE),
+            intermediate_key.public_key(),
+            name,
+            root_key,
+            validity,
+            authority(0),
         )
-        return cls(intermediate_key, intermediate, root)
+        listed = x509.load_der_x509_crl(revocation_list(name, root_key, validity))
+        return cls(intermediate_key, intermediate, root, listed)
 
     @classmethod
     def open(cls, directory: Path, clock: Clock) -> "SimulatedVendor":
@@ -172,7 +192,8 @@ class SimulatedVendor:
             clock: the time of making.
 
         Raises:
-            AttestationError: attestation.malformed when the file isn't a vendor's.
+            AttestationError: attestation.malformed when the file isn't a vendor's, or is of before vendors
+                signed a revocation list.
             StorageError: it cannot be written.
             InputError: it cannot be read.
         """
@@ -188,7 +209,17 @@ class SimulatedVendor:
     @property
     def root_der(self) -> bytes:
         """The root certificate: what a relying party pins, knowing it is simulated."""
-        return _der(self._root)
+        return certificate_der(self._root)
+
+    @property
+    def crl_der(self) -> bytes:
+        """The root's revocation list: what a verifier needs beside the root, as AMD publishes one."""
+        return self._revocation_list.public_bytes(serialization.Encoding.DER)
+
+    @property
+    def collateral(self) -> Collateral:
+        """The vendor's documents, as a verifier takes them."""
+        return Collateral((CollateralDocument(CollateralKind.AMD_CRL, self.crl_der),))
 
     def platform(
         self, name: str, measurement: bytes, settings: GuestSettings | None = None
@@ -206,16 +237,17 @@ class SimulatedVendor:
         if len(measurement) != 48:
             raise AttestationError("attestation.malformed", "A measurement has another length than 48 bytes.")
         chosen = settings if settings is not None else GuestSettings()
-        key, chip_id = _new_key(), os.urandom(CHIP_ID_BYTES)
-        leaf = _certificate(
-            f"SEV-VCEK-SIMULATED {name}"[:64],
+        key, chip_id = new_key(), os.urandom(CHIP_ID_BYTES)
+        start = self._intermediate.not_valid_before_utc
+        leaf = issued(
+            simulated_name(f"SEV-VCEK-SIMULATED {name}"),
             key.public_key(),
-            "SEV-SIMULATED",
+            self._intermediate.subject,
             self._intermediate_key,
-            self._intermediate.not_valid_before_utc,
+            (start, start + VALIDITY),
             _endorsement(chosen.tcb, chip_id),
         )
-        chain = (_der(leaf), _der(self._intermediate), self.root_der)
+        chain = (certificate_der(leaf), certificate_der(self._intermediate), self.root_der)
         return SimulatedPlatform(name, measurement, chain, chosen, chip_id, key)
 
     def _pem(self) -> bytes:
@@ -225,7 +257,8 @@ class SimulatedVendor:
             serialization.NoEncryption(),
         )
         pem = serialization.Encoding.PEM
-        return key + self._intermediate.public_bytes(pem) + self._root.public_bytes(pem)
+        certificates = self._intermediate.public_bytes(pem) + self._root.public_bytes(pem)
+        return key + certificates + self._revocation_list.public_bytes(pem)
 
     @classmethod
     def _from_pem(cls, data: bytes) -> "SimulatedVendor":
@@ -236,64 +269,18 @@ class SimulatedVendor:
             certificates = []
         if len(certificates) != 2 or not isinstance(key, ec.EllipticCurvePrivateKey):
             raise AttestationError("attestation.malformed", "The file is not a simulated vendor's.")
-        return cls(key, certificates[0], certificates[1])
+        try:
+            listed = x509.load_pem_x509_crl(data)
+        except ValueError:
+            raise AttestationError(
+                "attestation.malformed",
+                "The simulated vendor has no revocation list: it was made by an earlier version.",
+                f"Delete {VENDOR_FILE}; another vendor is made then. Receipts keep the root that they need.",
+            ) from None
+        return cls(key, certificates[0], certificates[1], listed)
 
 
-def _new_key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP384R1())
-
-
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.DER)
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, SIMULATED_ORGANISATION),
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
-        ]
-    )
-
-
-def _certificate(
-    subject: str,
-    key: ec.EllipticCurvePublicKey,
-    issuer: str,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    start: datetime,
-    extensions: Sequence[tuple[x509.ExtensionType, bool]],
-) -> x509.Certificate:
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(_name(subject))
-        .issuer_name(_name(issuer))
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + VALIDITY)
-    )
-    for extension, critical in extensions:
-        builder = builder.add_extension(extension, critical=critical)
-    return builder.sign(issuer_key, _HASH)
-
-
-def _ca(path_length: int | None = None) -> list[tuple[x509.ExtensionType, bool]]:
-    usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    return [(x509.BasicConstraints(ca=True, path_length=path_length), True), (usage, True)]
-
-
-def _endorsement(tcb: Tcb, chip_id: bytes) -> list[tuple[x509.ExtensionType, bool]]:
+def _endorsement(tcb: Tcb, chip_id: bytes) -> tuple[tuple[x509.ExtensionType, bool], ...]:
     values = {
         OID_BOOT_LOADER: _integer(tcb.boot_loader),
         OID_TEE: _integer(tcb.tee),
@@ -301,10 +288,10 @@ def _endorsement(tcb: Tcb, chip_id: bytes) -> list[tuple[x509.ExtensionType, boo
         OID_MICROCODE: _integer(tcb.microcode),
         OID_HARDWARE_ID: chip_id,
     }
-    return [
+    return tuple(
         (x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), False)
         for oid, value in values.items()
-    ]
+    )
 
 
 def _integer(value: int) -> bytes:

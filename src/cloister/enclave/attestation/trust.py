@@ -10,25 +10,20 @@ Rules kept here:
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
+from cloister.enclave.attestation.evidence import Tee
 from cloister.enclave.errors import AttestationError
+from cloister.evidence.hardware_terms import ProductLine
 
 SIMULATED_ORGANISATION = "SIMULATED - NOT HARDWARE"
-
-
-class ProductLine(StrEnum):
-    """AMD EPYC generations with roots of their own; Bergamo and Siena use Genoa's."""
-
-    MILAN = "Milan"
-    GENOA = "Genoa"
-    TURIN = "Turin"
 
 
 # SHA-256 of the DER of AMD's ARK certificates, as AMD's key distribution service publishes them.
@@ -39,13 +34,51 @@ AMD_ROOTS = {
 }
 
 
+# SHA-256 of the DER of the roots of other vendors, as each publishes its own.
+INTEL_ROOT = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
+NITRO_ROOT = "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b"
+NVIDIA_DEVICE_ROOT = "102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48"
+
+# NVIDIA's reference manifests have a root of their own, which vouches for no device.
+NVIDIA_MANIFEST_ROOT = "12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1"
+
+
 @dataclass(frozen=True)
 class TrustedRoot:
-    """A pinned root: the layout its product line uses, and whether it is simulated."""
+    """A pinned root.
+
+    Attributes:
+        sha256: SHA-256 of its DER.
+        tees: the kinds of hardware it may vouch for.
+        references: the kinds of hardware for which it may vouch for reference values.
+        line: AMD's product line, which sets how versions are laid out; Milan for all others.
+        simulated: whether it is simulated.
+    """
 
     sha256: str
-    line: ProductLine
+    tees: frozenset[Tee]
     simulated: bool
+    line: ProductLine = ProductLine.MILAN
+    references: frozenset[Tee] = frozenset()
+
+
+def _vendor_roots() -> dict[str, TrustedRoot]:
+    amd = (
+        TrustedRoot(digest, frozenset({Tee.AMD_SEV_SNP}), simulated=False, line=line)
+        for digest, line in AMD_ROOTS.items()
+    )
+    others = (
+        TrustedRoot(INTEL_ROOT, frozenset({Tee.INTEL_TDX, Tee.INTEL_SGX}), simulated=False),
+        TrustedRoot(NITRO_ROOT, frozenset({Tee.AWS_NITRO}), simulated=False),
+        TrustedRoot(NVIDIA_DEVICE_ROOT, frozenset({Tee.NVIDIA_GPU}), simulated=False),
+        TrustedRoot(
+            NVIDIA_MANIFEST_ROOT, frozenset(), simulated=False, references=frozenset({Tee.NVIDIA_GPU})
+        ),
+    )
+    return {root.sha256: root for root in (*amd, *others)}
+
+
+VENDOR_ROOTS: Final[Mapping[str, TrustedRoot]] = MappingProxyType(_vendor_roots())
 
 
 class TrustStore:
@@ -57,7 +90,7 @@ class TrustStore:
     @classmethod
     def production(cls) -> "TrustStore":
         """The hardware vendors' roots, and nothing else."""
-        return cls(TrustedRoot(digest, line, simulated=False) for digest, line in AMD_ROOTS.items())
+        return cls(VENDOR_ROOTS.values())
 
     @classmethod
     def simulated(cls, *roots: bytes) -> "TrustStore":
@@ -85,15 +118,24 @@ class TrustStore:
         for certificate in roots:
             der = _as_der(certificate)
             digest = hashlib.sha256(der).hexdigest()
-            line = AMD_ROOTS.get(digest)
-            pinned.append(
-                _simulated_root(der) if line is None else TrustedRoot(digest, line, simulated=False)
-            )
+            vendor = VENDOR_ROOTS.get(digest)
+            pinned.append(_simulated_root(der) if vendor is None else vendor)
         return cls(pinned)
 
-    def find(self, sha256: str) -> TrustedRoot | None:
-        """The pinned root with this hash of its DER, if there is one."""
-        return self._roots.get(sha256)
+    @property
+    def roots(self) -> tuple[TrustedRoot, ...]:
+        """The pinned roots."""
+        return tuple(self._roots.values())
+
+    def find(self, sha256: str, tee: Tee) -> TrustedRoot | None:
+        """The pinned root with this hash of its DER, if it may vouch for this kind of hardware."""
+        root = self._roots.get(sha256)
+        return root if root is not None and tee in root.tees else None
+
+    def find_reference(self, sha256: str, tee: Tee) -> TrustedRoot | None:
+        """The pinned root with this hash of its DER, if it may vouch for this hardware's reference values."""
+        root = self._roots.get(sha256)
+        return root if root is not None and tee in root.references else None
 
 
 def certificate_pem(der: bytes) -> bytes:
@@ -113,7 +155,8 @@ def _simulated_root(der: bytes) -> TrustedRoot:
             "A root is neither a pinned vendor's nor labelled as simulated.",
             "Remove it from the trusted roots.",
         )
-    return TrustedRoot(hashlib.sha256(der).hexdigest(), ProductLine.MILAN, simulated=True)
+    every = frozenset(Tee)
+    return TrustedRoot(hashlib.sha256(der).hexdigest(), every, simulated=True, references=every)
 
 
 def _as_der(certificate: bytes) -> bytes:

@@ -3,151 +3,136 @@
 Rules kept here:
 
 * ``authenticate`` says whether evidence is what it claims to be; ``appraise`` whether that is acceptable.
-  Nothing of a report is appraised before its signature is verified.
-* Order: structure, root, chain, validity, signature, endorsement; then every appraisal check, so that a
-  verdict lists all that is unacceptable.
-* Default deny: a verdict is TRUSTED only if every check passed; a check that couldn't run counts against it.
+  Nothing is appraised before its signature is verified.
+* Order: the steps of the kind of hardware (structure, root, chain, validity, signature, ...); then every
+  question of the appraisal, so that a verdict lists all that is unacceptable; then the same for each device.
+* Default deny: a verdict is TRUSTED only if every check passed; a check that couldn't run counts against it,
+  unless the policy names that it will do without.
 * Bad evidence makes a verdict, never an exception.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from cloister.core.clock import Clock
-from cloister.enclave.attestation.chain import (
-    parse_chain,
-    reported_tcb,
-    verify_chain,
-    verify_endorsed_chip,
-    verify_endorsed_version,
-    verify_report_signature,
-    verify_validity,
-)
-from cloister.enclave.attestation.model import (
-    AppraisalPolicy,
-    AttestationCheck,
-    Binding,
-    CheckOutcome,
-    Evidence,
-    Platforms,
-    Status,
-    Verdict,
-)
-from cloister.enclave.attestation.snp import ECDSA_P384_SHA384, SIGNED_BYTES, SnpReport, Tcb
+from cloister.enclave.attestation.authenticator import Ground, authenticator
+from cloister.enclave.attestation.binding import AskedBytes, Binding
+from cloister.enclave.attestation.checks import AttestationCheck, CheckOutcome, Finding, Steps
+from cloister.enclave.attestation.claims import Claims, Revocation
+from cloister.enclave.attestation.collateral import Collateral, CollateralDocument
+from cloister.enclave.attestation.evidence import Evidence, Tee
+from cloister.enclave.attestation.policy import AppraisalPolicy, Platforms
 from cloister.enclave.attestation.trust import TrustStore
+from cloister.enclave.attestation.verdict import Status, Verdict
+from cloister.enclave.attestation.verified import VerifiedFacts
 from cloister.enclave.errors import AttestationError
+from cloister.evidence.hardware_terms import Gpus
 
-_STEPS = {
-    "structure": ("attestation.malformed", "attestation.unsupported"),
-    "root": ("attestation.untrusted_root",),
-    "chain": ("attestation.algorithm", "attestation.chain"),
-    "validity": ("attestation.expired", "attestation.not_yet_valid"),
-    "signature": ("attestation.signature",),
-    "endorsed-version": ("attestation.tcb_mismatch",),
-    "endorsed-chip": ("attestation.chip_id",),
-}
-_APPRAISALS = {
-    "platform": "attestation.simulated",
-    "debug": "attestation.debug",
-    "migration": "attestation.policy_bits",
-    "privilege-level": "attestation.vmpl",
-    "minimum-version": "attestation.tcb_unacceptable",
-    "measurement": "attestation.measurement",
-    "binding": "attestation.key_binding",
-}
+_NOTHING_AT_HAND: Final = Collateral()
 
 
-@dataclass(frozen=True)
-class Authenticated:
-    """A report that a pinned root vouches for."""
-
-    report: SnpReport
-    tcb: Tcb
-    simulated: bool
-
-
-def authenticate(evidence: Evidence, trust: TrustStore, now: datetime) -> Authenticated:
+def authenticate(
+    evidence: Evidence, trust: TrustStore, now: datetime, collateral: Collateral = _NOTHING_AT_HAND
+) -> Claims:
     """Verify that evidence is genuine under the pinned roots.
 
     Args:
-        evidence: the report and its chain.
+        evidence: what a machine shows.
         trust: pinned roots.
-        now: the time certificates must be valid at.
+        now: the time certificates and collateral must be valid at.
+        collateral: the vendors' documents at hand.
 
     Returns:
-        The authenticated report.
+        What it says.
 
     Raises:
         AttestationError: with the code of the first step that failed.
     """
-    report = SnpReport.parse(evidence.report)
-    if report.signature_algorithm != ECDSA_P384_SHA384:
-        raise AttestationError("attestation.unsupported", "The report's signature algorithm is unknown.")
-    chain = parse_chain(evidence.chain)
-    root = verify_chain(chain, trust)
-    verify_validity(chain, now)
-    verify_report_signature(report, evidence.report[:SIGNED_BYTES], chain)
-    verify_endorsed_version(report, chain, root.line)
-    verify_endorsed_chip(report, chain)
-    return Authenticated(report, reported_tcb(report, root.line), root.simulated)
+    module = authenticator(evidence.tee)
+    return module.authenticate(evidence, Ground(trust, now, collateral), Steps(module.STEPS))
 
 
 def appraise(
-    claims: Authenticated, policy: AppraisalPolicy, expected: Binding
-) -> tuple[AttestationCheck, ...]:
-    """Hold an authenticated report against a policy and the binding that was asked for.
+    claims: Claims, policy: AppraisalPolicy, sealed_in: bytes, ground: Ground
+) -> tuple[Finding, ...]:
+    """Hold authentic claims against a policy and the bytes that were asked for.
 
     Args:
-        claims: the authenticated report.
+        claims: what a machine or device is known to have said.
         policy: what is acceptable.
-        expected: what the report must have sealed in.
+        sealed_in: the bytes it must have sealed in.
+        ground: what the evidence was held against.
 
     Returns:
-        Every check in a fixed order, passed or failed.
+        Every finding in a fixed order.
     """
-    report = claims.report
     hardware_only = policy.platforms is Platforms.HARDWARE_ONLY
-    minimum = policy.minimum_tcb
-    findings = {
-        "platform": (
+    found = [
+        Finding(
+            "platform",
+            "attestation.simulated",
             not (claims.simulated and hardware_only),
             "SIMULATED - NOT HARDWARE" if claims.simulated else "hardware",
         ),
-        "debug": (not report.debug, "debugging by the host is " + ("on" if report.debug else "off")),
-        "migration": (not report.migratable, "migration is " + ("allowed" if report.migratable else "off")),
-        "privilege-level": (report.vmpl == policy.vmpl, f"VMPL {report.vmpl}, expected {policy.vmpl}"),
-        "minimum-version": (
-            minimum is None or claims.tcb.at_least(minimum),
-            "no minimum asked for" if minimum is None else "platform version against the policy's minimum",
+        Finding(
+            "debug",
+            "attestation.debug",
+            not claims.debug,
+            "debugging by the host is " + ("on" if claims.debug else "off"),
         ),
-        "measurement": (
-            report.measurement.hex() in policy.measurements,
-            f"SHA-384 {report.measurement.hex()[:16]}... against {len(policy.measurements)} allowed",
-        ),
-        "binding": (
-            report.report_data == expected.report_data(),
-            "report data against this nonce, key, job and policy",
-        ),
-    }
-    return tuple(
-        AttestationCheck(name, CheckOutcome.PASSED if right else CheckOutcome.FAILED, detail)
-        for name, (right, detail) in findings.items()
+        *authenticator(claims.tee).appraise(claims, policy, ground),
+        _revocation(claims, policy),
+    ]
+    if claims.tee is not Tee.NVIDIA_GPU:
+        found.append(
+            Finding(
+                "measurement",
+                "attestation.measurement",
+                policy.allows_code_of(claims),
+                f"{claims.measurement[:16]}... against {len(policy.measurements) + len(policy.references)}"
+                " allowed",
+            )
+        )
+    found.append(
+        Finding(
+            "binding",
+            "attestation.key_binding",
+            claims.answers(sealed_in),
+            "what is sealed in against this nonce, key, job and policy",
+        )
     )
+    return tuple(found)
 
 
 class Verifier:
-    """Verifies evidence under fixed trust; holds no state between calls.
+    """Verifies evidence under fixed trust; between calls it holds only which signatures it found good.
 
     Args:
         trust: pinned roots.
-        clock: the time certificates must be valid at.
+        clock: the time certificates and collateral must be valid at.
+        collateral: the vendors' documents at hand.
+        known_at: the time collateral must hold at, where old evidence is looked at with what is known later.
     """
 
-    def __init__(self, trust: TrustStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        trust: TrustStore,
+        clock: Clock,
+        collateral: Collateral = _NOTHING_AT_HAND,
+        known_at: datetime | None = None,
+    ) -> None:
         self._trust = trust
         self._clock = clock
+        self._known_at = known_at
+        self._collateral = collateral
+        self._facts = VerifiedFacts()
 
-    def verify(self, evidence: Evidence, *, expected: Binding, policy: AppraisalPolicy) -> Verdict:
+    def verify(
+        self, evidence: Evidence, *, expected: Binding | AskedBytes, policy: AppraisalPolicy
+    ) -> Verdict:
         """Judge evidence; bad evidence gives an UNTRUSTED verdict that names the failed checks.
 
         Args:
@@ -161,36 +146,85 @@ class Verifier:
         Raises:
             AttestationError: attestation.malformed if ``expected`` itself isn't sound.
         """
-        now = self._clock()
-        expected.report_data()
-        try:
-            claims = authenticate(evidence, self._trust, now)
-        except AttestationError as error:
-            return Verdict(Status.UNTRUSTED, _stopped_at(error), error.code, None, False, now, evidence)
-        authentication = tuple(
-            AttestationCheck(name, CheckOutcome.PASSED, "as it must be") for name in _STEPS
-        )
-        appraisal = appraise(claims, policy, expected)
-        refused = [check.name for check in appraisal if check.outcome is not CheckOutcome.PASSED]
+        ground = Ground(self._trust, self._clock(), self._collateral, self._facts, self._known_at)
+        machine = _judge(evidence, expected.report_data(), policy, ground)
+        devices = tuple(_judge(one, expected.device_nonce(), policy, ground) for one in evidence.devices)
+        checks = list(machine.checks)
+        codes = [*machine.codes]
+        for number, device in enumerate(devices):
+            checks.extend(replace(check, name=f"gpu{number}/{check.name}") for check in device.checks)
+            codes.extend(device.codes)
+        known = tuple(device.claims for device in devices if device.claims is not None)
+        composition = _composition(evidence, known, policy)
+        checks.append(composition.check)
+        if not composition.right:
+            codes.append(composition.code)
         return Verdict(
-            status=Status.UNTRUSTED if refused else Status.TRUSTED,
-            checks=authentication + appraisal,
-            code=_APPRAISALS[refused[0]] if refused else None,
-            report=claims.report,
-            simulated=claims.simulated,
-            evaluated_at=now,
+            status=Status.UNTRUSTED if codes else Status.TRUSTED,
+            checks=tuple(checks),
+            codes=tuple(codes),
+            claims=machine.claims,
+            devices=known,
+            evaluated_at=ground.now,
+            collateral=Collateral.joined(machine.documents, *(one.documents for one in devices)).documents,
             evidence=evidence,
         )
 
 
-def _stopped_at(error: AttestationError) -> tuple[AttestationCheck, ...]:
-    checks: list[AttestationCheck] = []
-    outcome = CheckOutcome.PASSED
-    for name in (*_STEPS, *_APPRAISALS):
-        if error.code in _STEPS.get(name, ()):
-            checks.append(AttestationCheck(name, CheckOutcome.FAILED, error.message))
-            outcome = CheckOutcome.NOT_RUN
-        else:
-            detail = "as it must be" if outcome is CheckOutcome.PASSED else "not run: an earlier check failed"
-            checks.append(AttestationCheck(name, outcome, detail))
-    return tuple(checks)
+@dataclass(frozen=True)
+class _Judged:
+    checks: tuple[AttestationCheck, ...]
+    codes: tuple[str, ...]
+    claims: Claims | None
+    documents: tuple[CollateralDocument, ...]
+
+
+def _judge(evidence: Evidence, sealed_in: bytes, policy: AppraisalPolicy, ground: Ground) -> _Judged:
+    module = authenticator(evidence.tee)
+    steps = Steps(module.STEPS)
+    try:
+        claims = module.authenticate(evidence, ground, steps)
+    except AttestationError as error:
+        unasked = "not run: the evidence isn't authentic"
+        names = ("platform", "debug", *module.FINDINGS, "revocation", *_last_findings(evidence.tee))
+        appraisal = (AttestationCheck(name, CheckOutcome.NOT_RUN, unasked) for name in names)
+        return _Judged((*steps.checks, *appraisal), (error.code,), None, steps.documents)
+    findings = appraise(claims, policy, sealed_in, ground)
+    return _Judged(
+        (*steps.checks, *(finding.check for finding in findings)),
+        tuple(finding.code for finding in findings if not finding.right),
+        claims,
+        claims.collateral,
+    )
+
+
+def _last_findings(tee: Tee) -> tuple[str, ...]:
+    return ("binding",) if tee is Tee.NVIDIA_GPU else ("measurement", "binding")
+
+
+def _revocation(claims: Claims, policy: AppraisalPolicy) -> Finding:
+    known = claims.revocation is Revocation.CHECKED
+    details = {
+        Revocation.CHECKED: "no certificate is revoked",
+        Revocation.UNKNOWN: "not checked: no current list or answer of each issuer at hand",
+    }
+    waived = not known and claims.tee in policy.without_revocation
+    detail = details[claims.revocation] + ("; the policy does without one" if waived else "")
+    return Finding("revocation", "attestation.revocation_unknown", known or waived, detail)
+
+
+def _composition(evidence: Evidence, devices: tuple[Claims, ...], policy: AppraisalPolicy) -> Finding:
+    """A GPU counts once, however often it answers: each device that is shown is another one."""
+    shown = sum(one.tee is Tee.NVIDIA_GPU for one in evidence.devices)
+    gpus = len({one.device_id for one in devices})
+    sound = evidence.tee is not Tee.NVIDIA_GPU and shown == len(evidence.devices)
+    each_once = gpus == len(devices)
+    missing = policy.gpus is Gpus.REQUIRED and shown == 0
+    unasked = policy.gpus is Gpus.NOT_USED and shown > 0
+    twice = "" if each_once else f", {gpus} of them different"
+    return Finding(
+        "composition",
+        "attestation.unsupported" if not sound or unasked else "attestation.gpu_missing",
+        sound and each_once and not missing and not unasked,
+        f"a machine with {shown} GPU(s){twice}; gpus is {policy.gpus.value}",
+    )

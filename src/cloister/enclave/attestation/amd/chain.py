@@ -2,31 +2,37 @@
 
 Rules kept here:
 
-* Certificates are strict DER: ``re-encode(parse(x)) == x``, no trailing byte.
+* Certificates are strict DER, read by this package alone: see `cloister.enclave.attestation.der`.
 * The root is trusted by the hash of its bytes; what evidence brings along trusts nothing.
-* Signatures are RSASSA-PSS with SHA-384 and 4096-bit keys (AMD's own), or ECDSA P-384 with SHA-384 (the
-  simulator's); the endorsed key is P-384.
+* Signatures are RSASSA-PSS with SHA-384, a salt of 48 bytes and 4096-bit keys (AMD's own), or ECDSA P-384
+  with SHA-384 (the simulator's); the endorsed key is P-384.
 * Product line and layout come from the pinned root, never from what the report says of its CPU.
 
 Extensions: AMD, VCEK Certificate and KDS Interface Specification (publication 57230), table 8.
 """
 
 import hashlib
-import warnings
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from itertools import product
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-from cryptography.utils import CryptographyDeprecationWarning
 
-from cloister.enclave.attestation.snp import KEY_VCEK, KEY_VLEK, SnpReport, Tcb, milan_tcb, turin_tcb
-from cloister.enclave.attestation.trust import ProductLine, TrustedRoot, TrustStore
+from cloister.enclave.attestation.amd.report import KEY_VCEK, KEY_VLEK, SnpReport, Tcb, milan_tcb, turin_tcb
+from cloister.enclave.attestation.der import (
+    BASIC_CONSTRAINTS,
+    KEY_USAGE,
+    Certificate,
+    NotDer,
+    Signed,
+    read_certificate,
+)
 from cloister.enclave.errors import AttestationError
-from cloister.evidence.pki.certificates import UNREADABLE, whole_signature
+from cloister.evidence.hardware_terms import ProductLine
 
 AMD = "1.3.6.1.4.1.3704.1"
 OID_BOOT_LOADER = f"{AMD}.3.1"
@@ -41,11 +47,32 @@ CHAIN_LENGTH = 3
 PSS_SALT_BYTES = 48
 RSA_BITS = 4096
 _MAX_CERTIFICATE_BYTES = 8 * 1024
+_REMEMBERED = 128
+"""Certificates and signatures: a few issuers to a product line, and a key to a machine."""
 
-# Every VCEK and VLEK carries serial number 0; the library warns of it on each load.
-warnings.filterwarnings(
-    "ignore", message="Parsed a serial number which wasn't positive", category=CryptographyDeprecationWarning
+
+def _pss(hash_null: bytes, mask_null: bytes, trailer: bytes) -> bytes:
+    """RSASSA-PSS with SHA-384, MGF1 with SHA-384 and a salt of 48 bytes (RFC 4055), as one spelling of it."""
+    sha384 = bytes.fromhex("0609608648016503040202")
+    mask = bytes.fromhex("06092a864886f70d010108") + _tlv(0x30, sha384 + mask_null)
+    parameters = (
+        _tlv(0xA0, _tlv(0x30, sha384 + hash_null))
+        + _tlv(0xA1, _tlv(0x30, mask))
+        + _tlv(0xA2, bytes((0x02, 0x01, PSS_SALT_BYTES)))
+        + trailer
+    )
+    return _tlv(0x30, bytes.fromhex("06092a864886f70d01010a") + _tlv(0x30, parameters))
+
+
+def _tlv(tag: int, content: bytes) -> bytes:
+    return bytes((tag, len(content))) + content
+
+
+# AMD's own certificates spell it in two ways: with the default trailer field, and without.
+PSS_SHA384 = frozenset(
+    _pss(*parts) for parts in product((b"", b"\5\0"), (b"", b"\5\0"), (b"", bytes.fromhex("a303020101")))
 )
+ECDSA_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")
 
 
 @dataclass(frozen=True)
@@ -67,9 +94,9 @@ class Endorsement:
 class Chain:
     """A parsed chain; nothing about it is verified yet."""
 
-    leaf: x509.Certificate
-    intermediate: x509.Certificate
-    root: x509.Certificate
+    leaf: Certificate
+    intermediate: Certificate
+    root: Certificate
     root_sha256: str
     endorsement: Endorsement
 
@@ -84,52 +111,24 @@ def parse_chain(chain: tuple[bytes, ...]) -> Chain:
         raise AttestationError(
             "attestation.malformed", "The chain has another length than three certificates."
         )
-    leaf, intermediate, root = (load_certificate(der) for der in chain)
+    leaf, intermediate, root = (_read(certificate) for certificate in chain)
     return Chain(leaf, intermediate, root, hashlib.sha256(chain[2]).hexdigest(), _endorsement(leaf))
 
 
-def load_certificate(der: bytes) -> x509.Certificate:
-    """Read one certificate strictly.
+def verify_chain(chain: Chain) -> None:
+    """Follow a chain from the endorsed key to its root, whose bytes the caller holds to be pinned.
 
     Raises:
-        AttestationError: attestation.malformed.
+        AttestationError: attestation.alg or attestation.chain.
     """
-    try:
-        certificate = x509.load_der_x509_certificate(der[: _MAX_CERTIFICATE_BYTES + 1])
-        same = certificate.public_bytes(serialization.Encoding.DER) == der and whole_signature(
-            certificate.signature, der
-        )
-        _read_all_fields(certificate)
-    except UNREADABLE:
-        same = False
-    if not same:
-        raise AttestationError("attestation.malformed", "A certificate is not strict DER of a known kind.")
-    return certificate
-
-
-def verify_chain(chain: Chain, trust: TrustStore) -> TrustedRoot:
-    """Follow a chain to a pinned root.
-
-    Args:
-        chain: parsed certificates.
-        trust: pinned roots.
-
-    Returns:
-        The root it ends at.
-
-    Raises:
-        AttestationError: attestation.untrusted_root, attestation.algorithm or attestation.chain.
-    """
-    root = trust.find(chain.root_sha256)
-    if root is None:
-        raise AttestationError("attestation.untrusted_root", "The chain does not end at a trusted root.")
-    for certificate, issuer in ((chain.intermediate, chain.root), (chain.leaf, chain.intermediate)):
-        if certificate.issuer != issuer.subject or not _is_authority(issuer):
+    issued = ((chain.intermediate, chain.root, 1), (chain.leaf, chain.intermediate, 0))
+    for certificate, issuer, below in issued:
+        deep_enough = issuer.path_length is None or issuer.path_length >= below
+        if certificate.issuer != issuer.subject or not issuer.authority or not deep_enough:
             raise AttestationError(
                 "attestation.chain", "A certificate was not issued by the next of its chain."
             )
-        _verify_issued(certificate, issuer)
-    return root
+        verify_issued(certificate.signed, issuer)
 
 
 def verify_validity(chain: Chain, now: datetime) -> None:
@@ -139,9 +138,9 @@ def verify_validity(chain: Chain, now: datetime) -> None:
         AttestationError: attestation.expired or attestation.not_yet_valid.
     """
     for certificate in (chain.leaf, chain.intermediate, chain.root):
-        if now < certificate.not_valid_before_utc:
+        if now < certificate.not_before:
             raise AttestationError("attestation.not_yet_valid", "A certificate's validity has not begun.")
-        if now > certificate.not_valid_after_utc:
+        if now > certificate.not_after:
             raise AttestationError("attestation.expired", "A certificate's validity has ended.")
 
 
@@ -154,11 +153,11 @@ def verify_report_signature(report: SnpReport, signed: bytes, chain: Chain) -> N
         chain: the verified chain.
 
     Raises:
-        AttestationError: attestation.algorithm or attestation.signature.
+        AttestationError: attestation.alg or attestation.signature.
     """
-    key = chain.leaf.public_key()
+    key = _load_key(chain.leaf.public_key)
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise AttestationError("attestation.algorithm", "The endorsed key is not a P-384 key.")
+        raise AttestationError("attestation.alg", "The endorsed key is not a P-384 key.")
     try:
         key.verify(report.signature_der(), signed, ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
@@ -201,75 +200,81 @@ def verify_endorsed_chip(report: SnpReport, chain: Chain) -> None:
         raise AttestationError("attestation.chip_id", "Report and endorsement name different chips.")
 
 
-def _read_all_fields(certificate: x509.Certificate) -> None:
-    certificate.public_key()
-    _ = (
-        certificate.subject,
-        certificate.issuer,
-        certificate.extensions,
-        certificate.not_valid_before_utc,
-        certificate.not_valid_after_utc,
-        certificate.signature_hash_algorithm,
-        certificate.signature_algorithm_parameters,
-    )
+def verify_issued(signed: Signed, issuer: Certificate) -> None:
+    """The issuer signed a certificate or a revocation list. That a signature is good is remembered: a
+    relying party sees the same machines in every round, and their issuers for years.
+
+    Whether the root is trusted, and whether anything holds now, is asked anew each time.
+
+    Raises:
+        AttestationError: attestation.alg or attestation.chain.
+    """
+    _remembered(signed, issuer.public_key)
 
 
-def _verify_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
-    parameters = certificate.signature_algorithm_parameters
-    if not isinstance(certificate.signature_hash_algorithm, hashes.SHA384):
-        raise _algorithm()
-    verify_vendor_signature(
-        issuer.public_key(), parameters, certificate.signature, certificate.tbs_certificate_bytes
-    )
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(signed: Signed, public_key: bytes) -> None:
+    verify_vendor_signature(_load_key(public_key), signed.algorithm, signed.signature, signed.body)
 
 
-def verify_vendor_signature(key: PublicKeyTypes, parameters: object, signature: bytes, signed: bytes) -> None:
+def verify_vendor_signature(key: PublicKeyTypes, algorithm: bytes, signature: bytes, signed: bytes) -> None:
     """Check a signature that a vendor's key made, as AMD's are: RSASSA-PSS or ECDSA, with SHA-384.
 
     Args:
         key: the issuer's.
-        parameters: what the signature says of its algorithm; the key's size, the hash and the salt are fixed.
+        algorithm: the AlgorithmIdentifier beside the signature, in DER; one of a few, byte for byte.
         signature: as the certificate carries it.
         signed: the bytes it covers.
 
     Raises:
-        AttestationError: attestation.algorithm or attestation.chain.
+        AttestationError: attestation.alg or attestation.chain.
     """
     try:
-        if isinstance(key, rsa.RSAPublicKey) and isinstance(parameters, padding.PSS):
-            if key.key_size != RSA_BITS:
-                raise _algorithm()
+        if isinstance(key, rsa.RSAPublicKey) and key.key_size == RSA_BITS and algorithm in PSS_SHA384:
             pss = padding.PSS(padding.MGF1(hashes.SHA384()), PSS_SALT_BYTES)
             key.verify(signature, signed, pss, hashes.SHA384())
-        elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
-            if not isinstance(key.curve, ec.SECP384R1):
-                raise _algorithm()
+        elif (
+            isinstance(key, ec.EllipticCurvePublicKey)
+            and isinstance(key.curve, ec.SECP384R1)
+            and algorithm == ECDSA_SHA384
+        ):
             key.verify(signature, signed, ec.ECDSA(hashes.SHA384()))
         else:
-            raise _algorithm()
+            raise AttestationError(
+                "attestation.alg", "A certificate is signed with an algorithm or key that is not allowed."
+            )
     except InvalidSignature:
         raise AttestationError(
             "attestation.chain", "A certificate is not signed by the next of its chain."
         ) from None
 
 
-def _is_authority(certificate: x509.Certificate) -> bool:
+# What is kept is the reading of a certificate's bytes, never a judgement on them.
+@lru_cache(maxsize=_REMEMBERED)
+def _read(der: bytes) -> Certificate:
     try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
-    return constraints.ca and usage.key_cert_sign
+        certificate = read_certificate(der[: _MAX_CERTIFICATE_BYTES + 1])
+    except NotDer:
+        certificate = None
+    if certificate is None or any(
+        extension.critical and oid not in (BASIC_CONSTRAINTS, KEY_USAGE)
+        for oid, extension in certificate.extensions.items()
+    ):
+        raise AttestationError("attestation.malformed", "A certificate is not strict DER of a known kind.")
+    return certificate
 
 
-def _endorsement(leaf: x509.Certificate) -> Endorsement:
-    extensions = {extension.oid.dotted_string: extension.value for extension in leaf.extensions}
-    values = {
-        oid: value.value
-        for oid, value in extensions.items()
-        if oid.startswith(f"{AMD}.") and isinstance(value, x509.UnrecognizedExtension)
-    }
-    if x509.oid.ExtensionOID.BASIC_CONSTRAINTS.dotted_string in extensions:
+@lru_cache(maxsize=_REMEMBERED)
+def _load_key(public_key: bytes) -> PublicKeyTypes:
+    try:
+        return serialization.load_der_public_key(public_key)
+    except (ValueError, UnsupportedAlgorithm):
+        raise AttestationError("attestation.alg", "A certificate's key is of no kind that is used.") from None
+
+
+def _endorsement(leaf: Certificate) -> Endorsement:
+    values = {oid: extension.value for oid, extension in leaf.extensions.items() if oid.startswith(f"{AMD}.")}
+    if BASIC_CONSTRAINTS in leaf.extensions:
         raise _no_endorsement()
     provider, hardware_id = OID_PROVIDER_ID in values, values.get(OID_HARDWARE_ID)
     if provider == (hardware_id is not None):
@@ -292,12 +297,6 @@ def _version(der: bytes | None) -> int:
     if not 0 <= value <= 255 or (len(der) == 4 and value < 128):
         raise _no_endorsement()
     return value
-
-
-def _algorithm() -> AttestationError:
-    return AttestationError(
-        "attestation.algorithm", "A certificate is signed with an algorithm or key that is not allowed."
-    )
 
 
 def _no_endorsement() -> AttestationError:

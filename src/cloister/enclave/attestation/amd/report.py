@@ -53,10 +53,6 @@ class Tcb:
             "fmc": self.fmc,
         }
 
-    def at_least(self, minimum: "Tcb") -> bool:
-        """Whether no component is older than the minimum's."""
-        return all(self.as_dict()[name] >= value for name, value in minimum.as_dict().items())
-
 
 def milan_tcb(packed: int) -> Tcb:
     """Unpack a TCB version as Milan and Genoa lay it out (ABI specification, TCB_VERSION)."""

@@ -1,0 +1,1 @@
+"""AMD SEV-SNP: reports of the security processor, and the certificates that endorse its keys."""

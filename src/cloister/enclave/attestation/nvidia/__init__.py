@@ -1,0 +1,1 @@
+"""NVIDIA GPUs in confidential mode: SPDM measurements, device chains, reference manifests, OCSP answers."""
