@@ -1,0 +1,1 @@
+"""The sections of ``benchmarks/immune.py``: modules with ``measure(share) -> Figures``."""

@@ -1,0 +1,1 @@
+"""The sections of the redactor's benchmark, and the simple redactor beside it."""

@@ -1,0 +1,317 @@
+/* The short way through a watched function, for CPython 3.11 to 3.13 with its global lock.
+ *
+ * A watched function is a Python function: its code is the wrapper's, which is always right. This type is one of
+ * functions too (a subtype with the same code, defaults, closure and attributes) and has a shortcut before that
+ * code: while the countdown is above one, a call counts it down and goes to the wrapped function as it came.
+ * Whatever is not that simple runs the wrapper's code.
+ *
+ * Rules kept here:
+ * - The counters change where the interpreter can't switch threads: under its lock, with no call in between.
+ * - A call whose arguments don't fit has not begun: it is counted neither as a call nor as an error.
+ * - Defaults that somebody sets on the wrapper hold: they differ from the wrapped function's, so its code runs.
+ * - Only the main interpreter is served, and only where there is a global lock.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stddef.h>
+#include <structmember.h>
+
+#if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x030E0000
+#error "written for CPython 3.11 to 3.13: elsewhere the pure package serves"
+#endif
+#ifdef Py_GIL_DISABLED
+#error "written for Python with a global lock: elsewhere the pure package serves"
+#endif
+#ifndef CORE_SOURCES
+#error "the build says which sources the compiled core is of"
+#endif
+
+/* A whole number that C and Python change; the attribute is named as that of the cells that it stands for. */
+typedef struct {
+    PyObject_HEAD
+    long long value;
+} Counter;
+
+static PyObject *
+counter_new(PyTypeObject *type, PyObject *args, PyObject *named)
+{
+    static char *names[] = {"value", NULL};
+    long long value = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, named, "|L:Counter", names, &value)) {
+        return NULL;
+    }
+    Counter *self = (Counter *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->value = value;
+    }
+    return (PyObject *)self;
+}
+
+static PyMemberDef counter_members[] = {
+    {"cell_contents", T_LONGLONG, offsetof(Counter, value), 0, "The number."},
+    {NULL},
+};
+
+static PyTypeObject Counter_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "cloister.immune._shortcut.Counter",
+    .tp_doc = "A whole number of 64 bits that a watched function counts with.",
+    .tp_basicsize = sizeof(Counter),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = counter_new,
+    .tp_members = counter_members,
+};
+
+typedef struct {
+    PyFunctionObject wrapper;
+    PyObject *function;
+    Counter *left;
+    Counter *errors;
+    PyObject *defaults;
+    PyObject *named_defaults;
+    vectorcallfunc whole;
+    char counts_errors;
+    char fits_exactly;
+} Watched;
+
+static PyTypeObject Watched_Type;
+
+#if PY_VERSION_HEX < 0x030C0000
+/* Before 3.12 only the recursion limit bounds the use of C's stack, and a program may have set it to anything. */
+#define MOST_DEPTH 5000
+static _Thread_local int depth;
+#endif
+
+/* Whether the error that is set is of arguments that don't fit: raised before the function's frame. */
+static int
+didnt_fit(const Watched *self)
+{
+    if (!self->fits_exactly || !PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return 0;
+    }
+    PyObject *trace;
+#if PY_VERSION_HEX < 0x030C0000
+    PyObject *type, *value;
+    PyErr_Fetch(&type, &value, &trace);
+    int before = trace == NULL;
+    PyErr_Restore(type, value, trace);
+#else
+    PyObject *error = PyErr_GetRaisedException();
+    trace = PyException_GetTraceback(error);
+    int before = trace == NULL;
+    Py_XDECREF(trace);
+    PyErr_SetRaisedException(error);
+#endif
+    return before;
+}
+
+static PyObject *
+watched_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Watched *self = (Watched *)callable;
+    if (self->function == NULL || self->left->value <= 1 || self->wrapper.func_defaults != self->defaults
+        || self->wrapper.func_kwdefaults != self->named_defaults) {
+        return self->whole(callable, args, nargsf, names);
+    }
+    self->left->value--;
+#if PY_VERSION_HEX < 0x030C0000
+    if (depth >= MOST_DEPTH) {
+        PyErr_SetString(PyExc_RecursionError, "maximum recursion depth of watched functions exceeded");
+        return NULL;
+    }
+    depth++;
+#endif
+    /* The call may let go of everything that holds this function. */
+    Py_INCREF(callable);
+    PyObject *result = PyObject_Vectorcall(self->function, args, nargsf, names);
+#if PY_VERSION_HEX < 0x030C0000
+    depth--;
+#endif
+    if (result == NULL) {
+        if (didnt_fit(self)) {
+            if (self->left != NULL) {
+                self->left->value++;
+            }
+        }
+        else if (self->counts_errors && self->errors != NULL) {
+            self->errors->value++;
+        }
+    }
+    Py_DECREF(callable);
+    return result;
+}
+
+static int
+watched_traverse(PyObject *one, visitproc visit, void *arg)
+{
+    Watched *self = (Watched *)one;
+    Py_VISIT(self->function);
+    Py_VISIT(self->defaults);
+    Py_VISIT(self->named_defaults);
+    return PyFunction_Type.tp_traverse(one, visit, arg);
+}
+
+static int
+watched_clear(PyObject *one)
+{
+    Watched *self = (Watched *)one;
+    Py_CLEAR(self->function);
+    Py_CLEAR(self->defaults);
+    Py_CLEAR(self->named_defaults);
+    return PyFunction_Type.tp_clear(one);
+}
+
+static void
+watched_dealloc(PyObject *one)
+{
+    Watched *self = (Watched *)one;
+    PyObject_GC_UnTrack(one);
+    Py_CLEAR(self->function);
+    Py_CLEAR(self->defaults);
+    Py_CLEAR(self->named_defaults);
+    Py_CLEAR(self->left);
+    Py_CLEAR(self->errors);
+    /* The function's own end takes it out of the collector's list again. */
+    PyObject_GC_Track(one);
+    PyFunction_Type.tp_dealloc(one);
+}
+
+static PyObject *
+watched_reduce(PyObject *one, PyObject *Py_UNUSED(nothing))
+{
+    return Py_NewRef(((PyFunctionObject *)one)->func_qualname);
+}
+
+/* A type has a text of its own; of a function it is the function's that counts. */
+static PyMemberDef watched_members[] = {
+    {"__doc__", T_OBJECT, offsetof(PyFunctionObject, func_doc), 0, NULL},
+    {NULL},
+};
+
+static PyMethodDef watched_methods[] = {
+    {"__reduce__", watched_reduce, METH_NOARGS, "Pickled by name, as any function."},
+    {NULL},
+};
+
+static PyTypeObject Watched_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "cloister.immune._shortcut.watched_function",
+    .tp_basicsize = sizeof(Watched),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_METHOD_DESCRIPTOR
+                | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_base = &PyFunction_Type,
+    .tp_vectorcall_offset = offsetof(PyFunctionObject, vectorcall),
+    .tp_call = PyVectorcall_Call,
+    .tp_traverse = watched_traverse,
+    .tp_clear = watched_clear,
+    .tp_dealloc = watched_dealloc,
+    .tp_methods = watched_methods,
+    .tp_members = watched_members,
+};
+
+PyDoc_STRVAR(shorten_doc,
+"shorten(wrapper, function, left, errors, counts_errors, fits_exactly)\n--\n\n"
+"The wrapper with a shortcut to what it wraps.\n\n"
+"Args:\n"
+"    wrapper: a Python function.\n"
+"    function: what it wraps; any callable.\n"
+"    left: a `Counter`; above one a call counts it down and goes to the function.\n"
+"    errors: a `Counter` of what such calls raised.\n"
+"    counts_errors: whether these are counted.\n"
+"    fits_exactly: whether the function takes exactly the wrapper's parameters.\n");
+
+static PyObject *
+shorten(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyFunctionObject *wrapper;
+    PyObject *function;
+    Counter *left, *errors;
+    int counts_errors, fits_exactly;
+    if (!PyArg_ParseTuple(args, "O!OO!O!pp:shorten", &PyFunction_Type, &wrapper, &function, &Counter_Type, &left,
+                          &Counter_Type, &errors, &counts_errors, &fits_exactly)) {
+        return NULL;
+    }
+    if (Py_TYPE(wrapper) != &PyFunction_Type) {
+        PyErr_SetString(PyExc_TypeError, "a wrapper has one shortcut");
+        return NULL;
+    }
+    if (!PyCallable_Check(function)) {
+        PyErr_SetString(PyExc_TypeError, "what is wrapped can be called");
+        return NULL;
+    }
+    Watched *self = (Watched *)PyType_GenericAlloc(&Watched_Type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    PyFunctionObject *made = &self->wrapper;
+    made->func_globals = Py_NewRef(wrapper->func_globals);
+    made->func_builtins = Py_NewRef(wrapper->func_builtins);
+    made->func_name = Py_NewRef(wrapper->func_name);
+    made->func_qualname = Py_NewRef(wrapper->func_qualname);
+    made->func_code = Py_NewRef(wrapper->func_code);
+    made->func_defaults = Py_XNewRef(wrapper->func_defaults);
+    made->func_kwdefaults = Py_XNewRef(wrapper->func_kwdefaults);
+    made->func_closure = Py_XNewRef(wrapper->func_closure);
+    made->func_doc = Py_XNewRef(wrapper->func_doc);
+    made->func_dict = NULL;
+    made->func_module = Py_XNewRef(wrapper->func_module);
+    made->func_annotations = Py_XNewRef(wrapper->func_annotations);
+#if PY_VERSION_HEX >= 0x030C0000
+    made->func_typeparams = Py_XNewRef(wrapper->func_typeparams);
+#endif
+    made->vectorcall = watched_call;
+    made->func_version = 0;
+    self->function = Py_NewRef(function);
+    self->left = (Counter *)Py_NewRef(left);
+    self->errors = (Counter *)Py_NewRef(errors);
+    self->defaults = Py_XNewRef(wrapper->func_defaults);
+    self->named_defaults = Py_XNewRef(wrapper->func_kwdefaults);
+    self->whole = wrapper->vectorcall;
+    self->counts_errors = (char)counts_errors;
+    self->fits_exactly = (char)fits_exactly;
+    return (PyObject *)self;
+}
+
+static PyMethodDef methods[] = {
+    {"shorten", shorten, METH_VARARGS, shorten_doc},
+    {NULL},
+};
+
+static int
+execute(PyObject *module)
+{
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "the compiled core serves the main interpreter only");
+        return -1;
+    }
+    if (PyType_Ready(&Watched_Type) < 0) {
+        return -1;
+    }
+    if (PyModule_AddType(module, &Counter_Type) < 0) {
+        return -1;
+    }
+    return PyModule_AddStringConstant(module, "SOURCES", CORE_SOURCES);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, execute},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "cloister.immune._shortcut",
+    .m_doc = "The short way through a watched function.",
+    .m_size = 0,
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__shortcut(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,450 @@
+"""The gate of one wrapped function: which calls pass straight through, and exact counts of all.
+
+A wrapper counts an integer in its closure down. Above zero a call passes straight; at zero or below it takes
+the slow path, which asks this gate. Holding the integer at zero sends every call there, the very next call
+of every thread included.
+
+Rules kept here:
+
+* Calls and errors are exact where there is a global interpreter lock: CPython switches threads only at calls
+  and backward jumps, and the sequences marked "unbroken" have neither. Python without that lock gets
+  `LockedGate`, whose wrapper reads a flag of its own; there the counts are near, and a hold is still exact.
+* Chance chooses the calls that teach. A call that a hold or a request sends here teaches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from types import CellType
+from typing import Any, Final, NamedTuple, Protocol
+
+from cloister.immune.observation import Sensor
+from cloister.immune.wrapping.recording import Recorder
+from cloister.immune.wrapping.sampling import MOST, WARM_UP, Pace, Sampling, Ticks
+
+# What an observation costs beyond its own readings of the clock: the way there and back, and the caches that
+# the application finds empty afterwards, which is about as much again as what was read.
+_UNSEEN: Final = 1e-6
+_AFTERMATH: Final = 2.0
+
+_CHECK_COST: Final = 1.2e-6
+"""What a look at a call takes, while it isn't known."""
+_CHECK_UNSEEN: Final = 3e-7
+MEASURE_ONE_IN: Final = 64
+"""Of the calls that are looked at, one in so many is timed."""
+_MEMORY: Final = 64
+LEARN_ONE_IN: Final = 8
+_CLIP: Final = 8.0
+
+
+class Kind(StrEnum):
+    """What calling a function gives."""
+
+    SYNC = "sync"
+    COROUTINE = "coroutine"
+    GENERATOR = "generator"
+    ITERABLE_COROUTINE = "iterable coroutine"
+    ASYNC_GENERATOR = "async generator"
+
+
+class Choice(StrEnum):
+    """Why a call is on the slow path."""
+
+    CHANCE = "chance"
+    GATED = "gated"
+    CHECKED = "checked"
+
+
+# An enum's member is slow to find, and these are compared in every observed call.
+CHANCE: Final = Choice.CHANCE
+GATED: Final = Choice.GATED
+CHECKED: Final = Choice.CHECKED
+
+
+class Bounds(NamedTuple):
+    """What a call looks like that needs no judgement before it runs.
+
+    Attributes:
+        size: largest total size of the arguments.
+        callers: known callers, ``module:qualname``.
+    """
+
+    size: int
+    callers: frozenset[str]
+
+
+class Counter(Protocol):
+    """What a wrapper counts with: a cell of its closure, or a whole number of the compiled core."""
+
+    cell_contents: Any
+
+
+class Gate:
+    """The gate of one function.
+
+    Args:
+        name: ``module:qualname``.
+        kind: what calling it gives.
+        function: what is wrapped.
+        substitute: is called with the arguments of a call that was blocked, and gives its result; without one
+            the call raises `CallBlocked`.
+        counter: makes what the wrapper counts with.
+    """
+
+    __slots__ = (
+        "_armed",
+        "_asked",
+        "_check_cost",
+        "_cost",
+        "_drawn",
+        "_duration",
+        "_errors",
+        "_fast",
+        "_fill",
+        "_held",
+        "_holding",
+        "_known_at",
+        "_left",
+        "_mean",
+        "_pace",
+        "_sampling",
+        "_seen_calls",
+        "_seen_errors",
+        "_shortest",
+        "_slow",
+        "_spaced_at",
+        "_spaced_calls",
+        "_spacing",
+        "_taught",
+        "_ticks",
+        "_until",
+        "blocked",
+        "bounds",
+        "checks",
+        "clock",
+        "function",
+        "interval",
+        "kind",
+        "name",
+        "observed",
+        "recorder",
+        "sensor",
+        "substitute",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        function: Callable[..., object],
+        substitute: Callable[..., object] | None = None,
+        counter: Callable[[int], Counter] = CellType,
+    ) -> None:
+        self.name, self.kind, self.function, self.substitute = name, kind, function, substitute
+        self.sensor: Sensor | None = None
+        self.bounds: Bounds | None = None
+        self.recorder: Recorder | None = None
+        self._left: Counter = counter(MOST)
+        self._errors: Counter = counter(0)
+        self._holding: Counter = counter(0)
+        self.forget()
+
+    def forget(self) -> None:
+        """Count from nothing, as the child of a fork does; what is armed stays so."""
+        armed = getattr(self, "_armed", False)
+        self._armed = self._held = self._asked = False
+        self._fast = self._slow = self._seen_calls = self._seen_errors = self.blocked = self.observed = 0
+        self._known_at = 0
+        self._fill, self._until, self._drawn, self._mean, self._taught = MOST, 1, MOST, MOST, 0
+        self.interval = float(MOST)
+        self._left.cell_contents, self._errors.cell_contents, self._holding.cell_contents = MOST, 0, False
+        self._cost = self._duration = self._shortest = self._spacing = self._spaced_at = 0.0
+        self._check_cost = _CHECK_COST
+        self.checks = 0
+        self._spaced_calls = 0
+        if self.sensor is not None:
+            self._restart()
+        if armed:
+            self.arm()
+
+    # What the wrapper closes over.
+
+    @property
+    def counters(self) -> dict[str, Counter]:
+        """The countdown and the errors that the wrapper counts with."""
+        return {"left": self._left, "errors": self._errors}
+
+    @property
+    def holding(self) -> Counter:
+        """The flag that the wrapper reads besides, where Python has no global lock."""
+        return self._holding
+
+    # What whoever judges may ask.
+
+    @property
+    def armed(self) -> bool:
+        """Whether every call is judged before it runs."""
+        return self._armed
+
+    @property
+    def calls(self) -> int:
+        """Calls since the start; exact."""
+        # unbroken
+        left = self._left.cell_contents
+        return int(self._fast + self._slow + self._fill - (left if left > 0 else 1))
+
+    @property
+    def errors(self) -> int:
+        """Calls that raised; exact of plain functions.
+
+        A coroutine or generator that passes straight isn't watched while it runs: of these kinds it is the
+        errors of calls that were observed.
+        """
+        return int(self._errors.cell_contents)
+
+    @property
+    def rate(self) -> float:
+        """Share of the calls that chance chooses at present."""
+        return 1.0 / self.interval
+
+    def arm(self) -> None:
+        """Judge every call before it runs, from the very next one of every thread."""
+        self._armed = True
+        self._reconsider()
+
+    def disarm(self) -> None:
+        """Let calls pass straight again, but those that chance chooses."""
+        self._armed = False
+        self._reconsider()
+
+    def once(self) -> None:
+        """Judge the next call, whatever chance says."""
+        if self.sensor is None:
+            return
+        self._asked = True
+        if not self._held:
+            # Not held: the next call fills the countdown with what was left of it.
+            self._stop(hold=False)
+
+    def learn_again(self) -> None:
+        """Observe as many calls as of a function that isn't known yet, until it is again."""
+        self._known_at = self.observed
+        if self.sensor is not None:
+            self.interval = self._sampling.interval(
+                self._scoring_cost(), self._duration, self._pace.factor, observed=0
+            )
+            self._mean = round(self.interval)
+            self._drawn = self._ticks.next(self.interval)
+            self._refill(self._ticks.next(self.interval))
+            self._reconsider()
+
+    def expect(self, bounds: Bounds | None) -> None:
+        """Judge calls that are larger or come from elsewhere, where looking at each call is cheap enough.
+
+        Args:
+            bounds: what needs no judgement; None looks at no call but those chosen.
+        """
+        self.bounds = bounds
+        self._reconsider()
+
+    @property
+    def checking(self) -> bool:
+        """Whether each call is compared with `bounds`: it costs half of the overhead budget at most."""
+        return (
+            self.bounds is not None
+            and self.sensor is not None
+            and self._shortest * self._sampling.budget >= 2 * self._check_cost
+        )
+
+    def looked(self, seconds: float) -> None:
+        """Take note of how long a look at a call took that then passed.
+
+        Args:
+            seconds: from the reading of the clock, which is half of the way to where it is known to pass.
+        """
+        self._check_cost = _downwards(self._check_cost, _AFTERMATH * seconds + _CHECK_UNSEEN)
+        self._reconsider()
+
+    # What the slow path does.
+
+    def attach(
+        self,
+        sensor: Sensor,
+        sampling: Sampling,
+        pace: Pace,
+        ticks: Ticks,
+        clock: Callable[[], float],
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Have calls judged.
+
+        Args:
+            sensor: who judges.
+            sampling: how many calls are chosen by chance.
+            pace: the process's factor of that.
+            ticks: which.
+            clock: monotonic time, seconds.
+            recorder: who keeps telemetry events.
+        """
+        self._sampling, self._pace, self._ticks, self.clock, self.recorder = (
+            sampling,
+            pace,
+            ticks,
+            clock,
+            recorder,
+        )
+        self.sensor = sensor
+        self._restart()
+        self._reconsider()
+
+    def detach(self) -> None:
+        """Let all calls pass straight, unjudged; counting goes on."""
+        self.sensor, self.bounds = None, None
+        self.disarm()
+        self._refill(MOST)
+
+    def tick(self) -> Choice:
+        """Count a call that came to the slow path, and say why it is there."""
+        # unbroken
+        left = self._left
+        if not self._held and left.cell_contents > 1:
+            # Came while another thread's call was filling the countdown: one of those that pass.
+            left.cell_contents -= 1
+            return GATED
+        self._slow += 1
+        self._until -= 1
+        chance = self._until <= 0
+        asked = self._asked or self._armed or not self._held
+        self._asked = False
+        if chance:
+            # A thread that comes while another draws has no distance yet, and takes the mean.
+            self._until = self._drawn or self._mean
+            self._drawn = 0
+        if not self._held:
+            self._fast += self._fill - 1
+            self._fill = left.cell_contents = self._until
+            self._until = 1
+        else:
+            left.cell_contents = 0
+        # to here
+        if chance:
+            self._drawn = self._ticks.next(self.interval) if self.sensor is not None else MOST
+            return CHANCE
+        return GATED if asked else CHECKED
+
+    def since(self) -> tuple[int, int]:
+        """Calls and errors since this was last asked: the call that asks is counted, its outcome is not."""
+        # unbroken
+        left = self._left.cell_contents
+        calls = self._fast + self._slow + self._fill - (left if left > 0 else 1)
+        errors = self._errors.cell_contents
+        passed = calls - self._seen_calls, errors - self._seen_errors
+        self._seen_calls, self._seen_errors = calls, errors
+        return passed
+
+    def failed(self) -> None:
+        """Count a call on the slow path that raised."""
+        self._errors.cell_contents += 1  # unbroken
+
+    def stopped(self) -> None:
+        """Count a call that was blocked."""
+        self.blocked += 1
+
+    def counted(self) -> bool:
+        """Count an observation: whether its cost is to be learned, as of the first 16 and 1 in 8."""
+        self.observed = observed = self.observed + 1
+        return observed <= 16 or observed % LEARN_ONE_IN == 0
+
+    def learn(self, cost: float, duration: float, choice: Choice, now: float) -> None:
+        """Take note of what an observation cost, and choose as many calls as that allows.
+
+        Args:
+            cost: seconds, without the call itself.
+            duration: seconds of the call.
+            choice: why it was observed.
+            now: monotonic time, seconds.
+        """
+        cost = _AFTERMATH * cost + _UNSEEN
+        self._cost = _downwards(self._cost, cost) if self._cost else cost
+        # What learning a function costs comes once, and is no reason to look away from all afterwards. Nor is
+        # what a suspicion costs: its calls are judged whatever chance chooses.
+        if self.observed - self._known_at > WARM_UP and choice is CHANCE:
+            self._pace.add(self._cost * LEARN_ONE_IN, now)
+        if choice is CHANCE:
+            self._taught += 1
+            self._duration += (duration - self._duration) / min(self._taught, _MEMORY)
+            self._shortest = _downwards(self._shortest, duration) if self._shortest else duration
+        self.interval = interval = self._sampling.interval(
+            self._scoring_cost(),
+            # Where nothing is to spare, what a call waits for the processor is in its time as well.
+            self._duration if self._pace.spare > 0.0 else min(self._shortest, self._duration),
+            self._pace.factor,
+            spacing=self._space(now) * self._pace.spare,
+            observed=self.observed - self._known_at,
+        )
+        self._mean = round(interval)
+        self._reconsider()
+
+    def _space(self, now: float) -> float:
+        """Mean seconds from one call to the next, of late."""
+        calls = self.calls
+        passed, count = now - self._spaced_at, calls - self._spaced_calls
+        if self._spaced_calls and passed > 0 and count > 0:
+            mean = passed / count
+            self._spacing += (mean - self._spacing) / 4 if self._spacing else mean
+        self._spaced_at, self._spaced_calls = now, calls
+        return self._spacing
+
+    def _scoring_cost(self) -> float:
+        # Where every call is looked at, that part of the budget is gone.
+        return self._cost * 2 if self.checking else self._cost
+
+    def _restart(self) -> None:
+        known = self.observed - self._known_at
+        self.interval = self._sampling.interval(_UNSEEN, 0.0, self._pace.factor, observed=known)
+        self._mean = round(self.interval)
+        self._drawn = self._ticks.next(self.interval)
+        self._refill(self._ticks.next(self.interval))
+
+    def _reconsider(self) -> None:
+        wanted = self.sensor is not None and (self._armed or self.checking)
+        if wanted and not self._held:
+            self._stop(hold=True)
+        elif self._held and not wanted:
+            self._refill(self._until)
+
+    def _stop(self, *, hold: bool) -> None:
+        # unbroken
+        left = self._left.cell_contents
+        if left > 0:
+            self._fast += self._fill - left
+            self._until = left
+        else:
+            self._fast += self._fill - 1
+        self._fill = 1
+        self._left.cell_contents = 0
+        self._holding.cell_contents = True
+        if hold:
+            self._held = True
+
+    def _refill(self, calls: int) -> None:
+        # unbroken
+        if self._armed and self.sensor is not None and self._held:
+            return  # another thread armed it meanwhile
+        left = self._left.cell_contents
+        self._fast += self._fill - (left if left > 0 else 1)
+        self._held = False
+        self._holding.cell_contents = False
+        self._fill = self._left.cell_contents = calls
+        self._until = 1
+
+
+def _downwards(known: float, found: float) -> float:
+    """An estimate of what something takes, from how long it took: follows what is less soon, more slowly.
+
+    What a thread waits for the processor or the interpreter's lock is in how long it took, and only adds.
+    """
+    if found < known:
+        return known + (found - known) / 4
+    return min(known + (found - known) / _MEMORY, known * _CLIP)
