@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TypedDict
 
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from cloister.core.errors import SignatureInvalid
 from cloister.core.keys import ECDSA_P256, ECDSA_P384, PublicKey
-from cloister.enclave.attestation.chain import verify_vendor_signature
+from cloister.enclave.attestation.amd.chain import PSS_SHA384, verify_vendor_signature
 from cloister.enclave.errors import AttestationError
 
 
@@ -112,14 +111,14 @@ def test_wycheproof_ecdsa(shared_data: Callable[[str], Path], name: str, algorit
 
 
 def test_wycheproof_rsa_pss_as_attestation_vendors_sign(shared_data: Callable[[str], Path]) -> None:
-    parameters = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
+    algorithm = max(PSS_SHA384)
 
     def load(pem: str) -> Callable[[bytes, bytes], bool]:
         key: PublicKeyTypes = serialization.load_pem_public_key(pem.encode())
 
         def accepts(signature: bytes, message: bytes) -> bool:
             try:
-                verify_vendor_signature(key, parameters, signature, message)
+                verify_vendor_signature(key, algorithm, signature, message)
             except AttestationError as error:
                 return error.code != "attestation.chain"
             return True

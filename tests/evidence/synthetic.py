@@ -32,7 +32,8 @@ from cloister.evidence import (
     log_origin,
     sign_envelope,
 )
-from cloister.evidence.airlock_policy import policy_sha256
+from cloister.evidence.airlock_policy import constraints_of, policy_sha256
+from cloister.evidence.change_limit import Descent, change_limit
 from cloister.evidence.checkpoint import sign_checkpoint
 from cloister.evidence.checks import Check, CheckRegistry, passed
 from cloister.evidence.context import ReceiptContext, model_artifact
@@ -44,18 +45,22 @@ from cloister.evidence.predicates import (
     BudgetSpend,
     CheckpointHeld,
     DataCommitment,
+    Destruction,
     Evaluation,
     HeldCheckpoint,
     HubEnding,
     JobClosed,
     JobOpened,
+    KeyRelease,
     ManifestAccepted,
     Release,
     RequestDecided,
     RoundAggregated,
     UpdateReleased,
     Violation,
+    WorkerSealed,
 )
+from cloister.evidence.predicates.custody import WORKER_LOOKS
 from cloister.evidence.predicates.log import to_be_held
 from cloister.evidence.receipt import ModelFile, compose_receipt, signed_bytes
 from cloister.evidence.scoring import improvement_score
@@ -121,6 +126,9 @@ class SyntheticJob:
     noise_multiplier: float = 8.0
     calibrated: bool = False
     batch_size: int | None = None
+    airlock: Mapping[str, JSON] = field(default_factory=dict)
+    contents: str = "test-data"
+    bits_cap: int | None = None
     job_id: str = JOB_ID
     keys: Mapping[str, Signer] = field(default_factory=dict)
     extracts: dict[str, LogExtract] = field(default_factory=dict)
@@ -197,6 +205,7 @@ class SyntheticJob:
             },
             "dataset_scope": {
                 "name": "tumours",
+                "contents": self.contents,
                 "sha256": digest(f"data {site}"),
                 "bounds_sha256": digest("bounds"),
             },
@@ -224,6 +233,12 @@ class SyntheticJob:
             "output_constraints": {
                 "allowed_outputs": ["model-weights", "dp-scalars", "single-class-flag"],
                 "max_model_bytes": 10_000,
+            },
+            "airlock": {
+                "max_update_bytes": 100,
+                "norm_bound": "from-clipping",
+                "mantissa_bits": 12,
+                **self.airlock,
             },
             "attestation": {"allow_simulated": True, "allowed_measurements": ["ab" * 48]},
             "validity": {
@@ -304,6 +319,7 @@ class SyntheticJob:
                 },
             ),
         ]
+        steps += self.key_steps(site)
         for number in range(self.rounds):
             steps.append(
                 (
@@ -337,7 +353,7 @@ class SyntheticJob:
                         "tensors": [{"name": "weight", "shape": [3], "dtype": "float32"}],
                         "scalars": [],
                         "bytes": 12,
-                        "airlock_policy_sha256": policy_sha256([TensorForm("weight", "float32", (3,))]),
+                        **self.airlock_statement(site),
                     },
                 )
             )
@@ -345,7 +361,94 @@ class SyntheticJob:
                 steps.append(
                     (Violation, {"rule": "airlock", "detail": "refused once", "artifact_sha256": None})
                 )
-        return steps
+        return [*steps, (Destruction, self.destruction(site))]
+
+    def destruction(self, site: str) -> dict[str, object]:
+        """What an honest site states of its worker's end."""
+        return {
+            "what": "worker-memory",
+            "method": "wiped, killed, reaped",
+            "artifacts": [digest(f"worker {site}"), digest(f"table {site}")],
+            "checks": [{"name": name, "outcome": "passed", "detail": ""} for name in WORKER_LOOKS],
+            "simulated": False,
+        }
+
+    def key_steps(self, site: str) -> list[Step]:
+        """What an honest site states of its worker and of the key that it got."""
+        enclave_key = "sha256:" + digest(f"worker {site}")
+        seal: dict[str, JSON] = {
+            "level": "namespaces",
+            "kernel": "6.12",
+            "measures": [
+                {"name": name, "outcome": "held", "detail": ""} for name in ("user-namespace", "call-filter")
+            ],
+        }
+        return [
+            (
+                WorkerSealed,
+                {"enclave_key": enclave_key, **seal},
+            ),
+            (
+                KeyRelease,
+                {
+                    "outcome": "released",
+                    "code": None,
+                    "policy_sha256": digest(f"release policy {site}"),
+                    "data_key": "dk-" + "0" * 32,
+                    "purpose": self.contents,
+                    "dataset": f"table/{site}/{digest(f'data {site}')}",
+                    "scope": self.job_id,
+                    "number": 1,
+                    "limit": 1,
+                    "refusals": 0,
+                    "enclave_key": enclave_key,
+                    "seal_sha256": sha256_hex(canonicalize(seal)),
+                    "nonce_sha256": digest(f"challenge {site}"),
+                    "evidence_sha256": digest(f"evidence {site}"),
+                    "collateral": [],
+                    "attested": {
+                        "platform": "simulated SEV-SNP",
+                        "simulated": True,
+                        "measurement": "ab" * 48,
+                        "tcb_status": "NotRated",
+                        "advisories": [],
+                    },
+                    "checks": [],
+                    "evaluated_at": "2026-11-21T14:00:00.000000Z",
+                },
+            ),
+        ]
+
+    def airlock_statement(self, site: str) -> dict[str, object]:
+        """What an honest site says of the airlock that let an update through."""
+        limit = change_limit(
+            Descent(
+                clip_norm=1.0,
+                noise_multiplier=self.noise_multiplier,
+                sampling_probability=0.1,
+                units=self.records(site),
+                steps=5,
+                learning_rate=0.5,
+                parameters=3,
+            )
+        ).rounded_to(12)
+        change = None if self.airlock.get("norm_bound") == "none" else limit
+        weight = TensorForm("weight", "float32", (3,))
+        return {
+            "airlock_policy_sha256": policy_sha256(
+                [weight], max_bytes=100, mantissa_bits=12, change=change, max_bits=self.bits_cap
+            ),
+            "manifest_sha256": self.manifest(site).payload_sha256,
+            "attested_key_id": self.keys[f"site-{site}"].public_key.key_id,
+            "max_bytes": 100,
+            "mantissa_bits": 12,
+            "bits": 63,
+            "max_bits": self.bits_cap,
+            "change": None
+            if change is None
+            else {"l2": change.l2, "largest": change.largest, "rounding": change.rounding},
+            "constraints": constraints_of(mantissa_bits=12, change=change, max_bits=self.bits_cap),
+        }
 
     def hub_steps(self) -> list[Step]:
         """What an honest hub states."""
@@ -422,7 +525,17 @@ class SyntheticJob:
             "site": site,
             "site_key_id": self.keys[f"site-{site}"].public_key.key_id,
             "nonce": b64encode(b"n" * 32),
-            "evidence": {"report": b64encode(b"r" * 1184), "chain": [b64encode(b"c" * 500)] * 3},
+            "evidence": {
+                "tee": "amd-sev-snp",
+                "report": b64encode(b"r" * 1184),
+                "chain": [b64encode(b"c" * 500)] * 3,
+                "extras": {},
+                "devices": [],
+            },
+            "tcb_status": "NotRated",
+            "advisories": [],
+            "registers": {},
+            "collateral": [],
             "policy_id": "policy",
             "policy": {"measurements": ["ab" * 48], "vmpl": 0},
             "status": "TRUSTED",
@@ -596,7 +709,7 @@ class Seat:
         self.writer.write(CheckpointHeld, subjects, round=number, held=held)
 
 
-_BEFORE_TRAINING = (ManifestAccepted, RequestDecided, DataCommitment)
+_BEFORE_TRAINING = (ManifestAccepted, RequestDecided, DataCommitment, WorkerSealed, KeyRelease)
 
 
 def taken(steps: list[Step], count: int) -> list[Step]:

@@ -70,10 +70,10 @@ REQUIRED_OF_HUB: tuple[type[Predicate], ...] = (
 DESTRUCTION: Step = (
     Destruction,
     {
-        "what": "worker-memory",
-        "method": "the process ended and its pages were freed",
-        "artifacts": [digest("worker")],
-        "checks": [{"name": "process-gone", "outcome": "passed", "detail": ""}],
+        "what": "records",
+        "method": "removed",
+        "artifacts": [digest("records")],
+        "checks": [{"name": "no-file-left", "outcome": "passed", "detail": ""}],
         "simulated": True,
     },
 )

@@ -13,6 +13,8 @@ from cloister.core.canonical import JSON, canonicalize, parse
 from cloister.core.errors import CloisterError
 from cloister.core.hashes import sha256_hex
 from cloister.core.keys import EphemeralKeyStore, Signer
+from cloister.evidence.airlock_policy import constraints_of
+from cloister.evidence.change_limit import ChangeLimit
 from cloister.evidence.checkpoint import parse_checkpoint, sign_checkpoint
 from cloister.evidence.envelope import sign_envelope, verify_envelope
 from cloister.evidence.errors import EvidenceError
@@ -151,11 +153,11 @@ def test_bytes_from_a_stranger_raise_typed_errors_only(data: bytes) -> None:
 
 
 def test_every_known_kind_names_its_version_and_who_may_state_it() -> None:
-    assert len(known_types()) == 19
+    assert len(known_types()) == 22
     for kind in known_types():
         model = predicate_class(kind)
         assert kind.startswith(TYPE_PREFIX)
-        assert kind.rpartition(":")[2] in {"v1", "v2"}
+        assert kind.rpartition(":")[2] in {"v1", "v2", "v3", "v4"}
         assert {Role.HUB, Role.SITE} >= model.ROLES
         assert model.ROLES
         assert set(model.model_fields) > {"job_id", "party", "sequence", "previous", "recorded_at"}
@@ -194,6 +196,14 @@ def released(note: str, tensors: int) -> Statement:
             "scalars": [],
             "bytes": 2**53 - 1,
             "airlock_policy_sha256": digest("policy"),
+            "manifest_sha256": digest("manifest"),
+            "attested_key_id": "sha256:" + digest("key"),
+            "max_bytes": 2**53 - 1,
+            "mantissa_bits": 23,
+            "change": {"l2": 0.12345678901234567, "largest": 0.12345678901234567, "rounding": 1e-17},
+            "bits": 96,
+            "max_bits": None,
+            "constraints": constraints_of(mantissa_bits=23, change=ChangeLimit(1.0, 1.0, 0.0)),
         }
     )
     return Statement((Subject("update", digest("update")),), predicate)
@@ -223,7 +233,7 @@ def test_what_a_statement_says_its_party_held_is_read_in_one_way() -> None:
     holding = {kind for kind in known_types() if issubclass(predicate_class(kind), Holding)}
     assert {kind.removeprefix(TYPE_PREFIX) for kind in holding} == {
         "checkpoint-held:v1",
-        "update-released:v2",
+        "update-released:v4",
     }
     for kind in known_types():
         fields = predicate_class(kind).model_fields.values()

@@ -73,6 +73,16 @@ def test_what_is_not_a_strict_model_file_has_no_weights(data: bytes) -> None:
     assert model_artifact(data).weights_sha256 is None
 
 
+@pytest.mark.parametrize("mark", ["SIMULATED", "INSECURE"])
+def test_the_mark_of_a_run_is_the_one_thing_beside_the_weights(mark: str) -> None:
+    tensor = '"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+    plain = with_header("{" + tensor + "}")
+    marked = with_header('{"__metadata__":{"cloister":"' + mark + '"},' + tensor + "}")
+    assert model_file_weights(marked) == model_file_weights(plain)
+    with pytest.raises(EvidenceError):
+        model_file_weights(with_header('{"__metadata__":{"cloister":"' + mark + '."},' + tensor + "}"))
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_end_in_a_hash_or_in_a_typed_error(data: bytes) -> None:
     with contextlib.suppress(EvidenceError):

@@ -9,7 +9,7 @@ import pytest
 
 from cloister.core.errors import CloisterError
 from cloister.health import HealthError, describe, load_source, prepare_source
-from cloister.health.sources.csv_files import TableDeclaration
+from cloister.health.declaration import TableDeclaration
 from cloister.health.subjects import read_subjects
 from tests.health.test_csv_files import HEADER, SCHEMA
 

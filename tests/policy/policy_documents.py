@@ -36,6 +36,7 @@ MANIFEST: Document = {
     },
     "dataset_scope": {
         "name": "tumour-registry",
+        "contents": "test-data",
         "bounds_sha256": BOUNDS,
         "sha256": DATASET,
         "data_types": ["tabular"],
@@ -68,6 +69,7 @@ MANIFEST: Document = {
         },
     },
     "output_constraints": {"allowed_outputs": ["model-weights"], "max_model_bytes": 1_000_000},
+    "airlock": {"max_update_bytes": 1_000_000, "norm_bound": "from-clipping", "mantissa_bits": 12},
     "attestation": {"allow_simulated": True, "allowed_measurements": ["c" * 96]},
     "evidence_log": {"without_outside_checkpoint": "refuse"},
     "incentive_terms": {

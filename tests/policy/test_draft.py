@@ -12,7 +12,7 @@ import pytest
 from policy_documents import DATASET, NOW, facts_of
 
 from cloister.core.errors import CloisterError, InputError
-from cloister.core.keys import Signer
+from cloister.core.keys import EphemeralKeyStore, Signer
 from cloister.health import load_source
 from cloister.policy import (
     ManifestDraft,
@@ -110,6 +110,22 @@ def test_stated_measurements_are_kept_whatever_is_installed(tmp_path: Path, new_
     assert manifest.attestation.allowed_measurements == ("d" * 96,)
 
 
+def test_a_draft_hands_on_which_hardware_will_do(tmp_path: Path, new_signer: NewSigner) -> None:
+    text = (EXAMPLES / "tumour" / "manifest.yaml").read_text()
+    path = tmp_path / "manifest.yaml"
+    more = (
+        "  without_revocation: [aws-nitro]\n"
+        f"  reference_values: [{{tee: intel-sgx, registers: {{mrenclave: '{'ab' * 32}'}}}}]\n"
+    )
+    path.write_text(text.replace("attestation:\n", "attestation:\n" + more, 1))
+    terms = load_manifest_draft(path)
+    manifest = terms.for_hospital(
+        "lakeview", new_signer("hospital").public_key, installed_measurement=MEASUREMENT
+    )
+    assert manifest.attestation.without_revocation == ("aws-nitro",)
+    assert [one.registers for one in manifest.attestation.reference_values] == [{"mrenclave": "ab" * 32}]
+
+
 def test_a_draft_that_says_nothing_of_the_log_asks_for_the_strict_rule(
     tmp_path: Path, new_signer: NewSigner
 ) -> None:
@@ -167,6 +183,8 @@ BAD_EDITS = [
     ("manifest", "installed-release", "whatever", "attestation.allowed_measurements"),
     ("manifest", "not_after: [0-9]{4}", "not_after: 2025", "validity"),
     ("manifest", "start: [0-9]{4}", "start: 1996", "dataset_scope.temporal_range"),
+    ("manifest", "contents: test-data", "contents: records", "contents: test-data under dataset_scope"),
+    ("manifest", "contents: test-data", "contents: demo", "dataset_scope.contents"),
     ("request", "epsilon: [0-9.]+", "epsilon: 0", "privacy.epsilon"),
     ("request", "delta: [0-9.e-]+", "delta: 1.0", "privacy.delta"),
     ("request", "site: riverside", "site: northgate", "names a site twice"),
@@ -189,6 +207,28 @@ def test_a_wrong_file_is_refused_and_the_field_is_named(
         assert caught.value.code == "input.not_json"
     else:
         assert any(named in line for line in caught.value.details)
+
+
+def test_a_draft_that_does_not_say_what_it_is_about_means_patients_records(tmp_path: Path) -> None:
+    unsaid = edited(tmp_path, "manifest", "  contents: test-data[^\n]*\n", "")
+    with pytest.raises(InputError) as caught:
+        load_manifest_draft(unsaid)
+    assert (
+        "attestation.allow_simulated and privacy_guardrails.allow_mock must be false" in caught.value.message
+    )
+    assert "if these are public or made up, write contents: test-data under dataset_scope" in (
+        caught.value.message
+    )
+    text = unsaid.read_text()
+    for name in ("allow_simulated", "allow_mock"):
+        text = text.replace(f"{name}: true", f"{name}: false")
+    unsaid.write_text(text)
+    careful = load_manifest_draft(unsaid)
+    signed = careful.for_hospital(
+        "northgate", EphemeralKeyStore().generate("key").public_key, installed_measurement=MEASUREMENT
+    )
+    assert signed.dataset_scope.contents == "records"
+    assert b'"contents":"records"' in signed.canonical()
 
 
 @pytest.mark.parametrize("load", [load_manifest_draft, load_request_draft])

@@ -18,6 +18,7 @@ OTHER_PARTS = (
     "document",
     "hospital",
     "output_constraints",
+    "airlock",
     "attestation",
     "evidence_log",
     "validity",
@@ -107,6 +108,8 @@ BAD_VALUES: list[tuple[str, JSON]] = [
     ("purpose_limitation.data_retention_days", True),
     ("purpose_limitation.data_retention_days", 36_501),
     ("dataset_scope.name", ""),
+    ("dataset_scope.contents", "public"),
+    ("dataset_scope.contents", None),
     ("dataset_scope.bounds_sha256", "a" * 63),
     ("dataset_scope.bounds_sha256", None),
     ("dataset_scope.sha256", "a" * 63),
@@ -145,11 +148,28 @@ BAD_VALUES: list[tuple[str, JSON]] = [
     ("output_constraints.allowed_outputs", ["raw-records"]),
     ("output_constraints.allowed_outputs", ["model-weights", "model-weights"]),
     ("output_constraints.max_model_bytes", 0),
+    ("airlock.max_update_bytes", 0),
+    ("airlock.norm_bound", "generous"),
+    ("airlock.mantissa_bits", 0),
+    ("airlock.mantissa_bits", 24),
+    ("airlock.mantissa_bits", 11.5),
     ("attestation.allow_simulated", "yes"),
     ("attestation.allow_simulated", 1),
     ("attestation.allowed_measurements", []),
     ("attestation.allowed_measurements", ["c" * 64]),
     ("attestation.allowed_measurements", "installed-release"),
+    ("attestation.reference_values", [{"tee": "intel-tdx", "registers": {"mrtd": "aa", "rtmr1": "bb"}}]),
+    ("attestation.reference_values", [{"tee": "nvidia-gpu", "registers": {"driver": "aa"}}]),
+    ("attestation.reference_values", [{"tee": "intel-sgx", "registers": {"mrenclave": "AA"}}]),
+    (
+        "attestation.reference_values",
+        [{"tee": "intel-sgx", "registers": {"mrenclave": "aa", "MRSIGNER": "bb"}}],
+    ),
+    ("attestation.reference_values", [{"tee": "intel-sgx", "registers": {"mrenclave": "aa"}, "not": "this"}]),
+    ("attestation.reference_values", [{"tee": "intel-sgx", "registers": {"mrenclave": "aa"}}] * 2),
+    ("attestation.without_revocation", ["a-toaster"]),
+    ("attestation.without_revocation", ["aws-nitro", "aws-nitro"]),
+    ("attestation.without_revocation", "aws-nitro"),
     ("evidence_log.without_outside_checkpoint", "ask"),
     ("evidence_log.without_outside_checkpoint", None),
     ("evidence_log.without_outside_checkpoint", True),
@@ -170,6 +190,36 @@ def test_a_bad_value_is_refused_and_its_field_is_named(path: str, value: JSON) -
     assert all(line.startswith(path) for line in found)
 
 
+STATES: list[JSON] = [
+    {
+        "tee": "intel-tdx",
+        "registers": {"mrtd": "aa" * 48, "rtmr0": "dd" * 48, "rtmr1": "bb" * 48, "rtmr2": "cc" * 48},
+    },
+    {"tee": "amd-sev-snp", "registers": {"measurement": "dd" * 48, "guest_svn": "2", "policy": "0x30000"}},
+]
+
+
+def test_states_of_other_hardware_and_waived_lists_are_kept_where_they_are_written() -> None:
+    changes: dict[str, JSON] = {
+        "attestation.reference_values": STATES,
+        "attestation.without_revocation": ["intel-tdx", "aws-nitro"],
+    }
+    document = changed(MANIFEST, changes)
+    read = decode_manifest(canonicalize(document))
+    assert read.canonical() == canonicalize(document)
+    assert [one.tee for one in read.attestation.reference_values] == ["intel-tdx", "amd-sev-snp"]
+    assert read.attestation.without_revocation == ("intel-tdx", "aws-nitro")
+    assert read.sha256 != manifest().sha256
+
+
+@pytest.mark.parametrize("name", ["reference_values", "without_revocation"])
+def test_nothing_more_is_allowed_in_one_spelling_only_by_not_being_written(name: str) -> None:
+    assert getattr(manifest().attestation, name) == ()
+    with pytest.raises(PolicyError) as caught:
+        decode_manifest(canonicalize(changed(MANIFEST, {f"attestation.{name}": []})))
+    assert caught.value.code == "policy.not_canonical"
+
+
 JOINT_RULES: list[tuple[dict[str, JSON], str]] = [
     ({"purpose_limitation.prohibited_uses": ["teaching"]}, "purpose_limitation"),
     ({"dataset_scope.temporal_range.end": "1988-12-31"}, "dataset_scope.temporal_range"),
@@ -179,6 +229,7 @@ JOINT_RULES: list[tuple[dict[str, JSON], str]] = [
         "privacy_guardrails",
     ),
     ({"validity.not_after": "2026-01-01T00:00:00.000000Z"}, "validity"),
+    ({"dataset_scope.contents": "records"}, "the document"),
 ]
 
 
@@ -186,6 +237,34 @@ JOINT_RULES: list[tuple[dict[str, JSON], str]] = [
 def test_fields_that_contradict_each_other_are_refused(changes: dict[str, JSON], path: str) -> None:
     (only,) = refusal(changed(MANIFEST, changes))
     assert only.startswith(f"{path}: ")
+
+
+SIMULATED, MOCK = "attestation.allow_simulated", "privacy_guardrails.allow_mock"
+
+
+@pytest.mark.parametrize("permitted", [(SIMULATED,), (MOCK,), (SIMULATED, MOCK)])
+def test_what_is_for_test_data_only_contradicts_patients_records(permitted: tuple[str, ...]) -> None:
+    terms: dict[str, JSON] = {one: one in permitted for one in (SIMULATED, MOCK)}
+    (only,) = refusal(changed(MANIFEST, {**terms, "dataset_scope.contents": "records"}))
+    assert [one for one in (SIMULATED, MOCK) if one in only] == list(permitted)
+    assert "write contents: test-data under dataset_scope" in only
+    assert manifest(terms).dataset_scope.contents == "test-data"
+
+
+def test_patients_records_on_hardware_with_noise_contradict_nothing() -> None:
+    agreed = manifest({"dataset_scope.contents": "records", SIMULATED: False, MOCK: False})
+    assert agreed.dataset_scope.contents == "records"
+
+
+@given(contents=st.sampled_from(["records", "test-data"]), simulated=st.booleans(), mock=st.booleans())
+def test_a_manifest_is_refused_exactly_where_records_may_go_where_only_test_data_may(
+    contents: str, simulated: bool, mock: bool
+) -> None:
+    document = changed(MANIFEST, {"dataset_scope.contents": contents, SIMULATED: simulated, MOCK: mock})
+    if contents == "records" and (simulated or mock):
+        assert len(refusal(document)) == 1
+    else:
+        assert decode_manifest(canonicalize(document)).dataset_scope.contents == contents
 
 
 def test_records_of_a_single_day_are_a_range() -> None:

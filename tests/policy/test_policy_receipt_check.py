@@ -63,7 +63,13 @@ JOB: Document = {
         "parameters": {"bias": True, "width": 8, "slope": 0.5, "activation": "tanh"},
     },
     "training": {"local_steps": 5, "sampling_probability": 0.1, "learning_rate": 0.5},
-    "privacy": {"mechanism": "DP_SGD", "noise_multiplier": 1, "target_epsilon": 1, "delta": 0.0001},
+    "privacy": {
+        "mechanism": "DP_SGD",
+        "noise_multiplier": 1,
+        "max_grad_norm": 1,
+        "target_epsilon": 1,
+        "delta": 0.0001,
+    },
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from itertools import count
 
 import dp_accounting
 import numpy as np
@@ -36,6 +36,7 @@ from cloister.privacy.accountant import (
     rdp_vector,
 )
 from cloister.privacy.errors import PrivacyError
+from tests.timing import processor_seconds, shortest
 
 probabilities = st.floats(min_value=1e-5, max_value=1.0)
 noises = st.floats(min_value=0.3, max_value=200)
@@ -128,10 +129,12 @@ def test_calibrated_noise_is_the_least_that_keeps_the_target(target: float, q: f
     assert epsilon_of([SampledGaussian(q, in_advance - 1e-3, steps)], 1e-5) + AGREEMENT > target
 
 
+@pytest.mark.timed
 def test_calibration_takes_less_than_a_tenth_of_a_second() -> None:
-    begin = time.process_time()
-    calibrate_noise(2.7, 1e-5, 0.123, 777)
-    assert time.process_time() - begin < 0.1
+    # Another target each time, for what was calibrated once is remembered.
+    targets = (2.7 + number / 100 for number in count())
+    run = lambda: processor_seconds(lambda: calibrate_noise(next(targets), 1e-5, 0.123, 777))  # noqa: E731
+    assert shortest(run, 0.1) < 0.1
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,10 @@ PLUGGED_CHECKS: Final = ("policy", "attestation")
 """Checks every receipt needs whose code lives in rooms above this one."""
 
 
+DEMANDED_CHECKS: Final = ("attestation-today",)
+"""Checks whose code lives in rooms above and that are made where a verifying party asks for them."""
+
+
 class CheckRegistry:
     """Where rooms above plug the checks that re-run their verdicts."""
 
@@ -88,15 +92,20 @@ class CheckRegistry:
         """Plug a check in.
 
         Args:
-            check_id: one of ``PLUGGED_CHECKS``.
+            check_id: one of ``PLUGGED_CHECKS`` or ``DEMANDED_CHECKS``.
             check: a pure function of the receipt's context.
 
         Raises:
             ValueError: if the name isn't one of those, or is taken.
         """
-        if check_id not in PLUGGED_CHECKS or check_id in self._checks:
+        if check_id not in (*PLUGGED_CHECKS, *DEMANDED_CHECKS) or check_id in self._checks:
             raise ValueError(f"{check_id} can't be plugged in here, or already is")
         self._checks[check_id] = check
+
+    @property
+    def demanded(self) -> tuple[str, ...]:
+        """The checks that were asked for besides."""
+        return tuple(one for one in DEMANDED_CHECKS if one in self._checks)
 
     def run(self, check_id: str, context: ReceiptContext) -> Check:
         """Run a plugged check; not run if it isn't plugged in or breaks."""

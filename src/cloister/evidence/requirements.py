@@ -15,6 +15,7 @@ from cloister.evidence.predicates import (
     Evaluation,
     JobClosed,
     JobOpened,
+    KeyRelease,
     ManifestAccepted,
     Predicate,
     Release,
@@ -22,20 +23,22 @@ from cloister.evidence.predicates import (
     Role,
     RoundAggregated,
     UpdateReleased,
+    WorkerSealed,
 )
 from cloister.evidence.record import JobRecord
 
 _HUB_ONCE: tuple[type[Predicate], ...] = (JobOpened, Evaluation, Release)
-_SITE_ONCE: tuple[type[Predicate], ...] = (ManifestAccepted, RequestDecided, DataCommitment)
+_SITE_ONCE: tuple[type[Predicate], ...] = (ManifestAccepted, RequestDecided, DataCommitment, WorkerSealed)
 
 
 def missing_statements(record: JobRecord) -> tuple[str, ...]:
     """Name every statement that is missing, or made more than once where once is meant.
 
-    Required: the hub's opening, one aggregate per round, one verdict that trusts each site that took part or
-    spent budget, the evaluation and the release; of each such site its manifest, decision and data, and for
-    each round it took part in the budget spent and the update released; and of the hub and of every site of
-    the job, whether it took part or not, a closing statement that counts as many statements as there are.
+    Required: the hub's opening, one aggregate per round, one verdict that trusts each site that took part
+    or spent budget, the evaluation and the release; of each such site its manifest, decision and data,
+    the worker it sealed, where the model was approved the one release of its data key (`missing_keys`), and
+    for each round it took part in the budget spent and the update released; and of the hub and of every site
+    of the job, whether it took part or not, a closing statement that counts as many statements as there are.
     Otherwise a hub could call a site absent and keep back the log in which that site states what it spent.
     Each site that completed the job states the closing statement of the hub that is here, and no site states
     another: a hub may write two endings into its log, but the sites were shown one.
@@ -47,6 +50,21 @@ def missing_statements(record: JobRecord) -> tuple[str, ...]:
         One line per problem; none if the record is complete.
     """
     return tuple(_problems(record))
+
+
+def missing_keys(record: JobRecord) -> tuple[str, ...]:
+    """Name every site whose data key wasn't released once.
+
+    A run that was started without protection gets no keys, and its model is never approved. It has a receipt
+    nevertheless, so that what happened can be shown; a verifier asks for the keys in any case, and refuses.
+
+    Args:
+        record: the job's record.
+
+    Returns:
+        One line per problem.
+    """
+    return tuple(_keys(record))
 
 
 def _problems(record: JobRecord) -> Iterator[str]:
@@ -69,7 +87,16 @@ def _problems(record: JobRecord) -> Iterator[str]:
     trusted = Counter(one.site for one in verdicts if one.status == "TRUSTED")
     for site in record.involved:
         yield from _site(record, site, trusted[site])
+    if all(one.approved for one in record.by(hub, Release)):
+        yield from _keys(record)
     yield from _closings(record)
+
+
+def _keys(record: JobRecord) -> Iterator[str]:
+    for site in record.involved:
+        released = sum(one.outcome == "released" for one in record.by(site, KeyRelease))
+        if released != 1:
+            yield f"{site}: {released} releases of its data key"
 
 
 def _site(record: JobRecord, site: str, trusted: int) -> Iterator[str]:

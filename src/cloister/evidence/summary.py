@@ -147,14 +147,18 @@ class PerformanceSummary(Part):
 class DestructionSummary(Part):
     """Something a party says it destroyed.
 
-    ``verified`` if every look at whether it is gone passed; ``statement_sha256`` names the statement, whose
-    place in the party's log is the proof that it was made.
+    ``method`` is what it says it did; ``verified`` if every look at whether it is gone passed, else the
+    others are named; ``statement_sha256`` names the statement, whose place in the party's log is the proof
+    that it was made.
     """
 
     party: PartyField
     what: NameField
+    method: NameField
     timestamp: TimeField
     verified: bool
+    failed: tuple[NameField, ...]
+    not_run: tuple[NameField, ...]
     simulated: bool
     statement_sha256: Sha256Field
 
@@ -319,8 +323,11 @@ def _destruction(record: JobRecord) -> tuple[DestructionSummary, ...]:
         DestructionSummary(
             party=one.owner,
             what=one.predicate.what,
+            method=one.predicate.method,
             timestamp=one.predicate.recorded_at,
             verified=all(check.outcome == "passed" for check in one.predicate.checks),
+            failed=tuple(check.name for check in one.predicate.checks if check.outcome == "failed"),
+            not_run=tuple(check.name for check in one.predicate.checks if check.outcome == "not_run"),
             simulated=one.predicate.simulated,
             statement_sha256=one.entry.envelope.payload_sha256,
         )

@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from cloister.core.canonical import JSON, parse_canonical
 from cloister.core.errors import CloisterError
 from cloister.core.hashes import Sha256Field
+from cloister.evidence.attestation_terms import ManifestAttestation
 from cloister.evidence.errors import EvidenceError
 from cloister.evidence.predicates.base import CountField, NameField, PartyField, UuidField
 from cloister.evidence.transcript import Mode, Unit
@@ -23,11 +24,21 @@ from cloister.evidence.transcript import Mode, Unit
 MANIFEST_TYPE: Final = "application/vnd.cloister.manifest+json"
 REQUEST_TYPE: Final = "application/vnd.cloister.request+json"
 HARD_STOP_EPSILON: Final = 5.0
+MODEL_MARK: Final = "cloister"
+"""The one name in a model file's metadata: how the run that made it was protected, where it wasn't."""
+
+MODEL_MARKS: Final = ("SIMULATED", "INSECURE")
+"""What stands there."""
+
 MOCK_MECHANISM: Final = "MOCK"
 SINGLE_CLASS_FLAG: Final = "single-class-flag"
 MODEL_WEIGHTS: Final = "model-weights"
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 MAX_LIST: Final = 1000
+REAL_RECORDS: Final = "records"
+TEST_DATA: Final = "test-data"
+DatasetContents = Literal["records", "test-data"]
+"""A hospital's signed word on its dataset: patients' own records, or public or made-up ones."""
 
 
 class View(BaseModel):
@@ -41,6 +52,7 @@ class JobPrivacy(View):
 
     mechanism: NameField
     noise_multiplier: float | None
+    max_grad_norm: float = Field(gt=0)
     target_epsilon: float
     delta: float
 
@@ -51,6 +63,7 @@ class JobTraining(View):
     sampling_probability: float | None = None
     batch_size: int | None = None
     local_steps: int
+    learning_rate: float = Field(gt=0)
 
 
 class JobTerms(View):
@@ -73,9 +86,12 @@ class ManifestHospital(View):
 
 
 class ManifestScope(View):
-    """Which dataset the manifest is about, and the declared public bounds it is scaled by."""
+    """Which dataset the manifest is about, whether it is test data, and the declared public bounds it is
+    scaled by.
+    """
 
     name: NameField
+    contents: DatasetContents
     sha256: Sha256Field
     bounds_sha256: Sha256Field
 
@@ -117,11 +133,14 @@ class ManifestOutputs(View):
     max_model_bytes: int
 
 
-class ManifestAttestation(View):
-    """Which code may touch the data."""
+class ManifestAirlock(View):
+    """What the airlock holds each update against."""
 
-    allow_simulated: bool
-    allowed_measurements: tuple[str, ...] = Field(max_length=MAX_LIST)
+    max_update_bytes: CountField
+    norm_bound: Literal["from-clipping", "none"]
+    mantissa_bits: int = Field(ge=1, le=23)
+    max_update_bits: CountField | None = None
+    max_job_bits: CountField | None = None
 
 
 class ManifestValidity(View):
@@ -145,6 +164,7 @@ class ManifestTerms(View):
     privacy_guardrails: ManifestGuardrails
     success_metrics: ManifestSuccess
     output_constraints: ManifestOutputs
+    airlock: ManifestAirlock
     attestation: ManifestAttestation
     validity: ManifestValidity
 

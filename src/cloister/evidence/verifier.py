@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 
 from cloister.core.errors import CloisterError
 from cloister.evidence.checks import (
+    DEMANDED_CHECKS,
     PLUGGED_CHECKS,
     Check,
     CheckRegistry,
@@ -43,6 +44,8 @@ from cloister.evidence.receipt import (
 from cloister.evidence.terms import MOCK_MECHANISM
 from cloister.evidence.trust import Trust
 from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule, VerificationPolicy
+from cloister.evidence.verification.airlock import check_airlock
+from cloister.evidence.verification.destruction import check_destruction
 from cloister.evidence.verification.documents import check_manifests, check_request
 from cloister.evidence.verification.exchange import check_log_consistency, check_witnesses
 from cloister.evidence.verification.logs import (
@@ -64,7 +67,6 @@ from cloister.evidence.verification.outcome import (
 from cloister.evidence.verification.timestamps import check_timestamp
 from cloister.evidence.verification.training import (
     check_aggregation,
-    check_airlock,
     check_budget_ledger,
     check_data,
     check_epsilon,
@@ -107,6 +109,7 @@ CHECK_IDS: Final = (
     "airlock",
     "aggregation",
     "evaluation",
+    "destruction",
     "model-hash",
     "summary",
     "compliance",
@@ -138,6 +141,7 @@ _CHECKS: Final[Mapping[str, ReceiptCheck]] = MappingProxyType(
         "airlock": check_airlock,
         "aggregation": check_aggregation,
         "evaluation": check_evaluation,
+        "destruction": check_destruction,
         "model-hash": check_model_hash,
         "summary": check_summary,
         "compliance": check_compliance,
@@ -151,7 +155,7 @@ class Verdict:
     """What the verifier found.
 
     Attributes:
-        checks: every check, in the order of ``CHECK_IDS``.
+        checks: every check, in the order of ``CHECK_IDS``, and those that were asked for besides.
         simulated: whether any attestation in the receipt was of a simulated platform.
         test_randomness: whether any noise came from a seeded test generator.
     """
@@ -203,13 +207,13 @@ class Verifier:
         done: dict[str, Check] = {}
         context = self._read(receipt, model, done)
         if context is None:
-            return Verdict(tuple(_completed(done)), simulated=False, test_randomness=False)
-        for check_id in CHECK_IDS:
+            return Verdict(tuple(self._completed(done)), simulated=False, test_randomness=False)
+        for check_id in (*CHECK_IDS, *self._registry.demanded):
             if check_id not in done:
                 done[check_id] = self._run(check_id, context, done)
         record = context.record
         return Verdict(
-            tuple(_completed(done)),
+            tuple(self._completed(done)),
             simulated=any(one.simulated for one in record.of(AttestationVerdict)),
             test_randomness=any(one.noise_generator == SEEDED_TEST for one in record.of(BudgetSpend)),
         )
@@ -239,10 +243,15 @@ class Verifier:
             done["trust"] = failed("trust", error.message)
         return ReceiptContext(parsed, signed, record, trust, model, self._policy)
 
+    def _completed(self, done: Mapping[str, Check]) -> Iterator[Check]:
+        for check_id in (*CHECK_IDS, *self._registry.demanded):
+            yield done.get(check_id) or not_run(check_id, "the receipt can't be read this far")
+
     def _run(self, check_id: str, context: ReceiptContext, done: Mapping[str, Check]) -> Check:
-        if check_id in COSTLY and any(done[one].outcome is not Outcome.PASSED for one in SIGNATURES):
+        costly = check_id in (*COSTLY, *DEMANDED_CHECKS)
+        if costly and any(done[one].outcome is not Outcome.PASSED for one in SIGNATURES):
             return not_run(check_id, "it isn't computed from what isn't signed; see the signatures")
-        if check_id in PLUGGED_CHECKS:
+        if check_id in (*PLUGGED_CHECKS, *DEMANDED_CHECKS):
             return self._registry.run(check_id, context)
         if check_id == "randomness":
             return self._check_randomness(context)
@@ -274,8 +283,3 @@ def _with_credentials(trust: Trust, body: ReceiptBody) -> Trust:
             if f"{chain.role.value}/{chain.party}" != place:
                 raise TrustError("evidence.trust_malformed", f"A certificate of {place} is another party's.")
     return trust.with_credentials(pem for chains in body.credentials.values() for pem in chains)
-
-
-def _completed(done: Mapping[str, Check]) -> Iterator[Check]:
-    for check_id in CHECK_IDS:
-        yield done.get(check_id) or not_run(check_id, "the receipt can't be read this far")

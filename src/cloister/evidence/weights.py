@@ -6,8 +6,8 @@ tensors sorted by name, then each tensor's elements, little-endian, row-major, i
 content only.
 
 A model file is in Hugging Face's safetensors format: an 8-byte little-endian header length, a JSON header,
-the elements. It is read here without NumPy, strictly: float tensors only, no metadata, and every byte of the
-data belongs to exactly one tensor.
+the elements. It is read here without NumPy, strictly: float tensors only, no metadata but the mark of a run
+that wasn't protected, and every byte of the data belongs to exactly one tensor.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from cloister.core.canonical import JSON, canonicalize, parse
 from cloister.core.errors import InputError
 from cloister.core.hashes import Sha256
 from cloister.evidence.errors import EvidenceError
+from cloister.evidence.terms import MODEL_MARK, MODEL_MARKS
 
 TENSOR_SCHEMA: Final = "urn:cloister:tensors:v1"
 MAX_HEADER_BYTES: Final = 16 * 1024 * 1024
 _DTYPES: Final = {"F32": ("float32", 4), "F64": ("float64", 8)}
+_METADATA: Final = tuple({MODEL_MARK: mark} for mark in MODEL_MARKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,10 @@ def model_file_weights(data: bytes) -> ModelWeights:
     if len(data) < 8 or length > min(MAX_HEADER_BYTES, len(data) - 8):
         raise _malformed()
     try:
-        header = _HEADER.validate_python(parse(data[8 : 8 + length], max_bytes=MAX_HEADER_BYTES))
+        named = parse(data[8 : 8 + length], max_bytes=MAX_HEADER_BYTES)
+        if isinstance(named, dict) and named.get("__metadata__") in _METADATA:
+            del named["__metadata__"]
+        header = _HEADER.validate_python(named)
     except (InputError, ValidationError):
         raise _malformed() from None
     body = memoryview(data)[8 + length :]

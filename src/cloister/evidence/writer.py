@@ -18,7 +18,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from pydantic import ValidationError
 
@@ -28,7 +28,7 @@ from cloister.core.keys import Signer
 from cloister.evidence.envelope import Envelope
 from cloister.evidence.errors import EvidenceError, LogError
 from cloister.evidence.extract import log_owner, log_stream
-from cloister.evidence.log import EvidenceLog, LogEntry
+from cloister.evidence.log import EvidenceLog, LogEntry, LogReader
 from cloister.evidence.predicates import HubEnding, JobClosed, Predicate, Role
 from cloister.evidence.statement import Statement, Subject, open_statement, require_subjects, sign_statement
 
@@ -51,6 +51,16 @@ class WrittenStatement:
     envelope: Envelope
     entry: LogEntry
     sha256: Sha256
+
+
+class StatementSink(Protocol):
+    """Where statements go before they count; `StatementWriter` is one."""
+
+    def write(
+        self, predicate_class: type[Predicate], subjects: Sequence[Subject], **fields: object
+    ) -> object:
+        """Sign and log a statement; it is durable when this returns."""
+        ...
 
 
 class StatementWriter:
@@ -92,6 +102,11 @@ class StatementWriter:
     def job_id(self) -> str:
         """The job written about."""
         return self._job_id
+
+    @property
+    def log(self) -> LogReader:
+        """The log that is written into."""
+        return self._log
 
     def write(
         self, predicate_class: type[Predicate], subjects: Sequence[Subject], **fields: object

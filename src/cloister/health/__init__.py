@@ -14,12 +14,16 @@ if TYPE_CHECKING:
         FederatedData,
         PublicDescription,
         PublicSite,
+        SealedSite,
         SiteData,
+        SiteRecords,
         TestSet,
         describe,
         make_site,
         make_test_set,
+        require_readable,
     )
+    from cloister.health.encrypted_table import EncryptedTable
     from cloister.health.schema import Column, ColumnKind, LabelColumn, OutsideBounds, TableSchema
     from cloister.health.sources import DEFAULT_SPLIT_SEED, load_source, prepare_source, source_names
 
@@ -28,11 +32,15 @@ _HOMES = {
     "FederatedData": "data",
     "PublicDescription": "data",
     "PublicSite": "data",
+    "SealedSite": "data",
     "SiteData": "data",
+    "SiteRecords": "data",
     "TestSet": "data",
     "describe": "data",
     "make_site": "data",
     "make_test_set": "data",
+    "require_readable": "data",
+    "EncryptedTable": "encrypted_table",
     "Column": "schema",
     "ColumnKind": "schema",
     "LabelColumn": "schema",
@@ -48,13 +56,16 @@ __all__ = [
     "DEFAULT_SPLIT_SEED",
     "Column",
     "ColumnKind",
+    "EncryptedTable",
     "FederatedData",
     "HealthError",
     "LabelColumn",
     "OutsideBounds",
     "PublicDescription",
     "PublicSite",
+    "SealedSite",
     "SiteData",
+    "SiteRecords",
     "TableSchema",
     "TestSet",
     "dataset_sha256",
@@ -63,6 +74,7 @@ __all__ = [
     "make_site",
     "make_test_set",
     "prepare_source",
+    "require_readable",
     "source_names",
 ]
 

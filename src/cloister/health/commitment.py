@@ -17,6 +17,7 @@ another subject's. Subjects are numbered from 0 by first appearance: other ids f
 """
 
 import hashlib
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,8 +28,20 @@ from cloister.health.subjects import Subjects
 
 DATASET_SCHEMA = "urn:cloister:dataset:v1"
 SALT_BYTES = 32
+_ROWS = 4096
 PUBLIC_RECORDS = b""
 """The salt of records that anyone can read anyway: none, so that anyone can also compute their hash."""
+
+
+@dataclass(frozen=True)
+class KeptSalt:
+    """A salt beside the records it was used for; whoever shows those shows nothing of it."""
+
+    content: bytes = field(repr=False)
+
+
+NO_SALT = KeptSalt(PUBLIC_RECORDS)
+"""What public records keep."""
 
 
 def dataset_sha256(
@@ -76,7 +89,8 @@ def dataset_sha256(
     header = canonicalize(declared | {"salt": salt.hex()} if salt else declared)
     digest = hashlib.sha256(len(header).to_bytes(8, "big"))
     digest.update(header)
-    digest.update(np.ascontiguousarray(raw + 0.0, dtype="<f8").tobytes())
+    for first in range(0, raw.shape[0], _ROWS):
+        digest.update(np.ascontiguousarray(raw[first : first + _ROWS] + 0.0, dtype="<f8").tobytes())
     digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
     if subjects is not None:
         digest.update(np.ascontiguousarray(subjects.numbers, dtype="<i8").tobytes())

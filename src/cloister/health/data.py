@@ -12,7 +12,9 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from cloister.health.commitment import PUBLIC_RECORDS, dataset_sha256
+from cloister.health.commitment import NO_SALT, PUBLIC_RECORDS, KeptSalt, dataset_sha256
+from cloister.health.encrypted_table import EncryptedTable
+from cloister.health.errors import HealthError
 from cloister.health.schema import Float32Array, Float64Array, Int64Array, TableSchema
 from cloister.health.subjects import Subjects
 
@@ -32,6 +34,8 @@ class SiteData:
         dataset_sha256: the commitment to the raw records (see ``commitment``).
         subjects: whose record each is [records], as numbers that mean nothing else; None where that is not
             declared.
+        subject: the column that says so; None where that is not declared.
+        salt: the commitment's secret salt, from which a sealed worker commits again.
     """
 
     name: str
@@ -41,6 +45,8 @@ class SiteData:
     feature_names: tuple[str, ...]
     dataset_sha256: str
     subjects: Int64Array | None = None
+    subject: str | None = None
+    salt: KeptSalt = NO_SALT
 
     @property
     def records(self) -> int:
@@ -59,6 +65,73 @@ class SiteData:
 
     def __repr__(self) -> str:
         return f"SiteData(name={self.name!r}, records={self.records})"
+
+
+@dataclass(frozen=True, eq=False)
+class SealedSite:
+    """One site's records as its hospital encrypted them beforehand: what is public of them, and ciphertext.
+
+    Attributes:
+        table: opened by a sealed worker that the hospital gives the key, and by nobody else.
+    """
+
+    table: EncryptedTable
+
+    @property
+    def name(self) -> str:
+        """The site."""
+        return self.table.public.site
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the model inputs."""
+        return self.table.public.declared.feature_names
+
+    @property
+    def dataset_sha256(self) -> str:
+        """The commitment to the raw records."""
+        return self.table.public.dataset_sha256
+
+    @property
+    def records(self) -> int:
+        """How many records the site holds."""
+        return self.table.public.records
+
+    @property
+    def subject_count(self) -> int | None:
+        """Of how many people the records are; None where that is not declared."""
+        return self.table.public.subjects
+
+    @property
+    def single_class(self) -> None:
+        """Not told: who can't read the labels can't say it."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"SealedSite(name={self.name!r}, records={self.records})"
+
+
+SiteRecords = SiteData | SealedSite
+"""A site's records: a table that was read here, or one that only a sealed worker opens."""
+
+
+def require_readable(records: SiteRecords, use: str) -> SiteData:
+    """Refuse records that are sealed to whoever needs them in the clear.
+
+    Args:
+        records: a site's.
+        use: what they are needed for, as the beginning of a sentence.
+
+    Raises:
+        HealthError: ``health.sealed``.
+    """
+    if isinstance(records, SealedSite):
+        raise HealthError(
+            "health.sealed",
+            f"{use} needs the records of {records.name} in the clear, and they are sealed.",
+            "Do it where the hospital keeps its table: only a job's sealed worker opens this one.",
+        )
+    return records
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +178,7 @@ class FederatedData:
 
     Attributes:
         source: the source's registered name.
-        sites: training records by site, in the order asked for.
+        sites: training records by site, in the order asked for; readable or sealed.
         test: the public or consented test set.
         schema: declared columns, bounds and classes.
         normalisation: one sentence for the receipt.
@@ -113,7 +186,7 @@ class FederatedData:
     """
 
     source: str
-    sites: Mapping[str, SiteData]
+    sites: Mapping[str, SiteRecords]
     test: TestSet
     schema: TableSchema
     normalisation: str
@@ -202,7 +275,7 @@ def make_site(
         schema: declared columns and bounds.
         raw: values [records, columns].
         labels: class indices [records].
-        salt: the site's secret salt, or ``PUBLIC_RECORDS``; it is not kept.
+        salt: the site's secret salt, or ``PUBLIC_RECORDS``.
         subjects: whose record each is, where that is declared.
 
     Returns:
@@ -220,6 +293,8 @@ def make_site(
         feature_names=schema.feature_names,
         dataset_sha256=dataset_sha256(schema, raw, labels, salt=salt, subjects=subjects),
         subjects=None if subjects is None else _frozen(subjects.numbers),
+        subject=None if subjects is None else subjects.column,
+        salt=KeptSalt(salt),
     )
 
 

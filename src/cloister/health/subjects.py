@@ -13,7 +13,7 @@ Rules kept here:
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,11 +31,14 @@ class SubjectColumn(BaseModel):
 
     Attributes:
         column: its name in the files' header.
+        rows: whether a person may have ``many`` rows, or has ``one``: a second is then refused, as a mistake
+            in the table or in the declaration.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     column: Annotated[str, Field(min_length=1, max_length=120)]
+    rows: Literal["one", "many"] = "many"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +99,51 @@ def read_subjects(column: str, cells: Sequence[str], *, what: str) -> Subjects:
         )
     known: dict[str, int] = {}
     numbers = np.asarray([known.setdefault(one, len(known)) for one in ids], dtype=np.int64)
-    if len(known) == 1:
+    return _of_several(Subjects(column, numbers), what)
+
+
+def number_subjects(column: str, ids: Int64Array, *, what: str) -> Subjects:
+    """Replace numbers that tell persons apart by numbers that mean nothing else.
+
+    Args:
+        column: the declared column's name.
+        ids: any number for each record.
+        what: the table's name for messages.
+
+    Raises:
+        HealthError: ``health.one_subject``, as for :func:`read_subjects`.
+    """
+    _, first, places = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.empty(first.size, dtype=np.int64)
+    order[np.argsort(first)] = np.arange(first.size)
+    return _of_several(Subjects(column, order[places]), what)
+
+
+def require_one_row_each(subjects: Subjects, *, what: str) -> None:
+    """Refuse a table in which a person has a second row.
+
+    Args:
+        subjects: whose each row is.
+        what: the table's name for messages.
+
+    Raises:
+        HealthError: ``health.subject_repeated``.
+    """
+    further = int(subjects.numbers.size) - subjects.count
+    if further:
+        raise HealthError(
+            "health.subject_repeated",
+            f"{further} row(s) of {what} are of persons who have another, and one each was declared.",
+            "Leave one row of each person, or declare rows: many, so that persons are protected as a whole.",
+            details=[f"column {subjects.column}: {further} row(s) too many"],
+        )
+
+
+def _of_several(subjects: Subjects, what: str) -> Subjects:
+    if subjects.count == 1:
         raise HealthError(
             "health.one_subject",
             f"All rows of {what} are one person's, who would have nobody to hide among.",
             "Declare the column that tells persons apart.",
         )
-    return Subjects(column, numbers)
+    return subjects

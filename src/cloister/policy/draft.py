@@ -7,7 +7,8 @@ Rules kept here:
 - Every hospital gets a manifest of its own, with its own dataset, and signs it itself.
 - A manifest's id follows from the agreement's id and the hospital (UUID version 5, RFC 9562), so that
   the same agreement gives the same ids wherever it is filled in.
-- A draft that says nothing of the evidence log asks for the strict rule, and the signed manifest says so.
+- A draft that says nothing of the evidence log or the airlock asks for the strict rule: the signed manifest
+  says so. One that doesn't say what the dataset holds means patients' records.
 - The word ``installed-release`` among the measurements stands for the code installed where the manifest
   is signed, and nowhere else; the signed manifest always holds the number.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from uuid import UUID, uuid5
 
 from pydantic import Field, model_validator
@@ -27,19 +28,21 @@ from cloister.core.documents import load_yaml
 from cloister.core.hashes import Sha256Field
 from cloister.core.keys import PublicKey
 from cloister.core.parsing import parse_model
+from cloister.evidence.airlock_policy import MAX_UPDATE_BYTES
+from cloister.evidence.terms import DatasetContents
+from cloister.policy.airlock_terms import AirlockTerms, NormBound
+from cloister.policy.attestation_terms import DraftAttestation
 from cloister.policy.errors import PolicyError
 from cloister.policy.fields import (
     LONGEST_LIST,
     Count,
     DocumentId,
-    Measurements,
     Section,
     Slug,
     Text,
     Version,
 )
 from cloister.policy.manifest import (
-    AttestationTerms,
     DatasetScope,
     EvidenceLogTerms,
     Hospital,
@@ -53,6 +56,7 @@ from cloister.policy.manifest import (
     SuccessMetrics,
     UnwitnessedLog,
     Validity,
+    require_no_contradiction,
 )
 from cloister.policy.request import (
     ComputeRequirements,
@@ -61,6 +65,10 @@ from cloister.policy.request import (
     RequestedPrivacy,
     RequestedSite,
     TrainingRequest,
+)
+
+USUAL_AIRLOCK: Final = AirlockTerms(
+    max_update_bytes=MAX_UPDATE_BYTES, norm_bound=NormBound.FROM_CLIPPING, mantissa_bits=23
 )
 
 
@@ -73,11 +81,12 @@ class DraftHospital(Section):
     sample_size: Count
 
 
-class DraftAttestation(Section):
-    """The attestation terms before the installed code's measurement is filled in."""
+class DraftScope(SharedScope):
+    """The part of the dataset's scope that all hospitals have in common; patients' records unless it says
+    otherwise.
+    """
 
-    allow_simulated: bool
-    allowed_measurements: Literal["installed-release"] | Measurements
+    contents: DatasetContents = "records"
 
 
 class ManifestDraft(Section):
@@ -90,10 +99,11 @@ class ManifestDraft(Section):
         tuple[DraftHospital, ...], Field(min_length=1, max_length=LONGEST_LIST, strict=False)
     ]
     purpose_limitation: PurposeLimitation
-    dataset_scope: SharedScope
+    dataset_scope: DraftScope
     privacy_guardrails: PrivacyGuardrails
     success_metrics: SuccessMetrics
     output_constraints: OutputConstraints
+    airlock: AirlockTerms = USUAL_AIRLOCK
     attestation: DraftAttestation
     evidence_log: EvidenceLogTerms = EvidenceLogTerms(without_outside_checkpoint=UnwitnessedLog.REFUSE)
     incentive_terms: IncentiveTerms
@@ -103,6 +113,15 @@ class ManifestDraft(Section):
     def _hospitals_are_named_once(self) -> Self:
         if len(set(self.hospital_ids)) != len(self.hospitals):
             raise ValueError("names a hospital twice")
+        return self
+
+    @model_validator(mode="after")
+    def _allows_no_more_than_its_contents_do(self) -> Self:
+        require_no_contradiction(
+            self.dataset_scope,
+            self.privacy_guardrails,
+            allow_simulated=self.attestation.allow_simulated,
+        )
         return self
 
     @property
@@ -130,12 +149,7 @@ class ManifestDraft(Section):
                 f"the manifest draft names no hospital {hospital_id}",
                 f"It names {', '.join(self.hospital_ids)}; add the hospital, or take it out of the job.",
             )
-        scope, terms = self.dataset_scope, self.attestation
-        measurements = (
-            (installed_measurement,)
-            if isinstance(terms.allowed_measurements, str)
-            else terms.allowed_measurements
-        )
+        scope = self.dataset_scope
         return ProtocolManifest(
             document="cloister.manifest/v1",
             manifest_id=str(uuid5(UUID(self.agreement_id), hospital.id)),
@@ -144,6 +158,7 @@ class ManifestDraft(Section):
             purpose_limitation=self.purpose_limitation,
             dataset_scope=DatasetScope(
                 name=scope.name,
+                contents=scope.contents,
                 bounds_sha256=scope.bounds_sha256,
                 sha256=hospital.dataset_sha256,
                 data_types=scope.data_types,
@@ -154,9 +169,8 @@ class ManifestDraft(Section):
             privacy_guardrails=self.privacy_guardrails,
             success_metrics=self.success_metrics,
             output_constraints=self.output_constraints,
-            attestation=AttestationTerms(
-                allow_simulated=terms.allow_simulated, allowed_measurements=measurements
-            ),
+            airlock=self.airlock,
+            attestation=self.attestation.complete(installed_measurement),
             evidence_log=self.evidence_log,
             incentive_terms=self.incentive_terms,
             validity=self.validity,

@@ -3,12 +3,15 @@
 Rules kept here:
 
 - Five parts are required: purpose limitation, dataset scope, privacy guardrails, success metrics and
-  incentive terms. So are the output constraints, the attestation terms, the terms of the evidence log and
-  the validity. Nothing has a default: what isn't written isn't agreed.
+  incentive terms. So are the output constraints, the terms of airlock, attestation and evidence log, and
+  the validity. Nothing has a default: what isn't written isn't agreed. What may be left out of the
+  attestation terms stands for the strict word (`cloister.policy.attestation_terms`).
 - A manifest is signed over its RFC 8785 canonical JSON in a DSSE envelope, by the key that it names.
   The signature and the hash are outside of the document that they cover.
 - A purpose can't be allowed and prohibited at once; a range can't end before it starts.
 - Epsilon is bounded by the hard stop, and the hard stop can be lowered but not raised.
+- Only test data may go to a simulated machine, or be trained on without noise: a manifest that allows either
+  for patients' records contradicts itself.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ from pydantic import AfterValidator, Field, model_validator
 from cloister.core.hashes import Sha256Field
 from cloister.core.keys import PublicKey, Signer
 from cloister.evidence.envelope import Envelope
-from cloister.evidence.terms import HARD_STOP_EPSILON, MANIFEST_TYPE
+from cloister.evidence.terms import HARD_STOP_EPSILON, MANIFEST_TYPE, REAL_RECORDS, TEST_DATA, DatasetContents
+from cloister.policy.airlock_terms import AirlockTerms, NormBound
+from cloister.policy.attestation_terms import AttestationTerms
 from cloister.policy.fields import (
     LONGEST_LIST,
     Count,
@@ -29,7 +34,6 @@ from cloister.policy.fields import (
     Delta,
     DocumentId,
     Epsilon,
-    Measurements,
     PublicKeyPem,
     Section,
     Sentences,
@@ -42,6 +46,32 @@ from cloister.policy.fields import (
     unique,
 )
 from cloister.policy.signing import SignedDocument, decode_document, open_document, sign_document
+
+__all__ = [
+    "AirlockTerms",
+    "AttestationTerms",
+    "DatasetScope",
+    "EvaluationMethod",
+    "EvidenceLogTerms",
+    "Hospital",
+    "IncentiveTerms",
+    "NormBound",
+    "OutputConstraints",
+    "OutputKind",
+    "Outputs",
+    "PrimaryMetric",
+    "PrivacyGuardrails",
+    "ProtocolManifest",
+    "PurposeLimitation",
+    "SharedScope",
+    "SuccessMetrics",
+    "TemporalRange",
+    "UnwitnessedLog",
+    "Validity",
+    "decode_manifest",
+    "open_manifest",
+    "sign_manifest",
+]
 
 
 class PrimaryMetric(StrEnum):
@@ -113,6 +143,8 @@ class SharedScope(Section):
 
     Attributes:
         name: The dataset's name, as its own declaration gives it; a hospital's budget is kept under it.
+        contents: ``records`` of patients, or ``test-data``, which is public or made up. The keys to the
+            dataset are for this and nothing else; no machine that proves nothing gets the former's.
         bounds_sha256: Hash of the declaration of columns, public bounds and classes.
         data_types: What kinds of data it holds.
         patient_criteria: Whose records they are.
@@ -120,6 +152,7 @@ class SharedScope(Section):
     """
 
     name: Slug
+    contents: DatasetContents
     bounds_sha256: Sha256Field
     data_types: Words
     patient_criteria: Sentences
@@ -160,7 +193,7 @@ class PrivacyGuardrails(Section):
         minimum_group_size: Fewest records, or subjects, a dataset may hold to be trained on.
         suppression_threshold: A statistic about fewer records, or subjects, than this isn't released.
         allow_mock: Whether a job may be tried out on these records without noise (``MOCK``): weights that
-            protect nobody then leave the site, uncharged. For public or made-up records only.
+            protect nobody then leave the site, uncharged. For test data only.
     """
 
     unit: Literal["record", "subject"]
@@ -216,13 +249,6 @@ class OutputConstraints(Section):
     max_model_bytes: Count
 
 
-class AttestationTerms(Section):
-    """Which code may touch the data, by SHA-384 measurement, and whether a simulated platform will do."""
-
-    allow_simulated: bool
-    allowed_measurements: Measurements
-
-
 class UnwitnessedLog(StrEnum):
     """Whether a party may write on in a log of which nobody off its machine holds a checkpoint."""
 
@@ -262,6 +288,31 @@ class Validity(Section):
         return self
 
 
+def require_no_contradiction(
+    scope: SharedScope, guardrails: PrivacyGuardrails, *, allow_simulated: bool
+) -> None:
+    """Refuse terms that would let patients' records go where only test data may.
+
+    Args:
+        scope: What the dataset holds.
+        guardrails: Whether it may be trained on without noise.
+        allow_simulated: Whether a simulated platform will do.
+
+    Raises:
+        ValueError: With what to write instead.
+    """
+    permitted = {
+        "attestation.allow_simulated": allow_simulated,
+        "privacy_guardrails.allow_mock": guardrails.allow_mock,
+    }
+    wrong = " and ".join(name for name, is_so in permitted.items() if is_so)
+    if wrong and scope.contents == REAL_RECORDS:
+        raise ValueError(
+            f"{wrong} must be false for patients' records; if these are public or made up, write "
+            f"contents: {TEST_DATA} under dataset_scope"
+        )
+
+
 class ProtocolManifest(SignedDocument):
     """What one hospital allows to be done with one dataset (PR-X1)."""
 
@@ -274,10 +325,20 @@ class ProtocolManifest(SignedDocument):
     privacy_guardrails: PrivacyGuardrails
     success_metrics: SuccessMetrics
     output_constraints: OutputConstraints
+    airlock: AirlockTerms
     attestation: AttestationTerms
     evidence_log: EvidenceLogTerms
     incentive_terms: IncentiveTerms
     validity: Validity
+
+    @model_validator(mode="after")
+    def _allows_no_more_than_its_contents_do(self) -> Self:
+        require_no_contradiction(
+            self.dataset_scope,
+            self.privacy_guardrails,
+            allow_simulated=self.attestation.allow_simulated,
+        )
+        return self
 
     @property
     def signing_pem(self) -> str:

@@ -6,8 +6,9 @@ functions of this room asks it before handing them on.
 
 Rules kept here:
 
-1. Four kinds may leave: weights that private training made (:class:`TrainedWeights`), figures released with
-   noise (:class:`cloister.privacy.release.Release`), perturbed convex models
+1. Five kinds may leave: weights that private training made (:class:`TrainedWeights`), figures released with
+   noise (:class:`cloister.privacy.release.Release`) or as a bucket that randomised response chose
+   (:class:`cloister.privacy.buckets.BucketRelease`), perturbed convex models
    (:class:`cloister.privacy.perturbation.PerturbedModel`), and figures on a named set of records that are
    public or whose subjects consented (:class:`PublicFigure`). Each says why it may.
 2. Final weights of DP-SGD are post-processing of its noisy sums: they carry the training's guarantee as they
@@ -31,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloister.evidence.transcript import Event, event_to_json
+from cloister.privacy.buckets import BucketRelease
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.perturbation import PerturbedModel
 from cloister.privacy.randomness import OS_GENERATOR
@@ -120,6 +122,12 @@ def may_leave(item: object, *, accept_test_randomness: bool = False) -> dict[str
         kind, why, events = "trained_weights", POST_PROCESSING, item.events
     elif type(item) is Release:
         kind, why, events = f"dp_{item.kind}", "released with noise, paid for in the ledger", (item.event,)
+    elif type(item) is BucketRelease:
+        kind, why, events = (
+            "dp_bucket",
+            "chosen by randomised response, paid for in the ledger",
+            (item.event,),
+        )
     elif type(item) is PerturbedModel:
         kind, why, events = (
             "perturbed_model",

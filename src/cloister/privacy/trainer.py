@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +33,12 @@ from cloister.privacy.clipping import BookKeeper, Shape
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.models import check_model
 from cloister.privacy.noise import GaussianIntegers, Grid, IntegerNoise, choose_grid
-from cloister.privacy.optimizer import CsprngDPOptimizer, GradientDescent
 from cloister.privacy.randomness import OS_GENERATOR, RandomSource
 from cloister.privacy.sampling import PoissonSampler
 from cloister.privacy.units import Units
+
+if TYPE_CHECKING:
+    from cloister.privacy.optimizer import CsprngDPOptimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +334,9 @@ class DPTrainer:
             ModelError: The model would mix records, or has an unsupported layer.
             PrivacyError: ``privacy.data_invalid`` when labels or features don't fit the model.
         """
+        # Only who trains waits for Opacus: nodes and the hub make plans and check models without it.
+        from cloister.privacy.optimizer import CsprngDPOptimizer, GradientDescent
+
         checked = self._checked
         if checked is None or not checked.holds_for(model, data):
             checked = self._checked = self._check(model, data)

@@ -8,6 +8,7 @@ from typing import Any
 from cloister.evidence.extract import log_origin
 from cloister.evidence.predicates import (
     Role,
+    RoundAggregated,
 )
 from cloister.evidence.verifier import Verdict
 from tests.evidence.synthetic import (
@@ -48,3 +49,15 @@ def step(steps: list[Step], kind: type, position: int = 0) -> dict[str, Any]:
 def detail(verdict: Verdict, check: str) -> str:
     """What a verdict says about one check."""
     return next(one.detail for one in verdict.checks if one.id == check)
+
+
+class NeverUsed(SyntheticJob):
+    """A hub that used none of the updates that north trained and released."""
+
+    def hub_steps(self) -> list[Step]:
+        steps = super().hub_steps()
+        for kind, fields in steps:
+            if kind is RoundAggregated:
+                del fields["updates"]["north"]
+                fields.update(weights={"south": 1.0}, absent={"north": "late"})
+        return steps

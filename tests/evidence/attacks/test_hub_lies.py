@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from cloister.evidence.predicates import (
     RoundAggregated,
 )
 from cloister.evidence.receipt import ModelFile
-from tests.evidence.attacks.edits import Body, both_ways, step
+from tests.evidence.attacks.edits import Body, NeverUsed, both_ways, step
 from tests.evidence.synthetic import (
     Step,
     SyntheticJob,
@@ -89,15 +90,25 @@ def moved(kind: type, before: type) -> Callable[[list[Step]], None]:
 def test_steps_stated_in_an_order_in_which_they_cannot_have_happened(
     honest_job: SyntheticJob, lie: Callable[[list[Step]], None]
 ) -> None:
-    assert failing(verify(honest_job, honest_job.lying_hub(lie))) == {"statement-order"}
+    failures = failing(verify(honest_job, honest_job.lying_hub(lie)))
+    assert "statement-order" in failures
+    # A machine that is attested after the first round released its update before.
+    assert failures <= {"statement-order", "airlock"}
+
+
+def released_first(steps: list[Step]) -> None:
+    spend = next(place for place, one in enumerate(steps) if one[0] is BudgetSpend)
+    steps[spend], steps[spend + 1] = steps[spend + 1], steps[spend]
 
 
 def test_an_update_released_before_its_cost_was_stated(honest_job: SyntheticJob) -> None:
-    def swap(steps: list[Step]) -> None:
-        spend = next(place for place, one in enumerate(steps) if one[0] is BudgetSpend)
-        steps[spend], steps[spend + 1] = steps[spend + 1], steps[spend]
+    assert failing(verify(honest_job, honest_job.lying_site("north", released_first))) == {"statement-order"}
 
-    assert failing(verify(honest_job, honest_job.lying_site("north", swap))) == {"statement-order"}
+
+def test_a_site_whose_updates_nobody_used_states_its_costs_first_as_well(tmp_path: Path) -> None:
+    job = NeverUsed(tmp_path).run()
+    assert "statement-order" not in failing(verify(job, job.receipt()))
+    assert "statement-order" in failing(verify(job, job.lying_site("north", released_first)))
 
 
 def test_a_site_that_was_never_attested(honest_job: SyntheticJob) -> None:

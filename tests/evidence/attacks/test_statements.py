@@ -61,7 +61,7 @@ def test_another_model_put_into_the_receipt(honest_job: SyntheticJob, honest_rec
 
 def test_any_statement_removed(honest_job: SyntheticJob, honest_receipt: bytes) -> None:
     count = len(parse(honest_receipt)["body"]["statements"])  # type: ignore[call-overload, index, arg-type]
-    assert count == 28
+    assert count == 34
     for place in range(count):
         hostile = resealed(
             honest_receipt, honest_job.keys["hub"], lambda body, place=place: body["statements"].pop(place)

@@ -17,11 +17,12 @@ MIB = 1024 * 1024
 JUDGE = """
 import resource, sys
 from pathlib import Path
+from cloister.evidence.checks import CheckRegistry
 from cloister.evidence.artifacts import Demands, find_kind, verify_artifact
 from cloister.evidence.trust import Trust
 data = Path(sys.argv[1]).read_bytes()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-verdict = verify_artifact(data, Trust([]), Demands(), lambda: None, kind=find_kind(data[:4096]))
+verdict = verify_artifact(data, Trust([]), Demands(), CheckRegistry, kind=find_kind(data[:4096]))
 assert verdict.kind is not None and not verdict.accepted
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """

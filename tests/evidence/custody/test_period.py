@@ -251,6 +251,14 @@ def hold(house: House, holder: str, job: str, owner: str) -> None:
         scalars=[],
         bytes=12,
         airlock_policy_sha256="2" * 64,
+        manifest_sha256="3" * 64,
+        attested_key_id="sha256:" + "4" * 64,
+        max_bytes=12,
+        mantissa_bits=23,
+        bits=96,
+        max_bits=None,
+        change=None,
+        constraints=["listed-tensors"],
     )
 
 

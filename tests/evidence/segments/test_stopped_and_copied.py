@@ -34,6 +34,7 @@ from tests.evidence.segments.conftest import Stream, failing
 NOBODY = f"{'0' * 8}-0000-0000-0000-{'0' * 12}.7.{'0' * 16}"
 
 
+@pytest.mark.timed
 def test_a_number_in_a_name_costs_nothing(stream: Stream) -> None:
     (stream.directory / f"{NOBODY}.999999999.jsonl").write_bytes(b"")
     since = time.monotonic()

@@ -54,6 +54,8 @@ class Demands:
             pinned.
         at: for which time such a chain has to hold; for a segment besides the times that it says itself.
         party: whose segments they have to be.
+        collateral: hardware vendors' documents of today, for a receipt; the check that reads them is plugged
+            in by a room above.
         segment_secrets: who opens the secrets of segments, so that their tags are computed again.
     """
 
@@ -71,6 +73,7 @@ class Demands:
     party: tuple[Role, str] | None = None
     owners_word: OwnersWord | None = None
     now: datetime | None = None
+    collateral: tuple[bytes, ...] = ()
 
     @property
     def policy(self) -> VerificationPolicy:
@@ -103,6 +106,7 @@ _APPLIES: Final[Mapping[str, frozenset[ArtifactKind]]] = MappingProxyType(
     {
         "model": frozenset({ArtifactKind.RECEIPT}),
         "measurement": frozenset({ArtifactKind.RECEIPT}),
+        "collateral": frozenset({ArtifactKind.RECEIPT}),
         "simulation": frozenset({ArtifactKind.RECEIPT}),
         "test_randomness": frozenset({ArtifactKind.RECEIPT}),
         "timestamp": frozenset({ArtifactKind.RECEIPT}),
@@ -122,6 +126,7 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "model": "a model file",
         "measurement": "a measurement of code",
+        "collateral": "vendors' documents of today",
         "simulation": "simulated or real platforms",
         "test_randomness": "the source of noise",
         "timestamp": "a timestamp",

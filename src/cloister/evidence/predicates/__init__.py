@@ -13,11 +13,16 @@ from cloister.evidence.predicates.base import Predicate, Role, known_types, pred
 from cloister.evidence.predicates.consent import CREDIT_UNIT, Consent, Settlement
 from cloister.evidence.predicates.custody import (
     Access,
+    AttestedPlatform,
     Destruction,
     DestructionCheck,
     Export,
     ExportSelection,
     Incident,
+    InferenceMetered,
+    KeyRelease,
+    SealMeasure,
+    WorkerSealed,
 )
 from cloister.evidence.predicates.log import CheckpointHeld, HeldCheckpoint, Holding, held_checkpoints
 from cloister.evidence.predicates.outcome import (
@@ -36,6 +41,7 @@ from cloister.evidence.predicates.training import (
     SEEDED_TEST,
     BudgetSpend,
     RoundAggregated,
+    StatedChangeLimit,
     TensorShape,
     UpdateReleased,
 )
@@ -49,6 +55,7 @@ __all__ = [
     "Access",
     "AppraisalCheck",
     "AttestationVerdict",
+    "AttestedPlatform",
     "BudgetSpend",
     "CheckpointHeld",
     "Consent",
@@ -62,8 +69,10 @@ __all__ = [
     "Holding",
     "HubEnding",
     "Incident",
+    "InferenceMetered",
     "JobClosed",
     "JobOpened",
+    "KeyRelease",
     "ManifestAccepted",
     "OutputConstraint",
     "Predicate",
@@ -72,11 +81,14 @@ __all__ = [
     "RequestDecided",
     "Role",
     "RoundAggregated",
+    "SealMeasure",
     "Settlement",
     "SiteMetric",
+    "StatedChangeLimit",
     "TensorShape",
     "UpdateReleased",
     "Violation",
+    "WorkerSealed",
     "held_checkpoints",
     "known_types",
     "predicate_class",

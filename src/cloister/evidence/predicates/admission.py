@@ -101,11 +101,31 @@ class RequestDecided(Predicate):
     facts: dict[NameField, str | bool | int | float]
 
 
-class QuoteEvidence(Part):
-    """What the platform signed: the raw report and the certificates that vouch for its key."""
+class DeviceEvidence(Part):
+    """What a device signed: its raw report and the certificates that vouch for its key."""
 
+    tee: NameField
     report: Base64Field
-    chain: tuple[Base64Field, ...]
+    chain: tuple[Base64Field, ...] = Field(max_length=16)
+    extras: dict[NameField, Base64Field] = Field(max_length=16)
+    devices: tuple[()]
+
+
+class QuoteEvidence(Part):
+    """What the platform signed, the certificates that vouch for its key, and its devices' evidence."""
+
+    tee: NameField
+    report: Base64Field
+    chain: tuple[Base64Field, ...] = Field(max_length=16)
+    extras: dict[NameField, Base64Field] = Field(max_length=16)
+    devices: tuple[DeviceEvidence, ...] = Field(max_length=16)
+
+
+class CollateralUsed(Part):
+    """A vendor's signed document that the verdict was reached with."""
+
+    kind: NameField
+    data: Base64Field
 
 
 class AppraisalCheck(Part):
@@ -130,12 +150,16 @@ class AttestationVerdict(Predicate):
         status: the verdict.
         simulated: whether the platform is a simulation and proves nothing about hardware.
         platform: name of the platform, for people.
+        tcb_status: how current the platform is, in the vendor's own word.
+        advisories: the vendor's advisories that apply.
+        registers: every register that says what runs.
+        collateral: the vendors' documents the verdict was reached with.
         checks: every check made.
         evaluated_at: the time the verdict was made for.
-        measurement: SHA-384 of the code attested, 96 hex digits.
+        measurement: the register that stands for the code attested, in hex.
     """
 
-    TYPE: ClassVar[str] = TYPE_PREFIX + "attestation-verdict:v1"
+    TYPE: ClassVar[str] = TYPE_PREFIX + "attestation-verdict:v2"
     ROLES: ClassVar[frozenset[Role]] = frozenset({Role.HUB})
 
     site: PartyField
@@ -147,6 +171,10 @@ class AttestationVerdict(Predicate):
     status: Literal["TRUSTED", "UNTRUSTED"]
     simulated: bool
     platform: NameField
+    tcb_status: NameField
+    advisories: tuple[NameField, ...] = Field(max_length=1000)
+    registers: dict[NameField, NameField] = Field(max_length=64)
+    collateral: tuple[CollateralUsed, ...] = Field(max_length=64)
     checks: tuple[AppraisalCheck, ...]
     evaluated_at: TimeField
     measurement: MeasurementField

@@ -49,8 +49,8 @@ def _moment(text: str) -> str:
 PartyField = Annotated[str, StringConstraints(pattern=PARTY_PATTERN)]
 UuidField = Annotated[str, StringConstraints(pattern=UUID_PATTERN)]
 TimeField = Annotated[str, StringConstraints(pattern=TIME_PATTERN), AfterValidator(_moment)]
-MeasurementField = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
-Sha384Field = MeasurementField
+Sha384Field = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
+MeasurementField = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{96}|[0-9a-f]{64})$")]
 TextField = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_printable)]
 RemarkField = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
 NameField = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]

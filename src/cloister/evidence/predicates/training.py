@@ -89,9 +89,26 @@ class TensorShape(Part):
     dtype: NameField
 
 
+class StatedChangeLimit(Part):
+    """How far an update's weights may be from those received, as `cloister.evidence.change_limit` derives it.
+
+    Attributes:
+        l2: largest L2 norm of the change over all tensors together.
+        largest: largest change of one weight.
+        rounding: allowed beside either, as a share of the received weights' own norm, or largest weight.
+    """
+
+    l2: float = Field(gt=0)
+    largest: float = Field(gt=0)
+    rounding: float = Field(ge=0)
+
+
 @known
 class UpdateReleased(Holding):
     """A site let one update through its airlock, and held the hub's log as the round began.
+
+    It binds what left to the attested key, to the manifest whose output constraints were applied, and to the
+    airlock's verdict; what breaks a constraint doesn't leave, and is a `Violation`.
 
     Attributes:
         round: the round, from 0.
@@ -102,9 +119,17 @@ class UpdateReleased(Holding):
         scalars: names of the numbers that left beside the tensors.
         bytes: size of the update.
         airlock_policy_sha256: hash of the airlock policy that let it through.
+        manifest_sha256: the manifest whose output constraints that policy applies.
+        attested_key_id: the key that the site's evidence is bound to; it signs this.
+        max_bytes: the policy's cap on the update's size.
+        mantissa_bits: bits of fraction to which the weights were rounded; None if they left as they were.
+        bits: how much information an update of this form can hold at most.
+        max_bits: the policy's cap on that; None if the manifest has none.
+        change: how far they may be from those received; None if the manifest asks for no such bound.
+        constraints: everything the update was held against, and kept to.
     """
 
-    TYPE: ClassVar[str] = TYPE_PREFIX + "update-released:v2"
+    TYPE: ClassVar[str] = TYPE_PREFIX + "update-released:v4"
     ROLES: ClassVar[frozenset[Role]] = frozenset({Role.SITE})
 
     hub_log: HeldCheckpoint
@@ -114,6 +139,14 @@ class UpdateReleased(Holding):
     scalars: tuple[NameField, ...]
     bytes: CountField
     airlock_policy_sha256: Sha256Field
+    manifest_sha256: Sha256Field
+    attested_key_id: NameField
+    max_bytes: CountField
+    mantissa_bits: Annotated[int, Field(ge=1, le=52)] | None
+    bits: CountField
+    max_bits: CountField | None
+    change: StatedChangeLimit | None
+    constraints: tuple[NameField, ...] = Field(min_length=1, max_length=32)
 
     @property
     def checkpoints(self) -> tuple[HeldCheckpoint, ...]:

@@ -50,11 +50,13 @@ class SegmentEntry:
         line: its line in the segment.
         at: the writer's time.
         event: what happened.
+        tag: the line's HMAC-SHA256 over its time, its number, its event and all before it; hexadecimal.
     """
 
     line: int
     at: str
     event: dict[str, JSON]
+    tag: str
 
 
 def read_entries(
@@ -118,7 +120,7 @@ def _entries(data: bytes, header: Header, proven: int, key: bytes | None) -> Ite
                     event = _decrypted(event_key(key), str(header.id), number, event)
                 if not isinstance(event, dict):
                     raise malformed(f"line {number} has no event")
-                yield SegmentEntry(number, at, event)
+                yield SegmentEntry(number, at, event, str(members["tag"]))
             key = None if key is None else next_key(key)
 
 

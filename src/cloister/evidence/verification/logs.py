@@ -34,7 +34,7 @@ from cloister.evidence.predicates import (
 )
 from cloister.evidence.receipt import signature_of
 from cloister.evidence.record import JobRecord, LoggedStatement
-from cloister.evidence.requirements import missing_statements
+from cloister.evidence.requirements import missing_keys, missing_statements
 from cloister.evidence.verification.acceptance import CLOCK_TOLERANCE
 from cloister.evidence.verification.timestamps import stamped_by
 
@@ -227,7 +227,7 @@ def _causal_problems(record: JobRecord) -> Iterator[str]:
     for kind in (Evaluation, Release):
         if any(rounds and found.sequence < rounds[-1].sequence for found in record.by(hub, kind)):
             yield f"{hub}: the model was judged before the last round"
-    for site in record.participants:
+    for site in record.involved:
         yield from (f"{site}: {problem}" for problem in _site_causal_problems(record, site))
 
 
@@ -291,7 +291,8 @@ def _hashes_named(one: LoggedStatement) -> set[str]:
 
 def check_statements_complete(context: ReceiptContext) -> Check:
     """Every statement such a job needs is there, and as many of each party as it says it made."""
-    problems = list(missing_statements(context.record))
+    record = context.record
+    problems = list(dict.fromkeys((*missing_statements(record), *missing_keys(record))))
     silent = [origin for origin in context.record.checkpoints if origin not in context.record.chains]
     problems += [f"{origin}: a log without a statement" for origin in sorted(silent)]
     return judged("statements-complete", problems, f"{len(context.record.logged)} statements, none missing")

@@ -23,7 +23,7 @@ from cloister.evidence.record import JobRecord
 from cloister.evidence.scoring import improvement_score
 from cloister.evidence.summary import summarise
 from cloister.evidence.terms import MODEL_WEIGHTS
-from cloister.evidence.verification.training import forms_of
+from cloister.evidence.verification.airlock import forms_of
 
 WHOLE: Final = 1e-6
 

@@ -44,9 +44,7 @@ def check_timestamp(context: ReceiptContext) -> Check:
             except CloisterError as error:
                 problems.append(f"timestamp {number}: {error.message}")
     except ImportError:
-        return not_run(
-            CHECK_ID, "rfc3161-client is not installed, or too old: pip install 'cloister[verify]'"
-        )
+        return not_run(CHECK_ID, "rfc3161-client is not installed, or too old: pip install '.[verify]'")
     issued_at = parse_time(context.body.issued_at)
     if any(one < issued_at - CLOCK_TOLERANCE for one in times):
         problems.append("the receipt's signature was there before the receipt says it was issued")

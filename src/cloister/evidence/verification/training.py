@@ -1,4 +1,4 @@
-"""Checks on training: the data committed to, the budget spent, what left each site, what was made of it."""
+"""Checks on training: the data committed to, the budget spent, and what was made of the updates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import cast
 
 from cloister.core.canonical import JSON
 from cloister.core.errors import CloisterError
-from cloister.evidence.airlock_policy import ELEMENT_BYTES, element_bytes, policy_sha256
 from cloister.evidence.checks import Check, judged, not_run
 from cloister.evidence.context import ReceiptContext
 from cloister.evidence.epsilon import (
@@ -26,7 +25,6 @@ from cloister.evidence.predicates import (
     DataCommitment,
     Release,
     RoundAggregated,
-    UpdateReleased,
 )
 from cloister.evidence.record import JobRecord, SignedManifest
 from cloister.evidence.summary import PrivacySummary, spending_sites
@@ -43,13 +41,12 @@ from cloister.evidence.transcript import (
     event_from_json,
     times,
 )
-from cloister.evidence.weights import TensorForm
 
 WEIGHTED_BY_RECORDS = "FED_AVG"
 
 MECHANISMS: Mapping[str, tuple[type[Event], ...]] = {
     "training": (SampledGaussian,),
-    "evaluation": (Gaussian,),
+    "evaluation": (Gaussian, Pure),
     "perturbation": (Gaussian, Pure, Approximate),
     "tuning": (RepeatAndSelect, SampledGaussian, Gaussian),
 }
@@ -212,7 +209,7 @@ def check_epsilon(context: ReceiptContext) -> Check:
             spent = epsilon_figures(spends, limits)
             passed = dataset_limits_passed(spends, limits)
         except ImportError:
-            return not_run("epsilon", "dp-accounting is not installed: pip install 'cloister[verify]'")
+            return not_run("epsilon", "dp-accounting is not installed: pip install '.[verify]'")
         except CloisterError as error:
             problems.append(f"{site}: {error.message}")
             continue
@@ -235,54 +232,6 @@ def check_epsilon(context: ReceiptContext) -> Check:
                 f"above the limit {together.limit:g}"
             )
     return judged("epsilon", problems, f"recomputed; {largest:.4f} at most in this job, within every limit")
-
-
-def check_airlock(context: ReceiptContext) -> Check:
-    """What the hub used is what each site released: the same updates, of one shape, none left out unsaid."""
-    record = context.record
-    released = {(one.party, one.round): one for one in record.of(UpdateReleased)}
-    problems: list[str] = []
-    for round_ in record.by(record.issuer, RoundAggregated):
-        for site, digest in round_.updates.items():
-            one = released.pop((site, round_.round), None)
-            if one is None or one.update_sha256 != digest:
-                problems.append(f"round {round_.round}: the hub used an update {site} did not release")
-            elif one.model_sha256 != round_.model_sha256_before:
-                problems.append(f"round {round_.round}: {site} was sent other weights than the hub says")
-        for site in round_.absent:
-            released.pop((site, round_.round), None)
-    problems += [f"round {number}: the hub ignored what {site} released" for site, number in sorted(released)]
-    everything = record.of(UpdateReleased)
-    if len({one.tensors for one in everything}) > 1:
-        problems.append("updates of different shapes left the sites")
-    problems += [
-        f"round {one.round}: {one.party} {text}" for one in everything for text in _release_problems(one)
-    ]
-    return judged("airlock", problems, f"{len(everything)} updates used as released")
-
-
-def forms_of(one: UpdateReleased) -> tuple[TensorForm, ...]:
-    """The tensors that left in an update, sorted by name."""
-    return tuple(
-        sorted(
-            (TensorForm(part.name, part.dtype, tuple(part.shape)) for part in one.tensors),
-            key=lambda form: form.name,
-        )
-    )
-
-
-def _release_problems(one: UpdateReleased) -> Iterator[str]:
-    forms = forms_of(one)
-    if len({form.name for form in forms}) != len(forms):
-        yield "released two tensors of one name"
-    if one.scalars:
-        yield "released numbers beside the model's tensors"
-    if not all(form.dtype in ELEMENT_BYTES for form in forms):
-        yield "released something else than float tensors"
-    elif one.bytes != element_bytes(forms):
-        yield "released another number of bytes than its tensors have"
-    if one.airlock_policy_sha256 != policy_sha256(forms):
-        yield "applied another airlock policy than the one for these tensors"
 
 
 def check_aggregation(context: ReceiptContext) -> Check:

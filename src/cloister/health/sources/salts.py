@@ -16,7 +16,8 @@ import os
 import re
 from pathlib import Path
 
-from cloister.core.files import open_plain, resolve_inside, write_new
+from cloister.core.files import resolve_inside, write_new
+from cloister.core.inside import open_inside
 from cloister.health.commitment import SALT_BYTES
 from cloister.health.errors import HealthError
 
@@ -67,7 +68,7 @@ def read_salt(folder: Path, site: str) -> bytes:
     path = resolve_inside(folder, salt_name(site))
     if not path.exists():
         raise HealthError("health.salt_missing", f"The table of site {site} has no {path.name}.", _HINT)
-    with os.fdopen(open_plain(path), "rb") as stream:
+    with os.fdopen(open_inside(folder, salt_name(site)), "rb") as stream:
         mode = os.fstat(stream.fileno()).st_mode
         content = stream.read(2 * SALT_BYTES + 2)
     if mode & 0o077:
