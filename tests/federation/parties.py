@@ -42,12 +42,16 @@ from cloister.federation import (
     compile_job,
     initial_weights,
     seeded_test_randomness,
+    training_in_this_process,
 )
 from cloister.federation.events import EventSink, ignore_events
 from cloister.federation.exchange import HubLogs, SiteLogs
 from cloister.federation.node import RoundTask, Weights
-from cloister.federation.site import RandomnessFor
+from cloister.federation.site_airlock import OutputTerms
+from cloister.federation.site_training import RandomnessFor
 from cloister.health import SiteData
+from cloister.policy.draft import USUAL_AIRLOCK
+from cloister.policy.manifest import AirlockTerms
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.ledger import BudgetLedger
 from cloister.privacy.models import build_model, load_arrays
@@ -108,6 +112,7 @@ class Federation:
     seed: int | None = 5
     limits: Mapping[str, Sequence[Limit]] = field(default_factory=dict)
     measurements: Mapping[str, bytes] = field(default_factory=dict)
+    airlock: AirlockTerms = USUAL_AIRLOCK
 
     def __post_init__(self) -> None:
         keys = EphemeralKeyStore()
@@ -151,8 +156,9 @@ class Federation:
             logs=self.site_logs(name),
             site_key_id=self.signers[name].public_key.key_id,
             platform=self.vendor.platform(name, self.measurements.get(name, MEASUREMENT)),
-            randomness=self.randomness(name),
+            trainer=training_in_this_process(self.randomness(name)),
             limits=self.limits.get(name, [Limit("manifest", 4.0, Scope.DATASET)]),
+            outputs=OutputTerms(sha256_hex(b"manifest of " + name.encode()), self.airlock),
         )
 
     def site_logs(self, name: str) -> SiteLogs:
@@ -176,10 +182,11 @@ class Federation:
             self.job,
             initial_weights(self.job, FEATURES, CLASSES),
             statements=self.writers["hub"],
-            verifier=Verifier(TrustStore.simulated(self.vendor.root_der), self.clock),
+            verifier=Verifier(TrustStore.simulated(self.vendor.root_der), self.clock, self.vendor.collateral),
             nonces=NonceBook(self.clock),
             policy=AppraisalPolicy(
-                measurements=(MEASUREMENT.hex(),), platforms=Platforms.HARDWARE_OR_SIMULATED
+                measurements=(MEASUREMENT.hex(),),
+                platforms=Platforms.HARDWARE_OR_SIMULATED,
             ),
             site_key_ids={name: signer.public_key.key_id for name, signer in self.signers.items()},
             records=RECORDS,

@@ -33,6 +33,7 @@ from cloister.federation.flare.messages import (
     error_code,
 )
 from cloister.federation.node import Abort, RoundTask
+from cloister.immune.errors import CallBlocked
 from cloister.privacy.errors import BudgetExceeded
 from tests.federation.nodes import ArithmeticHub, ArithmeticSite, a_job
 
@@ -208,3 +209,13 @@ def test_a_result_that_comes_after_its_round_changes_nothing() -> None:
     late = make_reply(ReturnCode.EXECUTION_EXCEPTION)
     assert controller._accept_train_result("south", late, context(None), is_unknown_task=True) is False
     assert controller.sample_clients() == ["south", "west"]
+
+
+def test_what_a_sites_immune_system_stops_travels_as_its_code_alone() -> None:
+    def blocked(task: RoundTask, abort: Abort) -> None:
+        raise CallBlocked("cloister.federation.site:SiteRuntime.train_round", "size 9.1x median", "event-1")
+
+    reply = leave(south := ArithmeticSite(JOB, "south", before_round=blocked), execute(south, a_task()))
+    assert reply.get_return_code() == ReturnCode.EXECUTION_RESULT_ERROR
+    assert error_code(reply) == "immune.call_blocked"
+    assert "9.1" not in repr(reply)

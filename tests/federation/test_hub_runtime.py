@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cloister.core.clock import Clock
-from cloister.enclave.attestation import Evidence
+from cloister.enclave.attestation import Evidence, Tee
 from cloister.enclave.tensors import tensors_sha256
 from cloister.evidence.predicates import AttestationVerdict, RoundAggregated, Violation
 from cloister.federation.node import AggregatedRound, ReleasedUpdate, SiteFailure
@@ -79,8 +79,8 @@ def test_one_site_cannot_answer_for_another(parties: Federation) -> None:
         lambda evidence: b"",
         lambda evidence: b"{}",
         lambda evidence: evidence + b" ",
-        lambda evidence: Evidence(bytes(1184), Evidence.decode(evidence).chain).encode(),
-        lambda evidence: Evidence(Evidence.decode(evidence).report, ()).encode(),
+        lambda evidence: Evidence(Tee.AMD_SEV_SNP, bytes(1184), Evidence.decode(evidence).chain).encode(),
+        lambda evidence: Evidence(Tee.AMD_SEV_SNP, Evidence.decode(evidence).report, ()).encode(),
     ],
 )
 def test_an_answer_that_is_no_evidence_is_refused_and_that_is_stated(

@@ -34,7 +34,7 @@ from cloister.federation import (
 )
 from cloister.federation.compile import CLIENT_FILE
 from cloister.federation.events import FederationEvent
-from cloister.federation.site import RandomnessFor
+from cloister.federation.site_training import RandomnessFor
 from cloister.privacy.budget import Limit, Scope
 from tests.federation.nodes import a_job
 from tests.federation.parties import DELTA, Federation

@@ -24,7 +24,7 @@ from cloister.federation import (
     plan_round,
 )
 from cloister.federation.node import Challenge
-from cloister.federation.site import os_randomness
+from cloister.federation.site_training import os_randomness
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.errors import BudgetExceeded, ModelError, PrivacyError
 from tests.federation.nodes import a_job
@@ -262,9 +262,10 @@ def test_what_may_not_leave_does_not_and_that_is_stated(
 ) -> None:
     parties = federation()
     site = parties.site("north")
+    site.train_round(parties.task(0, START), proceed)
     with pytest.raises(AirlockViolation):
         site.release(0, update)
-    (statement,) = parties.acts("north")
+    _, statement = parties.acts("north")
     assert isinstance(statement.predicate, Violation)
     assert statement.predicate.rule == "airlock.refused"
     assert "Smith" not in statement.predicate.detail

@@ -17,7 +17,7 @@ from cloister.evidence import EvidenceLog, Role, StatementWriter, log_origin, op
 from cloister.evidence.predicates import Evaluation, Release
 from cloister.federation.hub import initial_weights
 from cloister.health import FederatedData, TestSet, load_source
-from cloister.policy import OutputKind, PolicyError, PrimaryMetric, ProtocolManifest
+from cloister.policy import OutputKind, PolicyError, PrimaryMetric, ProtocolManifest, load_manifest_draft
 from cloister.workflow.admission import sign_agreement
 from cloister.workflow.jobfile import load_job
 from cloister.workflow.release import (
@@ -51,7 +51,8 @@ def data() -> FederatedData:
 def manifests(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, ProtocolManifest]:
     """The example's manifests, one for each hospital."""
     with open_workspace(tmp_path_factory.mktemp("hospitals")) as workspace:
-        return sign_agreement(load_job(TUMOUR), workspace, clock=NOW).manifests
+        spec = load_job(TUMOUR)
+        return sign_agreement(spec, load_manifest_draft(spec.manifest_path), workspace, clock=NOW).manifests
 
 
 @pytest.fixture

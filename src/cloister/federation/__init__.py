@@ -33,8 +33,14 @@ if TYPE_CHECKING:
         TrainingConfig,
     )
     from cloister.federation.node import HubNode, SiteNode, Weights
-    from cloister.federation.site import SiteRuntime, os_randomness, seeded_test_randomness
+    from cloister.federation.site import SiteRuntime
     from cloister.federation.site_plan import plan_round
+    from cloister.federation.site_training import (
+        os_randomness,
+        sealed_training,
+        seeded_test_randomness,
+        training_in_this_process,
+    )
 
 _HOME = {
     "AdmissionError": "errors",
@@ -66,9 +72,11 @@ _HOME = {
     "Weights": "node",
     "compile_job": "compile",
     "initial_weights": "hub",
-    "os_randomness": "site",
+    "os_randomness": "site_training",
     "plan_round": "site_plan",
-    "seeded_test_randomness": "site",
+    "sealed_training": "site_training",
+    "seeded_test_randomness": "site_training",
+    "training_in_this_process": "site_training",
 }
 
 __all__ = [
@@ -103,7 +111,9 @@ __all__ = [
     "initial_weights",
     "os_randomness",
     "plan_round",
+    "sealed_training",
     "seeded_test_randomness",
+    "training_in_this_process",
 ]
 
 __getattr__ = on_first_use(__name__, _HOME)

@@ -13,6 +13,7 @@ _REFUSALS = (
     "evidence.",
     "federation.update_refused",
     "federation.foreign_",
+    "immune.",
 )
 
 

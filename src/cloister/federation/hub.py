@@ -119,7 +119,7 @@ class HubRuntime:
         binding = Binding(challenge.nonce, self._site_key_ids[site], self._job.job_id, self._policy.sha256)
         verdict = self._verifier.verify(answer, expected=binding, policy=self._policy)
         self.verdicts[site] = verdict
-        if verdict.report is None:
+        if verdict.claims is None:
             failed = "; ".join(
                 check.detail for check in verdict.checks if check.outcome is CheckOutcome.FAILED
             )

@@ -12,7 +12,9 @@ Rules, in the order of a round:
    refusal is stated.
 3. Noise and sampling come from this site's own source. Nothing in a job or a message can choose it.
 4. After training the ledger is settled with the steps that were executed, and the spend is stated, also when
-   the training failed or was stopped: a step that touched records is never forgotten.
+   the training failed or was stopped: a step that touched records is never forgotten. A call that the seal
+   forbids ends the worker and is stated once, whenever it is made: by the worker's making, by its end or
+   between.
 5. What leaves is what the airlock rebuilt, and the release is stated before it leaves, together with what
    the site holds of the hub's log since the round began. What the airlock refuses is stated too. With the
    update goes what the site shows of its own log.
@@ -20,7 +22,7 @@ Rules, in the order of a round:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
 import numpy as np
@@ -28,9 +30,13 @@ import numpy.typing as npt
 
 from cloister.core.errors import CloisterError, SignatureInvalid
 from cloister.core.hashes import Sha256, sha256_hex
-from cloister.enclave.airlock import AirlockPolicy, screen
+from cloister.enclave.airlock import screen
+from cloister.enclave.airlock_policy import AirlockPolicy
 from cloister.enclave.attestation import Binding, Evidence
-from cloister.enclave.errors import AirlockViolation
+from cloister.enclave.change import Received
+from cloister.enclave.errors import AirlockViolation, SealBroken
+from cloister.enclave.sealed import SealViolation
+from cloister.enclave.sealed.destruction import DestructionRecord, state_destruction
 from cloister.enclave.tensors import tensors_sha256
 from cloister.evidence.checks import escaped
 from cloister.evidence.errors import EvidenceError
@@ -44,20 +50,17 @@ from cloister.federation.errors import FederationError, JobError, RefusalError
 from cloister.federation.exchange import SiteLogs
 from cloister.federation.job import FederationJob
 from cloister.federation.node import Abort, Challenge, ReleasedUpdate, RoundTask
+from cloister.federation.site_airlock import OutputTerms, job_airlock, output_statement
 from cloister.federation.site_budget import SiteBudget
 from cloister.federation.site_plan import plan_round, units_of
-from cloister.health import SiteData
+from cloister.federation.site_training import SiteTraining, TrainerFor
+from cloister.health import SiteRecords
 from cloister.privacy.budget import Limit, check_delta, check_group
 from cloister.privacy.errors import BudgetExceeded
 from cloister.privacy.ledger import BudgetLedger, Reservation
-from cloister.privacy.mock import MockTrainer, require_mock_allowed
-from cloister.privacy.models import build_model, load_arrays, state_arrays
-from cloister.privacy.randomness import OsRandom, RandomSource
-from cloister.privacy.testing import SeededTestRandom
-from cloister.privacy.trainer import DPTrainer, TrainingData, TrainingPlan
-
-RandomnessFor = Callable[[str], RandomSource]
-"""Gives the stream for a purpose ("noise", "sampling")."""
+from cloister.privacy.mock import require_mock_allowed
+from cloister.privacy.models import build_model, check_model, load_arrays, state_arrays
+from cloister.privacy.trainer import TrainingPlan
 
 
 class Platform(Protocol):
@@ -66,16 +69,6 @@ class Platform(Protocol):
     def quote(self, report_data: bytes) -> Evidence:
         """Signs 64 bytes together with the measurement of the code that runs."""
         ...
-
-
-def os_randomness(site: str, job_id: str) -> RandomnessFor:
-    """Streams keyed by the operating system's entropy: the only ones that protect anybody."""
-    return lambda purpose: OsRandom(site, job_id, purpose)
-
-
-def seeded_test_randomness(seed: int, site: str) -> RandomnessFor:
-    """Streams that repeat, for tests. Every spend states that they were used, and receipts fail for it."""
-    return lambda purpose: SeededTestRandom(seed, site, purpose)
 
 
 class SiteRuntime:
@@ -90,8 +83,9 @@ class SiteRuntime:
         logs: takes what the hub shows of its log, and shows this site's.
         site_key_id: key id of the site's public key, to which its evidence is bound.
         platform: its attestation device.
-        randomness: where its noise and batches come from.
+        trainer: where its rounds are trained: sealed, unless a caller names another place.
         limits: ceilings of the hospital's manifest; the job's target epsilon is added, over this job alone.
+        outputs: what that manifest lets out, and which one it is.
         minimum_units: fewest records or subjects that may be trained on.
 
     Raises:
@@ -105,7 +99,7 @@ class SiteRuntime:
     def __init__(
         self,
         job: FederationJob,
-        data: SiteData,
+        data: SiteRecords,
         classes: int,
         *,
         ledger: BudgetLedger,
@@ -113,8 +107,9 @@ class SiteRuntime:
         logs: SiteLogs,
         site_key_id: str,
         platform: Platform,
-        randomness: RandomnessFor,
+        trainer: TrainerFor,
         limits: Sequence[Limit],
+        outputs: OutputTerms,
         minimum_units: int = 2,
     ) -> None:
         if job.privacy.mechanism == MOCK_MECHANISM:
@@ -136,25 +131,36 @@ class SiteRuntime:
         self._platform = platform
         self._plan = plan_round(job, units, ledger.delta, ledger.mode)
         self._budget = SiteBudget(job, data, self._plan, ledger=ledger, statements=statements, limits=limits)
-        subjects = data.subjects.copy() if ledger.unit == "subject" and data.subjects is not None else None
-        # Copies, because torch warns of arrays that are read-only, as a site's are.
-        self._training = TrainingData(data.features.copy(), data.labels.copy(), subjects)
         self._model = build_model(
             job.model.architecture,
-            data.features.shape[1],
+            len(data.feature_names),
             classes,
             job.seed,
             job.model.model_dump(mode="json")["parameters"],
         )
-        self._start_sha256 = tensors_sha256(state_arrays(self._model))
-        self._airlock = AirlockPolicy.for_tensors(state_arrays(self._model))
-        make = MockTrainer if job.privacy.mechanism == MOCK_MECHANISM else DPTrainer
-        self._trainer = make(self._plan, noise=randomness("noise"), sampling=randomness("sampling"))
-        self._trainer.check(self._model, self._training)
+        check_model(self._model, len(data.feature_names))
+        start = state_arrays(self._model)
+        self._start_sha256 = tensors_sha256(start)
+        self._outputs = outputs
+        self._airlock = job_airlock(outputs, start, self._plan, units, job.rounds)
+        self._ended = False
         self._accepted = False
         self._last_round = -1
+        self._received: Received = {}
         self._received_sha256 = ""
         self.job_sha256 = job.sha256
+        self._trainer = trainer(
+            SiteTraining(
+                job,
+                data,
+                classes,
+                ledger.unit,
+                self._plan,
+                start,
+                on_violation=self._state_seal_violation,
+                on_destruction=self._state_destruction,
+            )
+        )
 
     @property
     def site(self) -> str:
@@ -231,6 +237,7 @@ class SiteRuntime:
             FederationError: `federation.bad_task` out of turn, `federation.aborted` when stopped.
             RefusalError: `federation.foreign_start` if the first round has other weights than the job's.
             EvidenceError: the hub's log isn't proven to continue what this site has seen of it.
+            ReleaseError: the hospital's keeper refused the worker its key; nothing was reserved.
             ModelError: the weights are not the model's.
         """
         self._require_accepted()
@@ -239,25 +246,27 @@ class SiteRuntime:
         if abort():
             raise FederationError("federation.aborted", "the round was stopped before it began")
         self._take_hub_log(task)
-        load_arrays(self._model, cast("Mapping[str, npt.NDArray[np.float32]]", task.weights))
+        weights = cast("Mapping[str, npt.NDArray[np.float32]]", task.weights)
+        load_arrays(self._model, weights)
         received = tensors_sha256(task.weights)
         if task.round == 0:
             self._require_own_start(received)
+        self._trainer.require_key()
         reservation = self._reserve(task.round)
         self._last_round = task.round
-        self._received_sha256 = received
+        self._received, self._received_sha256 = task.weights, received
         executed = self._plan.steps
-        aborted = False
+        trained = None
         try:
-            fit = self._trainer.fit(self._model, self._training, abort=abort)
-            executed, aborted = fit.executed_steps, fit.aborted
+            trained = self._trainer.train(weights, abort)
+            executed = trained.executed_steps
         finally:
             self._budget.settle(
                 reservation, task.round, executed, noise_generator=self._trainer.noise_generator
             )
-        if aborted:
+        if trained.aborted:
             raise FederationError("federation.aborted", "the round was stopped between two batches")
-        return {"params": state_arrays(self._model)}
+        return {"params": trained.params}
 
     def release(self, round_number: int, update: Mapping[str, object]) -> ReleasedUpdate:
         """Screens a raw result and states what leaves.
@@ -266,8 +275,9 @@ class SiteRuntime:
             AirlockViolation: something in it may not leave; nothing does, and that is stated.
             FederationError: `federation.bad_task` for a round whose task didn't come; nothing leaves.
         """
+        hub_log = self._logs.taken(round_number)
         try:
-            screened = screen(update, self._airlock)
+            screened = screen(update, self._airlock, received=self._received)
         except AirlockViolation as violation:
             self._state_violation(violation)
             raise
@@ -275,18 +285,26 @@ class SiteRuntime:
             UpdateReleased,
             [Subject(f"update/{self.site}/{round_number}", Sha256(screened.sha256))],
             round=round_number,
-            hub_log=self._logs.taken(round_number),
+            hub_log=hub_log,
             model_sha256=self._received_sha256,
-            update_sha256=screened.sha256,
-            tensors=[
-                {"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype.name}
-                for name, tensor in screened.tensors.items()
-            ],
-            scalars=sorted(screened.scalars),
-            bytes=screened.bytes,
-            airlock_policy_sha256=self._airlock.sha256,
+            **output_statement(screened, self._airlock, self._outputs, self._site_key_id),
         )
         return ReleasedUpdate(screened.tensors, screened.sha256, screened.scalars, self._logs.show())
+
+    def end(self) -> None:
+        """Destroy what trained here, and state what was done and looked at.
+
+        Once that is stated, later calls do nothing; until then, each tries again.
+
+        Raises:
+            EvidenceError: the statement can't be written; the worker is dead all the same.
+        """
+        if self._ended:
+            return
+        record = self._trainer.close()
+        if record is not None:
+            self._state_destruction(record)
+        self._ended = True
 
     def _require_accepted(self) -> None:
         if not self._accepted:
@@ -316,6 +334,14 @@ class SiteRuntime:
         except BudgetExceeded as refusal:
             self._state_violation(refusal)
             raise
+
+    def _state_seal_violation(self, violation: SealViolation) -> None:
+        # Called by the host of sealed workers, from a thread of its own.
+        self._state_violation(SealBroken("sealed.violation", violation.sentence))
+
+    def _state_destruction(self, record: DestructionRecord) -> None:
+        subject = Subject(f"sealed worker of {self.site}", sha256_hex(self._job.canonical()))
+        state_destruction(self._statements, record, subject)
 
     def _state_violation(self, error: CloisterError, artifact_sha256: str | None = None) -> None:
         detail = "; ".join([error.message, *error.details])

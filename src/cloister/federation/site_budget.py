@@ -20,7 +20,7 @@ from cloister.evidence.transcript import FIXED_PLAN, RELATION, Event, coalesce, 
 from cloister.evidence.writer import StatementWriter
 from cloister.federation.job import FederationJob
 from cloister.federation.site_plan import plan_job
-from cloister.health import SiteData
+from cloister.health import SiteRecords
 from cloister.privacy.budget import Limit, Scope
 from cloister.privacy.ledger import BudgetLedger, Purpose, Reservation
 from cloister.privacy.modes import epsilon_in
@@ -46,7 +46,7 @@ class SiteBudget:
     def __init__(
         self,
         job: FederationJob,
-        data: SiteData,
+        data: SiteRecords,
         plan: TrainingPlan,
         *,
         ledger: BudgetLedger,

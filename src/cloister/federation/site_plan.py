@@ -5,7 +5,7 @@ from __future__ import annotations
 from cloister.evidence.transcript import ADAPTIVE, Mode, SampledGaussian, Unit
 from cloister.federation.errors import JobError
 from cloister.federation.job import FederationJob
-from cloister.health import SiteData
+from cloister.health import SiteRecords
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.modes import calibrate
 from cloister.privacy.trainer import TrainingPlan
@@ -55,7 +55,7 @@ def plan_job(job: FederationJob, plan: TrainingPlan) -> SampledGaussian:
     return SampledGaussian(plan.sampling_probability, plan.noise_multiplier, job.rounds * plan.steps)
 
 
-def units_of(data: SiteData, unit: Unit) -> int:
+def units_of(data: SiteRecords, unit: Unit) -> int:
     """How many records, or subjects, a site has, whichever are protected.
 
     Raises:

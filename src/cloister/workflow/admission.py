@@ -30,6 +30,7 @@ from cloister.health import FederatedData, load_source
 from cloister.policy import (
     Decision,
     DecisionFacts,
+    ManifestDraft,
     OutputKind,
     PolicyError,
     ProtocolManifest,
@@ -39,7 +40,6 @@ from cloister.policy import (
     decide,
     decide_job,
     job_terms,
-    load_manifest_draft,
     load_request_draft,
     sign_manifest,
     sign_request,
@@ -82,11 +82,12 @@ def load_data(spec: JobSpec, data_dir: Path | None) -> FederatedData:
     return load_source(section.source, data_dir=data_dir, sites=section.sites, seed=section.split_seed)
 
 
-def sign_agreement(spec: JobSpec, workspace: Workspace, *, clock: Clock) -> Agreement:
+def sign_agreement(spec: JobSpec, draft: ManifestDraft, workspace: Workspace, *, clock: Clock) -> Agreement:
     """Let each hospital complete and sign its manifest, and the developer sign the request.
 
     Args:
         spec: The job.
+        draft: The manifest that it names, as it was read.
         workspace: Holds the parties' keys.
         clock: The time of submission.
 
@@ -94,7 +95,6 @@ def sign_agreement(spec: JobSpec, workspace: Workspace, *, clock: Clock) -> Agre
         InputError: A document is missing or has wrong fields.
         PolicyError: A hospital of the job isn't in the manifest.
     """
-    draft = load_manifest_draft(spec.manifest_path)
     request_draft = load_request_draft(spec.request_path)
     measurement = code_measurement().hex()
     manifests: dict[str, ProtocolManifest] = {}

@@ -12,6 +12,7 @@ from cloister.federation import FederationJob
 from cloister.health import FederatedData
 from cloister.privacy import BudgetLedger
 from cloister.workflow.admission import Agreement
+from cloister.workflow.attester import Attester
 from cloister.workflow.jobfile import JobSpec
 from cloister.workflow.parties import Parties
 from cloister.workflow.release import Goal
@@ -36,6 +37,7 @@ class Case:
         goal: What the hospitals together ask of the model.
         parties: The hub and the sites with their logs.
         ledgers: Each site's budget ledger.
+        attester: What the sites prove themselves with.
         witnesses: Who cosigns the logs' heads in the receipt.
     """
 
@@ -51,4 +53,5 @@ class Case:
     goal: Goal
     parties: Parties
     ledgers: Mapping[str, BudgetLedger]
+    attester: Attester
     witnesses: tuple[Witness, ...] = ()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cloister.core.errors import InputError
-from cloister.health import FederatedData
+from cloister.health import FederatedData, require_readable
 from cloister.workflow.admission import load_data
 from cloister.workflow.compute import one_thread_per_site
 from cloister.workflow.jobfile import JobSpec
@@ -69,7 +69,8 @@ def compare(spec: JobSpec, data_dir: Path | None) -> Comparison:
 
 
 def _compare(spec: JobSpec, data: FederatedData) -> Comparison:
-    tables = {name: (table.features, table.labels) for name, table in sorted(data.sites.items())}
+    readable = {name: require_readable(one, "A baseline") for name, one in sorted(data.sites.items())}
+    tables = {name: (table.features, table.labels) for name, table in readable.items()}
     features = np.concatenate([table[0] for table in tables.values()])
     labels = np.concatenate([table[1] for table in tables.values()])
     found = [

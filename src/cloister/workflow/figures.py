@@ -34,8 +34,8 @@ from cloister.core.hashes import Sha256, sha256_hex
 from cloister.enclave.measure import code_measurement
 from cloister.evidence.transcript import FIXED_PLAN, RELATION, Unit, event_to_json
 from cloister.federation.site_account import site_account
-from cloister.health import ColumnKind, OutsideBounds, SiteData, TableSchema
-from cloister.policy import OutputKind, ProtocolManifest, Reason, TrainingRequest
+from cloister.health import ColumnKind, OutsideBounds, SiteData, TableSchema, require_readable
+from cloister.policy import OutputKind, ProtocolManifest, Reason, TrainingRequest, load_manifest_draft
 from cloister.policy.manifest import PrivacyGuardrails
 from cloister.privacy.account import Account
 from cloister.privacy.budget import check_group
@@ -168,6 +168,7 @@ def release_figure(
         PolicyError: The hospital refuses; ``details`` holds every reason.
         BudgetExceeded: It doesn't fit what is left of a budget; nothing was spent.
         PrivacyError: No noise keeps this epsilon.
+        HealthError: ``health.sealed``: The site's records are sealed, and figures are computed here.
         CloisterError: As for a job: records that don't fit their schema, a ledger or log that was set back.
     """
     if request.site not in spec.file.data.sites:
@@ -177,9 +178,9 @@ def release_figure(
             f"Sites: {', '.join(spec.file.data.sites)}.",
         )
     data = load_data(spec, data_dir)
-    table = data.sites[request.site]
+    table = require_readable(data.sites[request.site], "A figure")
     require_column(data.schema, request.column)
-    agreement = sign_agreement(spec, workspace, clock=clock)
+    agreement = sign_agreement(spec, load_manifest_draft(spec.manifest_path), workspace, clock=clock)
     manifest = agreement.manifests[request.site]
     guardrails, dataset = manifest.privacy_guardrails, manifest.dataset_scope.name
     job_id = str(uuid4())

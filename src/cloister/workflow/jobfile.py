@@ -4,7 +4,8 @@ Rules kept here:
 
 - A path in the file is relative to the file's own folder and never leaves it upwards without
   being written out (``../heart/job.yaml`` is a choice somebody made in plain sight).
-- What is simulated has to be named: ``attestation: simulated`` is a word in the file, not a default.
+- What is simulated has to be named: ``attestation: simulated`` is a word in the file, not a default. A job
+  with ``attestation: hardware`` is started by the launcher only, on a machine that has proved itself.
 - Noise has no seed. ``federation.seed`` initialises the model and is public.
 """
 
@@ -70,7 +71,7 @@ class JobFile(_Section):
     request: str
     with_data: str | None = None
     data: DataSection
-    attestation: Literal["simulated"]
+    attestation: Literal["simulated", "hardware"]
     federation: FederationSection
     model: ModelSpec
     training: TrainingConfig

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloister.enclave.protection import Protection
 from cloister.evidence.verifier import Verdict
+from cloister.immune import ImmuneIncident
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,13 @@ class JobOutcome:
     normalisation: str
     randomness: str
     simulated: bool
+    protection: Protection
     sites: tuple[SiteOutcome, ...]
     refused_sites: Mapping[str, str]
     rounds: tuple[RoundRecord, ...]
     training_seconds: float
     verdict: Verdict
+    noticed: tuple[ImmuneIncident, ...] = ()
 
     @property
     def model(self) -> Path:
@@ -126,6 +130,7 @@ class JobOutcome:
             "architecture": self.architecture,
             "strategy": self.strategy,
             "simulated": self.simulated,
+            "protection": self.protection.value,
             "randomness": self.randomness,
             "normalisation": self.normalisation,
             "performance": {
@@ -143,6 +148,7 @@ class JobOutcome:
             "refused_sites": dict(self.refused_sites),
             "rounds": [{**vars(record), "epsilon": dict(record.epsilon)} for record in self.rounds],
             "training_seconds": self.training_seconds,
+            "incidents": [one.incident_fields() for one in self.noticed],
             "receipt_accepted": self.verdict.accepted,
             "accepted_with": ["test-randomness"] if self.verdict.test_randomness else [],
             "checks": [

@@ -26,7 +26,7 @@ from cloister.core.files import read_bounded
 from cloister.enclave.model_file import DEFAULT_MAX_BYTES, decode_model
 from cloister.evidence.transcript import ACCOUNTANTS, RELATION
 from cloister.federation.site_plan import plan_round, units_of
-from cloister.health import FederatedData, SiteData
+from cloister.health import FederatedData, SiteData, require_readable
 from cloister.policy import load_manifest_draft
 from cloister.policy.manifest import PrivacyGuardrails
 from cloister.privacy.audit.canaries import audit_with_canaries
@@ -94,6 +94,7 @@ def audit_job(request: AuditRequest) -> AuditReport:
 
     Raises:
         InputError: The job has no such site, or a file can't be read.
+        HealthError: ``health.sealed``: The site's records are sealed, and an audit looks at them.
         EnclaveError: ``enclave.model_file`` for a model file that is malformed.
         JobError: ``federation.wrong_unit``: the manifest protects subjects, and the records don't say whose
             they are.
@@ -110,7 +111,7 @@ def _audit(request: AuditRequest, data: FederatedData) -> AuditReport:
         raise InputError(
             "input.schema", f"the job has no site {site}", f"Its sites: {', '.join(sorted(data.sites))}."
         )
-    mine = data.sites[site]
+    mine = require_readable(data.sites[site], "An audit")
     guardrails = load_manifest_draft(spec.manifest_path).privacy_guardrails
     claim = _claim(spec, mine, guardrails)
     public = data.source in PUBLIC_SOURCES

@@ -79,6 +79,8 @@ def _trust_entries(case: Case) -> list[TrustEntry]:
     developer = case.agreement.request.ai_developer
     entries.append(TrustEntry(Role.DEVELOPER, developer.id, developer.public_key.encode()))
     entries += [TrustEntry(Role.WITNESS, one.name, one.public_key.pem.encode()) for one in case.witnesses]
-    root = certificate_pem(case.workspace.simulated_vendor(case.clock).root_der)
-    entries.append(TrustEntry(Role.TEE_ROOT, "SIMULATED", root))
+    entries += [
+        TrustEntry(Role.TEE_ROOT, name, certificate_pem(der))
+        for name, der in sorted(case.attester.roots.items())
+    ]
     return entries

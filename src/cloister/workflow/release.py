@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from cloister.core.hashes import Sha256, sha256_hex
+from cloister.enclave.protection import Protection
 from cloister.enclave.tensors import tensors_sha256
 from cloister.evidence.predicates import Evaluation, OutputConstraint, Release, SiteMetric
 from cloister.evidence.statement import Subject
@@ -26,6 +28,13 @@ from cloister.health import TestSet
 from cloister.policy import OutputKind, PolicyError, PrimaryMetric, ProtocolManifest
 from cloister.workflow.metrics import EvaluationResult, Undefined, accuracy, auroc, evaluate
 from cloister.workflow.scoring import scores
+
+INSECURE_RUN: Final = OutputConstraint(
+    name="protected-machine",
+    satisfied=False,
+    detail="INSECURE: started without protection; a model of such a run is never released",
+)
+"""A constraint that a release names only where it fails; no verifier knows it, and each refuses it."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +206,8 @@ def state_release(
     goal: Goal,
     hub: StatementWriter,
     mechanism: str,
+    *,
+    protection: Protection = Protection.SIMULATED,
 ) -> tuple[OutputConstraint, ...]:
     """Hold the model file against the output constraints and write the result into the hub's log.
 
@@ -206,11 +217,14 @@ def state_release(
         goal: The hospitals' constraints.
         hub: The hub's statement writer.
         mechanism: What protected the training, as the job names it.
+        protection: How the run was protected; one that was insecure states so, and is never approved.
 
     Returns:
         Every constraint, with whether it is satisfied.
     """
     constraints = hold_against(model_file, weights, goal, mechanism)
+    if protection is Protection.INSECURE:
+        constraints = (*constraints, INSECURE_RUN)
     digest = sha256_hex(model_file)
     hub.write(
         Release,

@@ -27,15 +27,19 @@ from cloister.core.logging import (
     stop_logging,
 )
 from cloister.enclave.model_file import encode_model
+from cloister.enclave.protection import require_records_may_be_read
 from cloister.evidence.terms import MOCK_MECHANISM
 from cloister.federation import FederationJob
+from cloister.policy import load_manifest_draft
 from cloister.privacy import BudgetLedger
-from cloister.privacy.mock import MOCK_MARK
 from cloister.workflow.admission import Agreement, admit, commit_data, load_data, sign_agreement
+from cloister.workflow.attester import Attester, SimulatedChips, require_fitting_attestation
 from cloister.workflow.case import Case
 from cloister.workflow.compute import one_thread_per_site
+from cloister.workflow.immunity import Immunity, immunity
 from cloister.workflow.jobfile import JobSpec
 from cloister.workflow.ledgers import keep_manifest, terms_of
+from cloister.workflow.marks import MARKED, folder_mark, model_marks
 from cloister.workflow.outcome import MODEL_FILE, REPORT_FILE, JobOutcome
 from cloister.workflow.parties import Parties, open_parties
 from cloister.workflow.preflight import require_releasable
@@ -49,6 +53,7 @@ from cloister.workflow.release import (
     state_release,
 )
 from cloister.workflow.report import render_report
+from cloister.workflow.sealing import begin_sealing
 from cloister.workflow.summary import summarise_outcome
 from cloister.workflow.training import Trained, train
 from cloister.workflow.watching import Stage, Watcher
@@ -66,6 +71,7 @@ def run_job(
     log_level: LogLevel = LogLevel.INFO,
     log_file: Path | None = None,
     clock: Clock = system_clock,
+    attester: Attester | None = None,
 ) -> JobOutcome:
     """Run one job to its end.
 
@@ -79,6 +85,8 @@ def run_job(
         log_level: The lowest level of the run's log.
         log_file: Where that log goes; None for the workspace's ``logs`` folder.
         clock: Gives the time.
+        attester: What the sites prove themselves with, and how the run is protected; None for the workspace's
+            own simulated chips.
 
     Returns:
         The finished job with its artifacts on disk. The model may have missed its threshold.
@@ -86,14 +94,29 @@ def run_job(
     Raises:
         CloisterError: Whatever stopped the job; nothing of it is left in ``jobs``.
     """
+    if attester is None:
+        attester = SimulatedChips(workspace.simulated_vendor(clock))
+    require_fitting_attestation(spec, attester.protection)
     job = spec.federation_job()
     path = log_file if log_file is not None else workspace.log_path(job.job_id)
-    configure_logging(path=path, level=log_level, experiment_id=job.job_id, clock=clock)
+    configure_logging(
+        path=path,
+        level=log_level,
+        experiment_id=job.job_id,
+        clock=clock,
+        protection=attester.protection.mark or None,
+    )
     log = get_logger("workflow")
+    begin_sealing()
     try:
-        with bind_correlation(job.job_id), one_thread_per_site(), _ending(log):
+        with (
+            bind_correlation(job.job_id),
+            one_thread_per_site(),
+            _ending(log),
+            immunity(workspace.settings, workspace.root) as noticing,
+        ):
             log.info("job_started", name=spec.file.name, source=spec.file.data.source, sites=len(job.clients))
-            outcome = _run(spec, job, workspace, watch, data_dir, test_seed, clock)
+            outcome = _run(spec, job, workspace, watch, data_dir, test_seed, clock, attester, noticing)
             log.info("job_finished", passed=outcome.passed, receipt_accepted=outcome.verdict.accepted)
             return outcome
     finally:
@@ -109,12 +132,8 @@ def _ending(log: Logger) -> Iterator[None]:
         log.warning("job_stopped", code=error.code)
         raise
     except BaseException as error:
-        log.warning("job_stopped", error=type(error).__name__)
+        log.warning("job_stopped", error=error)
         raise
-
-
-def _mark(job: FederationJob) -> str:
-    return "MOCK-" if job.privacy.mechanism == MOCK_MECHANISM else ""
 
 
 def _run(
@@ -125,15 +144,21 @@ def _run(
     data_dir: Path | None,
     test_seed: int | None,
     clock: Clock,
+    attester: Attester,
+    noticing: Immunity,
 ) -> JobOutcome:
+    mark = folder_mark(job, attester.protection)
     with (
-        workspace.job_folder(f"{_mark(job)}{spec.file.name}-{job.job_id}") as (staging, final),
+        workspace.job_folder(f"{mark}{spec.file.name}-{job.job_id}") as (staging, final),
         ExitStack() as opened,
     ):
+        draft = load_manifest_draft(spec.manifest_path)
+        require_records_may_be_read(attester.protection, draft.dataset_scope.contents)
         watch(Stage(f"reading {spec.file.data.source}"))
         data = load_data(spec, data_dir)
-        agreement = sign_agreement(spec, workspace, clock=clock)
+        agreement = sign_agreement(spec, draft, workspace, clock=clock)
         parties = opened.enter_context(open_parties(workspace, job, agreement.log_rules, clock=clock))
+        incidents = opened.enter_context(noticing.stated_by([seat.writer for seat in parties.seats]))
         witnesses = open_witnesses(workspace.settings, [seat.log for seat in parties.seats], clock())
         watch(Stage("asking each hospital"))
         admit(agreement, job, data, parties.writers, clock=clock)
@@ -157,10 +182,12 @@ def _run(
             goal,
             parties,
             ledgers,
+            attester,
             witnesses,
         )
         trained = train(case)
         measured, model_file = _measure_and_release(case, trained)
+        incidents.close()
         parties.close("completed")
         verdict = prove(case, model_file)
         outcome = summarise_outcome(
@@ -176,6 +203,8 @@ def _run(
             trained.seconds,
             ledgers,
             verdict,
+            attester.protection,
+            noticing.noticed,
         )
         write_new(staging / REPORT_FILE, render_report(outcome).encode(), mode=READABLE)
     return outcome
@@ -199,10 +228,12 @@ def _measure_and_release(case: Case, trained: Trained) -> tuple[Measured, bytes]
     measured = measure_model(case.job, weights, case.data.test, case.goal)
     state_evaluation(measured, case.data.test, hub)
     mechanism = case.job.privacy.mechanism
-    mock = mechanism == MOCK_MECHANISM
-    model_file = encode_model({**weights, **MOCK_MARK} if mock else weights)
-    constraints = state_release(model_file, weights, case.goal, hub, mechanism)
-    # A mock's model stays here, marked and refused, for whoever tries the job out.
-    require_satisfied([one for one in constraints if not (mock and one.name == "private-training")])
+    marks = model_marks(case.job, case.attester.protection)
+    model_file = encode_model({**weights, **marks}, case.attester.protection.mark)
+    constraints = state_release(
+        model_file, weights, case.goal, hub, mechanism, protection=case.attester.protection
+    )
+    # A marked model stays here, refused, for whoever tries the job out.
+    require_satisfied([one for one in constraints if not (marks and one.name in MARKED)])
     write_new(case.staging / MODEL_FILE, model_file)
     return measured, model_file

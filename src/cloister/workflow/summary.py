@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from cloister.enclave.protection import Protection
 from cloister.evidence.predicates import MOCK, OS_ENTROPY, SEEDED_TEST
 from cloister.evidence.terms import MOCK_MECHANISM
 from cloister.evidence.transcript import Event, SampledGaussian
 from cloister.evidence.verifier import Verdict
 from cloister.federation import FederationJob, SiteRuntime
 from cloister.health import FederatedData
+from cloister.immune import ImmuneIncident
 from cloister.policy import OutputKind
 from cloister.privacy import HARD_STOP_EPSILON, BudgetLedger
 from cloister.workflow.admission import Agreement
@@ -32,6 +34,8 @@ def summarise_outcome(
     seconds: float,
     ledgers: Mapping[str, BudgetLedger],
     verdict: Verdict,
+    protection: Protection,
+    noticed: tuple[ImmuneIncident, ...],
 ) -> JobOutcome:
     """Gather what a finished job shows.
 
@@ -48,6 +52,8 @@ def summarise_outcome(
         seconds: How long the federated part took.
         ledgers: Each site's budget ledger.
         verdict: What the verifier said of the receipt.
+        protection: How the run was protected.
+        noticed: What the immune system noticed.
     """
     result = measured.result
     interval = None if result.interval is None else (result.interval.low, result.interval.high)
@@ -71,6 +77,8 @@ def summarise_outcome(
         normalisation=data.normalisation,
         randomness=_randomness(job, verdict),
         simulated=verdict.simulated,
+        protection=protection,
+        noticed=noticed,
         sites=tuple(
             _site(site, job, data, agreement, sites[site], ledgers[site], measured.sites[site])
             for site in job.clients

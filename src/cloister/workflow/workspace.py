@@ -9,6 +9,7 @@
     <root>/parties/site/<name>/budget/      one ledger per dataset, outside every job's folder
     <root>/simulated-vendor/                the maker of the sites' simulated chips
     <root>/jobs/<job>/                      what a finished job leaves: model, receipt, trust, report
+    <root>/immune/                          what cloister's own immune system learned, and its audit
     <root>/open/<job>                       a job whose parties haven't closed their chains yet
     <root>/logs/<job>.jsonl                 the machine's own log of the run
 

@@ -4,6 +4,7 @@ Rules:
 - a task other than training is unknown (TASK_UNKNOWN);
 - a task that does not fit the job the site agreed to is BAD_TASK_DATA;
 - what the site's node refuses is EXECUTION_RESULT_ERROR with the refusal's stable code, never its message;
+  so is what the site's immune system stops;
 - any other exception is EXECUTION_EXCEPTION, and its text stays at the site; code that asks the process to
   exit has failed too, and takes no other party with it;
 - the raw result goes to the airlock filter under a key that nothing else reads.
@@ -37,6 +38,7 @@ from cloister.federation.flare.messages import (
     site_node,
 )
 from cloister.federation.node import Challenge, RoundTask
+from cloister.immune.errors import CALL_BLOCKED, CallBlocked
 
 
 class SiteExecutor(Executor):
@@ -65,6 +67,8 @@ class SiteExecutor(Executor):
             seen = node.hub_log_seen()
         except CloisterError as error:
             return error_reply(ReturnCode.EXECUTION_RESULT_ERROR, error.code)
+        except CallBlocked:
+            return error_reply(ReturnCode.EXECUTION_RESULT_ERROR, CALL_BLOCKED)
         reply = make_reply(ReturnCode.OK)
         reply[EVIDENCE] = evidence
         reply[HUB_LOG_SEEN] = seen
@@ -87,6 +91,8 @@ class SiteExecutor(Executor):
             raw = node.train_round(task, lambda: bool(abort_signal.triggered))
         except CloisterError as error:
             return error_reply(ReturnCode.EXECUTION_RESULT_ERROR, error.code)
+        except CallBlocked:
+            return error_reply(ReturnCode.EXECUTION_RESULT_ERROR, CALL_BLOCKED)
         except (SystemExit, KeyboardInterrupt):
             return error_reply(ReturnCode.EXECUTION_EXCEPTION, "federation.site_failed")
         reply = make_reply(ReturnCode.OK)

@@ -31,6 +31,7 @@ from cloister.federation.flare.messages import (
     site_node,
 )
 from cloister.federation.node import ReleasedUpdate
+from cloister.immune.errors import CALL_BLOCKED, CallBlocked
 
 
 class AirlockFilter(Filter):
@@ -51,6 +52,8 @@ class AirlockFilter(Filter):
                 released = site_node(fl_ctx).release(round_number, raw)
             except CloisterError as error:
                 return error_reply(ReturnCode.EXECUTION_RESULT_ERROR, error.code)
+            except CallBlocked:
+                return error_reply(ReturnCode.EXECUTION_RESULT_ERROR, CALL_BLOCKED)
             fl_ctx.set_prop(RELEASED, released, private=True, sticky=False)
         return _message(released, round_number)
 

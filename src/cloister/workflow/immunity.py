@@ -1,0 +1,224 @@
+"""cloister's own immune system: its functions that touch records, keys, budgets or the network are watched.
+
+Rules kept here:
+
+1. Nothing is blocked unless an operator names it, in ``pic.yaml`` of the folder where the immune system keeps
+   what it learned.
+2. One is on in a process. Jobs that overlap share the one of the first; an application that runs jobs and is
+   protected itself keeps its own.
+3. What is noticed becomes a signed statement of every party that has begun to state something, and a line in
+   the run's log. It says which function and what was done. Figures stay in the immune system's own audit, for
+   how long a round took and how much it was given depend on records.
+4. Statements are written by a thread of their own: a watched call may hold the very lock that they need.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, Self
+
+from cloister.core.errors import CloisterError
+from cloister.core.hashes import sha256_hex
+from cloister.core.logging import get_logger
+from cloister.evidence import StatementWriter, Subject
+from cloister.evidence.predicates import Incident
+
+if TYPE_CHECKING:
+    from cloister.core.settings import Settings
+    from cloister.immune import ImmuneIncident, Protection
+
+STATE: Final = "immune"
+"""The folder of its state, in a workspace or in a service's own folder."""
+RULES: Final = "pic.yaml"
+
+WATCHED: Final = (
+    # records
+    "cloister.health.sources.breast_cancer:load",
+    "cloister.health.sources.csv_files:load",
+    "cloister.health.sources.csv_files:load_site",
+    "cloister.health.sources.heart_disease:load",
+    "cloister.federation.site_training:_SealedRounds.train",
+    # what crosses a site's border
+    "cloister.federation.site:SiteRuntime.accept_folder",
+    "cloister.federation.site:SiteRuntime.quote",
+    "cloister.federation.site:SiteRuntime.train_round",
+    "cloister.federation.site:SiteRuntime.release",
+    "cloister.federation.hub:HubRuntime.admit",
+    "cloister.federation.hub:HubRuntime.aggregated",
+    # budgets
+    "cloister.privacy.ledger:BudgetLedger.reserve",
+    "cloister.privacy.ledger:BudgetLedger.reserve_all",
+    "cloister.privacy.ledger:BudgetLedger.settle",
+    # keys
+    "cloister.core.keys.files:FileKeyStore.generate",
+    "cloister.core.keys.files:FileKeyStore.load",
+    "cloister.core.keys.wrapping:FileWrappingKey.unwrap",
+    "cloister.core.keys.wrapping_kms:KmsWrappingKey.unwrap",
+    "cloister.core.keys.wrapping_token:TokenWrappingKey.unwrap",
+    "cloister.core.keys.pkcs11:Pkcs11KeyStore.load",
+    "cloister.core.keys.pkcs11:_TokenSigner.sign",
+    "cloister.enclave.keyrelease.service:ReleaseService.challenge",
+    "cloister.enclave.keyrelease.service:ReleaseService.release",
+    # network
+    "cloister.enclave.wire.address:Address.connect",
+    "cloister.enclave.wire.endpoint:WireEndpoint.exchange",
+    "cloister.enclave.inference.line:Line.hello",
+    "cloister.enclave.inference.line:Line.query",
+)
+"""What is watched, as ``module:qualname``; a module that isn't imported yet, as soon as it is."""
+
+
+class Immunity:
+    """What the immune system noticed while one job or service ran, and who states it.
+
+    Attributes:
+        watching: whether cloister's immune system is on.
+    """
+
+    def __init__(self) -> None:
+        self.watching = False
+        self._noticed: list[ImmuneIncident] = []
+        self._waiting: SimpleQueue[ImmuneIncident | None] = SimpleQueue()
+
+    @property
+    def noticed(self) -> tuple[ImmuneIncident, ...]:
+        """All incidents so far."""
+        return tuple(self._noticed)
+
+    def take(self, incident: ImmuneIncident) -> None:
+        """Take note of an incident; short, and safe inside any call."""
+        self._noticed.append(incident)
+        self._waiting.put(incident)
+
+    def stated_by(self, writers: Sequence[StatementWriter]) -> StatedIncidents:
+        """Have these parties state what was and is noticed, until that is closed."""
+        return StatedIncidents(self._waiting, writers)
+
+
+class StatedIncidents:
+    """A thread that states incidents; a context manager, to be closed before the parties' chains are.
+
+    Args:
+        waiting: where they come from; None ends it.
+        writers: the parties' writers. One that has stated nothing yet in its job isn't begun by an incident.
+    """
+
+    def __init__(
+        self, waiting: SimpleQueue[ImmuneIncident | None], writers: Sequence[StatementWriter]
+    ) -> None:
+        self._waiting, self._writers = waiting, tuple(writers)
+        self._log = get_logger("immune")
+        self._thread = threading.Thread(target=self._state_all, name="immune-incidents", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """State what still waits, and end. Again, it does nothing."""
+        if self._thread.is_alive():
+            self._waiting.put(None)
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _state_all(self) -> None:
+        while (incident := self._waiting.get()) is not None:
+            self._log.warning(
+                "incident", kind=incident.incident_class, word=incident.severity, place=incident.function
+            )
+            for writer in self._writers:
+                try:
+                    _state(incident, writer)
+                except CloisterError as error:
+                    # The next writer's log may be in order; this one's stops the job by itself.
+                    self._log.error("incident_unstated", code=error.code)
+
+
+def _state(incident: ImmuneIncident, writer: StatementWriter) -> None:
+    from cloister.evidence.extract import log_stream
+
+    job, log = writer.job_id, writer.log
+    if job == log_stream(log.origin):
+        subject = Subject(f"log {log.origin}", sha256_hex(log.origin.encode("ascii")))
+    elif log.last(job) is None:
+        return
+    else:
+        subject = Subject(f"job {job}", sha256_hex(job.encode("ascii")))
+    writer.write(Incident, [subject], **incident.incident_fields())
+
+
+class _Shared:
+    """The one immune system of this process, for as long as anybody uses it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.protection: Protection | None = None
+        self.users: list[Immunity] = []
+
+    def tell(self, incident: ImmuneIncident) -> None:
+        for one in tuple(self.users):
+            one.take(incident)
+
+
+_SHARED: Final = _Shared()
+
+
+@contextmanager
+def immunity(settings: Settings, folder: Path | None) -> Iterator[Immunity]:
+    """Have cloister's own functions watched while this is open.
+
+    Args:
+        settings: of this process; its ``immune`` switches it off.
+        folder: where a workspace or a service keeps its things; the state goes into a folder in there. None
+            keeps nothing, so that everything is learned anew each time.
+
+    Yields:
+        What is noticed. An application's own immune system isn't asked.
+
+    Raises:
+        ImmuneError: ``immune.setting_invalid``, ``immune.state_unusable``: nothing is watched.
+    """
+    found = Immunity()
+    with ExitStack() as ending:
+        with _SHARED.lock:
+            if settings.immune:
+                # Before it is on: what it finds damaged, it says when it starts.
+                _SHARED.users.append(found)
+                ending.callback(_leave, found)
+                found.watching = _watch(folder)
+        yield found
+
+
+def _leave(one: Immunity) -> None:
+    """Take one who uses it off the list; the last one switches it off."""
+    with _SHARED.lock:
+        _SHARED.users.remove(one)
+        if not _SHARED.users and _SHARED.protection is not None:
+            protection, _SHARED.protection = _SHARED.protection, None
+            protection.close()
+
+
+def _watch(folder: Path | None) -> bool:
+    """Switch on what isn't; False where an application's own is on."""
+    if _SHARED.protection is not None:
+        return True
+    from cloister.immune import Protection, load_immune_settings, present
+
+    if present() is not None:
+        return False
+    state = None if folder is None else folder / STATE
+    if state is not None:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    rules = None if state is None or not (state / RULES).exists() else state / RULES
+    settings = load_immune_settings(
+        {"storage.directory": None if state is None else str(state)}, environment=os.environ, file=rules
+    )
+    _SHARED.protection = Protection(settings, on_incident=_SHARED.tell).start(WATCHED)
+    return True

@@ -1,0 +1,325 @@
+"""cloister's own immune system: what it watches, what of it becomes evidence, how it stays out of the way."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from cloister.cli.failure import guarded
+from cloister.core.clock import system_clock
+from cloister.core.keys import EphemeralKeyStore
+from cloister.core.settings import Settings
+from cloister.evidence import StatementWriter, Subject, open_statement
+from cloister.evidence.extract import log_stream
+from cloister.evidence.log import EvidenceLog
+from cloister.evidence.predicates import Incident
+from cloister.federation import RefusalError
+from cloister.federation.events import RoundFinished, SiteLeft
+from cloister.immune import ImmuneError, ImmuneIncident, present, protect
+from cloister.immune.audit_event import AuditKind
+from cloister.immune.errors import CallBlocked
+from cloister.immune.observation import Action, Decision, Entered, Observed
+from cloister.immune.settings import ImmuneSettings
+from cloister.immune.wrapping.importing import instrument
+from cloister.immune.wrapping.monitor import gates
+from cloister.workflow.immunity import STATE, WATCHED, immunity
+from cloister.workflow.run import run_job
+from cloister.workflow.workspace import Workspace, open_workspace
+from tests.system.example_job import SITES, ExampleJob, run
+
+SETTINGS = Settings()
+TRAIN = "cloister.federation.site:SiteRuntime.train_round"
+SUBJECT = Subject("job", "0" * 64)
+REASON = "duration 41.7x median, p=3e-05"
+
+
+def incident(function: str = TRAIN) -> ImmuneIncident:
+    return ImmuneIncident(
+        "behaviour-drift",
+        "medium",
+        f"{function}: {REASON}",
+        "2026-11-21T14:00:00.000000Z",
+        "nothing more is learned until it is approved",
+        function,
+        "9f2c81d07a44be10-1f",
+    )
+
+
+@dataclass(frozen=True)
+class Seat:
+    log: EvidenceLog
+    writer: StatementWriter
+
+    def incidents(self) -> list[Incident]:
+        found = [
+            open_statement(one.envelope).predicate for one in self.log.extract(self.writer.job_id).entries
+        ]
+        return [one for one in found if isinstance(one, Incident)]
+
+
+@pytest.fixture
+def seat(tmp_path: Path) -> Iterator[Callable[[str | None], Seat]]:
+    """Makes a site that writes about a job, or with None as id about its own log."""
+    store = EphemeralKeyStore()
+
+    def make(job_id: str | None) -> Seat:
+        name = f"site-{len(list(tmp_path.glob('*.log')))}"
+        signer, origin = store.generate(name), f"cloister/site/{name}"
+        log = EvidenceLog.create(tmp_path / f"{name}.log", origin=origin, signer=signer)
+        return Seat(log, StatementWriter(log, signer, name, job_id or log_stream(origin), system_clock))
+
+    yield make
+    assert present() is None
+
+
+# What is watched
+
+
+@pytest.mark.parametrize("target", WATCHED)
+def test_every_function_on_the_list_is_there_and_can_be_watched(target: str) -> None:
+    import_module(target.partition(":")[0])
+    done = instrument(target)
+    try:
+        assert done.names == (target,)
+    finally:
+        done.undo()
+
+
+def test_a_job_has_what_touches_records_budgets_and_keys_counted_call_by_call(tmp_path: Path) -> None:
+    calls: dict[str, int] = {}
+
+    def watch(event: object) -> None:
+        system = present()
+        if isinstance(event, RoundFinished) and event.round == 1:
+            assert system is not None
+            functions = system.status()["functions"]
+            calls.update({name: one["calls"] for name, one in functions.items()})  # type: ignore[union-attr,index,call-overload]
+
+    outcome = run(ExampleJob().spec(tmp_path / "job"), tmp_path / "work", watch=watch)
+    assert outcome.verdict.accepted
+    assert outcome.noticed == ()
+    short = {name.rpartition(":")[2]: count for name, count in calls.items() if count}
+    site = {name.partition(".")[2]: count for name, count in short.items() if name.startswith("SiteRuntime.")}
+    assert site == {"accept_folder": 3, "quote": 3, "train_round": 6, "release": 6}
+    assert (short["HubRuntime.admit"], short["HubRuntime.aggregated"], short["load"]) == (3, 2, 1)
+    assert (short["ReleaseService.release"], short["_SealedRounds.train"]) == (3, 6)
+    assert short["BudgetLedger.settle"] >= 6
+    assert present() is None
+    state = tmp_path / "work" / STATE
+    assert (state / "immune.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_job_taught_is_there_for_the_next_one(tmp_path: Path) -> None:
+    learned = []
+
+    def watch(event: object) -> None:
+        system = present()
+        if isinstance(event, RoundFinished) and event.round == 1 and system is not None:
+            learned.append(system.brain.cell(TRAIN).detector.learned)
+
+    for number in range(2):
+        run(ExampleJob().spec(tmp_path / f"job{number}"), tmp_path / "work", watch=watch)
+    assert learned[0] == 6
+    assert learned[1] == 12
+
+
+# What becomes of incidents
+
+
+def test_an_incident_during_a_job_is_stated_by_hub_and_sites_and_the_receipt_holds(tmp_path: Path) -> None:
+    def watch(event: object) -> None:
+        system = present()
+        if isinstance(event, RoundFinished) and event.round == 0 and system is not None:
+            system.notes.note(AuditKind.DRIFT, "began", TRAIN, REASON)
+
+    with open_workspace(tmp_path / "work") as opened:
+        outcome = run_job(ExampleJob().spec(tmp_path / "job"), opened, watch=watch)
+        stated = {
+            name: _incidents_in(opened, role, name, outcome.job_id)
+            for role, name in [("hub", "hub"), *(("site", one) for one in SITES)]
+        }
+    assert outcome.verdict.accepted
+    assert [len(one) for one in stated.values()] == [1, 1, 1, 1]
+    (one,) = stated["lakeview"]
+    assert (one.incident_class, one.severity) == ("behaviour-drift", "medium")
+    assert one.detail.startswith(f"{TRAIN}: entry ")
+    assert [told.function for told in outcome.noticed] == [TRAIN]
+    log_lines = (tmp_path / "work" / "logs" / f"{outcome.job_id}.jsonl").read_text().splitlines()
+    (line,) = [json.loads(one) for one in log_lines if '"incident"' in one]
+    assert (line["level"], line["kind"], line["place"]) == ("warning", "behaviour-drift", TRAIN)
+    # What says how long training took or how much it was given stays in the immune audit.
+    assert "behaviour-drift" in outcome.report.read_text()
+    assert not re.search("41\\.7|3e-05", outcome.report.read_text())
+    assert not re.search("41\\.7|3e-05", repr(stated))
+    assert outcome.as_json()["incidents"] == [outcome.noticed[0].incident_fields()]
+
+
+def _incidents_in(workspace: Workspace, role: str, name: str, job_id: str) -> list[Incident]:
+    with workspace.party(role, name).open_log() as log:
+        found = [open_statement(one.envelope).predicate for one in log.extract(job_id).entries]
+        return [one for one in found if isinstance(one, Incident)]
+
+
+class _Blocks:
+    """A sensor that lets nothing run."""
+
+    def enter(self, entered: Entered) -> Decision | None:
+        return Decision(Action.BLOCK, REASON, 99.0, "event-1")
+
+    def leave(self, observed: Observed) -> None:
+        raise AssertionError
+
+
+def test_a_site_whose_round_is_blocked_leaves_by_its_own_refusal_and_says_no_more_than_that(
+    tmp_path: Path,
+) -> None:
+    left = []
+
+    def watch(event: object) -> None:
+        system = present()
+        if isinstance(event, RoundFinished) and event.round == 0 and system is not None:
+            for gate in gates(TRAIN):
+                gate.sensor = _Blocks()
+                gate.arm()
+        if isinstance(event, SiteLeft):
+            left.append(event.code)
+
+    with pytest.raises(RefusalError) as refused:
+        run(ExampleJob().spec(tmp_path / "job"), tmp_path / "work", watch=watch)
+    assert set(left) == {"immune.call_blocked"}
+    assert refused.value.exit_code == 3
+    assert "41.7" not in str(refused.value.details)
+
+
+def test_a_damaged_state_is_put_aside_stated_and_stops_no_job(tmp_path: Path) -> None:
+    state = tmp_path / "work" / STATE
+    state.mkdir(parents=True, mode=0o700)
+    (state / "immune.db").write_bytes(b"no database at all " * 500)
+    outcome = run(ExampleJob().spec(tmp_path / "job"), tmp_path / "work")
+    assert outcome.verdict.accepted
+    assert [one.incident_class for one in outcome.noticed] == ["immune-fault"]
+    assert len(list(state.glob("immune.db.*"))) >= 1
+
+
+def test_only_parties_that_have_begun_state_an_incident_in_a_job(
+    seat: Callable[[str | None], Seat], tmp_path: Path
+) -> None:
+    job = str(uuid4())
+    begun, silent, keeper = seat(job), seat(job), seat(None)
+    begun.writer.write(Incident, [SUBJECT], **incident().incident_fields())
+    with immunity(SETTINGS, tmp_path) as noticing:
+        with noticing.stated_by([begun.writer, silent.writer, keeper.writer]):
+            noticing.take(incident())
+        noticing.take(incident("cloister.other:late"))
+        with noticing.stated_by([keeper.writer]):
+            pass
+    assert [len(one.incidents()) for one in (begun, silent, keeper)] == [2, 0, 2]
+    assert len(noticing.noticed) == 2
+
+
+def test_an_incident_inside_of_a_call_that_holds_the_writers_lock_waits_its_turn(
+    seat: Callable[[str | None], Seat], tmp_path: Path
+) -> None:
+    keeper = seat(None)
+    with immunity(SETTINGS, tmp_path) as noticing, noticing.stated_by([keeper.writer]) as stated:
+        with keeper.writer._lock:
+            noticing.take(incident())
+        stated.close()
+    assert len(keeper.incidents()) == 1
+
+
+def test_a_log_that_takes_nothing_more_keeps_the_others_from_nothing(
+    seat: Callable[[str | None], Seat], tmp_path: Path
+) -> None:
+    job = str(uuid4())
+    closed, keeper = seat(job), seat(None)
+    closed.writer.write(Incident, [SUBJECT], **incident().incident_fields())
+    closed.writer.close("completed")
+    with immunity(SETTINGS, tmp_path) as noticing, noticing.stated_by([closed.writer, keeper.writer]):
+        noticing.take(incident())
+    assert [len(closed.incidents()), len(keeper.incidents())] == [1, 1]
+
+
+# One in a process
+
+
+def test_jobs_that_overlap_share_one_and_each_is_told(tmp_path: Path) -> None:
+    with immunity(SETTINGS, tmp_path / "one") as first:
+        with immunity(SETTINGS, tmp_path / "two") as second:
+            assert (first.watching, second.watching) == (True, True)
+            system = present()
+            assert system is not None
+            system.notes.note(AuditKind.DRIFT, "began", TRAIN, REASON)
+        assert present() is system
+    assert present() is None
+    assert len(first.noticed) == len(second.noticed) == 1
+    assert not (tmp_path / "two").exists()
+
+
+def test_jobs_that_begin_and_end_in_many_threads_leave_none_on(tmp_path: Path) -> None:
+    wrong = []
+
+    def use() -> None:
+        for _ in range(10):
+            with immunity(SETTINGS, tmp_path) as one:
+                if not one.watching or present() is None:
+                    wrong.append(1)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(60)
+    assert wrong == []
+    assert present() is None
+
+
+def test_an_application_that_is_protected_itself_keeps_its_own(tmp_path: Path) -> None:
+    with protect(settings=ImmuneSettings()) as own:
+        with immunity(SETTINGS, tmp_path) as noticing:
+            assert not noticing.watching
+            assert present() is own
+        assert present() is own
+    assert not (tmp_path / STATE).exists()
+
+
+def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    with immunity(Settings(immune=False), tmp_path) as noticing:
+        assert not noticing.watching
+        assert present() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rules_that_cannot_be_read_are_an_error_and_nothing_is_watched(tmp_path: Path) -> None:
+    (tmp_path / STATE).mkdir()
+    (tmp_path / STATE / "pic.yaml").write_text("effector: {enforced: [a]}\n")
+    with pytest.raises(ImmuneError) as refused, immunity(SETTINGS, tmp_path):
+        pass
+    assert refused.value.code == "immune.setting_invalid"
+    assert present() is None
+
+
+def test_what_may_be_blocked_is_what_the_operator_named(tmp_path: Path) -> None:
+    (tmp_path / STATE).mkdir()
+    (tmp_path / STATE / "pic.yaml").write_text(f"effector: {{enforcing: ['{TRAIN}']}}\n")
+    with immunity(SETTINGS, tmp_path):
+        import_module("cloister.federation.site")
+        system = present()
+        assert system is not None
+        functions = system.status()["functions"]
+        assert [name for name, one in functions.items() if one["enforcing"]] == [TRAIN]  # type: ignore[union-attr,index,call-overload]
+
+
+def test_the_command_says_what_was_blocked_without_a_traceback() -> None:
+    def stopped() -> int:
+        raise CallBlocked(TRAIN, REASON, "event-1")
+
+    assert guarded(stopped, as_json=False, debug=False) == 3
