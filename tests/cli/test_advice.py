@@ -22,6 +22,7 @@ ROOMS_WITH_ONE_ADVICE = {
     "model",
     "policy",
     "privacy",
+    "sealed",
 }
 """Whatever goes wrong there is mended in one place, but for what has advice of its own."""
 WHAT_IS_RESTORED = {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from torch import nn
 
-from cloister.privacy.models import register_model
 from tests.cli.conftest import Cloister, content
 from tests.system.example_job import ABSENT, EASY, FAST, Edits, ExampleJob
 
@@ -232,14 +231,29 @@ MODELS = {
 CASES = FILES | FIELDS | PRIVACY | SITES | DOCUMENTS | MODELS
 
 
+MIXING = '''"""A model that mixes the records of a batch."""
+
+from torch import nn
+
+
+def build(features, classes, parameters):
+    return nn.Sequential(nn.Linear(features, 4), nn.BatchNorm1d(4), nn.Linear(4, classes))
+'''
+
+
 @pytest.fixture(scope="module", autouse=True)
-def model_with_batch_norm() -> None:
-    register_model(
-        "with-batch-norm",
-        lambda features, classes, _: nn.Sequential(
-            nn.Linear(features, 4), nn.BatchNorm1d(4), nn.Linear(4, classes)
-        ),
-    )
+def model_with_batch_norm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An installed package that offers it: a sealed worker knows no other models."""
+    folder = tmp_path_factory.mktemp("installed")
+    (folder / "mixingnets.py").write_text(MIXING)
+    installed = folder / "mixingnets-1.0.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mixingnets\nVersion: 1.0.0\n")
+    (installed / "entry_points.txt").write_text("[cloister.models]\nwith-batch-norm = mixingnets:build\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        importlib.invalidate_caches()
+        yield
 
 
 def write(wrong: Wrong, folder: Path) -> Path:

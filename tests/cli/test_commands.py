@@ -16,8 +16,9 @@ from cloister.evidence.verifier import CHECK_IDS
 from cloister.health import load_source
 from tests.cli.conftest import Cloister, content
 from tests.system.example_job import FAST, TUMOUR, ExampleJob, finished_jobs
+from tests.timing import shortest
 
-COMMANDS = ("run", "verify", "compare", "data")
+COMMANDS = ("run", "verify", "compare", "data", "infer", "serve-inference")
 HEAVY = ("torch", "opacus", "nvflare", "sklearn", "numpy", "matplotlib", "sqlalchemy", "dp_accounting")
 
 
@@ -66,11 +67,13 @@ def test_run_answers_a_machine_with_one_object_and_nothing_else(cloister: Cloist
         "architecture",
         "strategy",
         "simulated",
+        "protection",
         "randomness",
         "normalisation",
         "performance",
         "sites",
         "refused_sites",
+        "incidents",
         "rounds",
         "training_seconds",
         "receipt_accepted",
@@ -255,12 +258,14 @@ def test_without_words_the_command_shows_its_help(cloister: Cloister) -> None:
         assert command in ended.out
 
 
-@pytest.mark.parametrize("group", ["audit", "log", "budget", "privacy", "pki", "witness"])
+@pytest.mark.parametrize(
+    "group", ["audit", "collateral", "keys", "log", "budget", "privacy", "pki", "table", "witness"]
+)
 def test_every_group_has_help_with_an_example_that_is_one_of_its_commands(
     group: str, cloister: Cloister
 ) -> None:
     shown = cloister(group, "--help").out
-    example = re.search(rf"cloister {group} (\w+)", shown.partition("Start with:")[2])
+    example = re.search(rf"cloister {group} ([\w-]+)", shown.partition("Start with:")[2])
     assert example is not None
     assert "Example" in cloister(group, example[1], "--help").out
 
@@ -275,19 +280,27 @@ def test_every_command_has_help_with_an_example(command: str, cloister: Cloister
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     for words in (["--help"], *([command, "--help"] for command in COMMANDS)):
-        seconds, loaded = cpu_seconds(
+        code = (
             "import contextlib\n"
             "from cloister.cli.main import main\n"
             f"with contextlib.suppress(SystemExit): main({words!r})"
         )
-        assert loaded == set()
-        assert seconds < 0.4
+        tries = []
+        while len(tries) < 3 and min(tries, default=1.0) >= 0.4:  # a busy machine makes one try dear
+            seconds, loaded = cpu_seconds(code)
+            assert loaded == set()
+            tries.append(seconds)
+        assert min(tries) < 0.4
 
 
+@pytest.mark.timed
 def test_importing_the_package_costs_less_than_50_milliseconds() -> None:
-    seconds, loaded = min(cpu_seconds("import cloister") for _ in range(3))
-    assert loaded == set()
-    assert seconds < 0.05
+    def seconds() -> float:
+        seconds, loaded = cpu_seconds("import cloister")
+        assert loaded == set()
+        return seconds
+
+    assert shortest(seconds, 0.05) < 0.05
 
 
 def test_verifying_loads_no_machine_learning_library(finished: Path) -> None:

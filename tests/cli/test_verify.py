@@ -10,9 +10,14 @@ import pytest
 
 from cloister.cli import standalone
 from cloister.cli.verdict import Paint, verdict_lines
+from cloister.core.canonical import b64decode
+from cloister.core.clock import system_clock
+from cloister.enclave import SimulatedVendor
 from cloister.enclave.measure import code_measurement
 from cloister.evidence.artifacts import ArtifactKind, ArtifactVerdict
 from cloister.evidence.checks import failed, passed
+from cloister.evidence.predicates import AttestationVerdict
+from cloister.evidence.receipt import parse_receipt, receipt_from_json, record_of
 from cloister.evidence.verifier import CHECK_IDS
 from tests.cli.conftest import Cloister
 
@@ -140,6 +145,33 @@ def test_a_checkpoint_is_recognised_and_verified(cloister: Cloister, finished: P
     assert answer["kind"] == "checkpoint"
     assert answer["accepted"] is True
     assert cast(dict[str, str], answer["facts"])["log"] == "cloister/site/lakeview"
+
+
+def test_machines_are_judged_by_todays_documents_too_where_some_are_named(
+    cloister: Cloister, finished: Path, tmp_path: Path
+) -> None:
+    data = (finished / "receipt.json").read_bytes()
+    verdicts = record_of(receipt_from_json(parse_receipt(data), data).body).of(AttestationVerdict)
+    (tmp_path / "list.crl").write_bytes(b64decode(verdicts[0].collateral[0].data))
+    line = ("verify", finished / "receipt.json", "--trust", finished / "trust")
+    ended = cloister(*line, "--collateral", tmp_path, "--json")
+    assert ended.code == 0
+    last = cast(list[dict[str, str]], ended.json()["checks"])[-1]
+    assert (last["id"], last["outcome"]) == ("attestation-today", "passed")
+    assert "still so by what is known today" in last["detail"]
+    (tmp_path / "empty").mkdir()
+    assert cloister(*line, "--collateral", tmp_path / "empty").code == 2
+
+
+def test_documents_of_today_have_no_meaning_for_a_checkpoint(
+    cloister: Cloister, finished: Path, note: Path, tmp_path: Path
+) -> None:
+    made = SimulatedVendor.create(system_clock)
+    (tmp_path / "list.crl").write_bytes(made.crl_der)
+    named = ("--collateral", tmp_path / "list.crl")
+    ended = cloister("verify", note, "--trust", finished / "trust", *named)
+    assert ended.code == 2
+    assert "vendors' documents of today" in ended.err
 
 
 def test_what_has_no_meaning_for_an_artifact_is_refused_and_not_dropped(

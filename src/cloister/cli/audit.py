@@ -55,11 +55,16 @@ class RegulationName(StrEnum):
     GDPR = "gdpr"
 
 
-def attach(app: typer.Typer) -> None:
-    """Attach the commands to the application."""
+def attach(app: typer.Typer, says: str) -> None:
+    """Attach the commands to the application.
+
+    Args:
+        app: the application.
+        says: what its help says of the group.
+    """
     group = typer.Typer(
         no_args_is_help=True,
-        help="Export logs, report on them, and see who read them.",
+        help=says,
         epilog="Start with:  cloister audit export --job ID --recipient 'Dr Roy' --out export.json",
     )
     group.command(

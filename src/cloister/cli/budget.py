@@ -19,11 +19,16 @@ Dataset = Annotated[
 ]
 
 
-def attach(app: typer.Typer) -> None:
-    """Attach the group to the application."""
+def attach(app: typer.Typer, says: str) -> None:
+    """Attach the group to the application.
+
+    Args:
+        app: the application.
+        says: what its help says of the group.
+    """
     group = typer.Typer(
         no_args_is_help=True,
-        help="Show what was spent of each dataset's privacy budget, by which jobs, and what is left.",
+        help=says,
         epilog="Start with:  cloister budget show",
     )
     group.command(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from cloister.cli import audit, budget, log, pki, privacy, witness
+from cloister.cli import infer, serve_inference
 from cloister.cli.options import Data, Debug, Json, PinnedKeys, Workspace
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]
@@ -16,8 +17,50 @@ JobPath = Annotated[
 ]
 
 
-def attach(app: typer.Typer) -> None:
-    """Attach every command to the application."""
+GROUPS: Final = {
+    "audit": ("audit", "Export logs, report on them, and see who read them."),
+    "budget": (
+        "budget",
+        "Show what was spent of each dataset's privacy budget, by which jobs, and what is left.",
+    ),
+    "collateral": (
+        "collateral",
+        "Documents of hardware vendors: revocation lists, TCB information, reference values.",
+    ),
+    "enclave": (
+        "enclave_app",
+        "Machines that prove what runs on them: see what this one is, verify others, start jobs on it.",
+    ),
+    "keys": ("keys", "Keys that a hospital keeps, and releases to attested enclaves only."),
+    "log": ("log", "Show a log's head, prove that it only grew, publish it; change the key that signs it."),
+    "package": (
+        "package",
+        "A developer's model as a sealed package: everybody can check it, only an attested worker reads it.",
+    ),
+    "pki": ("pki", "Certificates that bind a key to a party and its role: make, issue, revoke, show."),
+    "privacy": (
+        "privacy",
+        "Put a claim of privacy to the test; release a figure about records, with noise and at a price.",
+    ),
+    "table": (
+        "table",
+        "Check one table (.csv, .safetensors or .pt) against its declared columns, bounds and classes.",
+    ),
+    "witness": (
+        "witness",
+        "Watch other parties' logs and cosign their checkpoints: who shows two pasts is found out.",
+    ),
+}
+"""By name: the module that attaches the group, and what is said of it."""
+
+
+def attach(app: typer.Typer, word: str | None) -> None:
+    """Attach every command to the application; of groups that aren't asked for, no more than their names.
+
+    Args:
+        app: the application.
+        word: the command or group that was typed, if any.
+    """
     app.command(
         "run",
         help="Run a job: admit, attest, train, evaluate, release, and write model, receipt and report.",
@@ -38,12 +81,13 @@ def attach(app: typer.Typer) -> None:
         help="Check the sites' data against its schema and print what a manifest needs: sizes and hashes.",
         epilog="Example:  cloister data examples/heart/job.yaml --data DIR",
     )(_data)
-    audit.attach(app)
-    budget.attach(app)
-    log.attach(app)
-    pki.attach(app)
-    privacy.attach(app)
-    witness.attach(app)
+    infer.attach(app)
+    serve_inference.attach(app)
+    for name, (module, says) in GROUPS.items():
+        if name == word:
+            import_module(f"cloister.cli.{module}").attach(app, says)
+        else:
+            app.add_typer(typer.Typer(help=says), name=name)
     app.callback()(_version)
 
 
@@ -146,6 +190,13 @@ def _verify(
     party: Annotated[
         str | None, typer.Option("--party", help="Whose segments they have to be: site/lakeview.")
     ] = None,
+    collateral: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--collateral",
+            help="Hardware vendors' documents of today: a receipt's machines are judged by them besides.",
+        ),
+    ] = None,
     segment_key: Annotated[
         Path | None,
         typer.Option("--segment-key", help="File or folder of the private keys that segments are sealed to."),
@@ -169,6 +220,7 @@ def _verify(
             witnesses=witnesses,
             held=tuple(held or ()),
             previous=tuple(previous or ()),
+            collateral=tuple(collateral or ()),
             segment_key=segment_key,
             certificates=tuple(certificates or ()),
             at=at,

@@ -26,6 +26,14 @@ def simulated_banner() -> str:
     )
 
 
+def insecure_banner() -> str:
+    """Return the line that stands over everything of a run without protection."""
+    return (
+        "[bold white on red] INSECURE [/] nothing protects the records from this machine's owner: "
+        "no keys are released to it, and every verifier refuses its receipt"
+    )
+
+
 def test_randomness_banner() -> str:
     """Return the line that stands over a run whose noise was seeded."""
     return "[bold white on red] TEST RANDOMNESS [/] seeded noise: repeatable, and not private"

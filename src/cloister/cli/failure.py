@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from cloister.cli.advice import advice_on
 from cloister.cli.text import printable
 from cloister.core.errors import CloisterError
 
+if TYPE_CHECKING:
+    from cloister.immune.errors import CallBlocked
+
 EXIT_REFUTED = 1
 EXIT_USAGE = 2
+EXIT_REFUSED = 3
 EXIT_ENVIRONMENT = 5
 EXIT_DEFECT = 70
 EXIT_INTERRUPTED = 130
@@ -76,6 +81,14 @@ def guarded(action: Callable[[], int], *, as_json: bool, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
+        blocked = _blocked(error)
+        if blocked is not None:
+            show_error(
+                "immune.call_blocked",
+                f"the immune system stopped {blocked.function} before it ran (event {blocked.event_id})",
+                as_json=as_json,
+            )
+            return EXIT_REFUSED
         # The message of an unexpected error may hold anything, a record too: its type is all that is shown.
         show_error(
             "internal.defect",
@@ -83,6 +96,12 @@ def guarded(action: Callable[[], int], *, as_json: bool, debug: bool) -> int:
             as_json=as_json,
         )
         return EXIT_DEFECT
+
+
+def _blocked(error: Exception) -> CallBlocked | None:
+    """The error as a call that was blocked, where the immune system was loaded: verifying needs none."""
+    errors = sys.modules.get("cloister.immune.errors")
+    return error if errors is not None and isinstance(error, errors.CallBlocked) else None
 
 
 def interrupted(*, as_json: bool) -> int:

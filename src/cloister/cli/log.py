@@ -24,11 +24,16 @@ Party = Annotated[str, typer.Option("--party", metavar="ROLE/NAME", help="Whose 
 OutFile = Annotated[Path | None, typer.Option("--out", help="Write it here; by default it is printed.")]
 
 
-def attach(app: typer.Typer) -> None:
-    """Attach the commands to the application."""
+def attach(app: typer.Typer, says: str) -> None:
+    """Attach the commands to the application.
+
+    Args:
+        app: the application.
+        says: what its help says of the group.
+    """
     group = typer.Typer(
         no_args_is_help=True,
-        help="Show a log's head, prove that it only grew, publish it; change the key that signs it.",
+        help=says,
         epilog="Start with:  cloister log checkpoint --party hub/hub",
     )
     group.command(

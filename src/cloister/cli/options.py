@@ -34,3 +34,34 @@ ActorName = Annotated[
 ]
 ActorRole = Annotated[str, typer.Option("--role", help="In what role you ask.")]
 Purpose = Annotated[str, typer.Option("--purpose", metavar="TEXT", help="Why; the log states it.")]
+LaunchFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--conf",
+        "-c",
+        metavar="FILE",
+        show_default="enclave.toml in the configuration folder, where there is one",
+        help="What this machine has to prove; relative to the configuration folder.",
+    ),
+]
+LaunchFolder = Annotated[
+    Path, typer.Option("--config_folder", "-f", metavar="DIR", help="The configuration folder.")
+]
+VendorDocuments = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--collateral",
+        help="The vendor's documents, such as revocation lists: files or folders; may be given again.",
+    ),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", help="An appraisal policy in JSON: all that the machine has to be."),
+]
+SimulatedRoots = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--simulated-root",
+        help="A simulated vendor's root, trusted for this command: NOT HARDWARE. May be given again.",
+    ),
+]

@@ -67,12 +67,17 @@ Days = Annotated[int, typer.Option(min=1, max=36_500, help="How long it holds.")
 NewKey = Annotated[Algorithm, typer.Option("--algorithm", help="Of the authority's new key.")]
 
 
-def attach(app: typer.Typer) -> None:
-    """Attach the group to the application."""
+def attach(app: typer.Typer, says: str) -> None:
+    """Attach the group to the application.
+
+    Args:
+        app: the application.
+        says: what its help says of the group.
+    """
     group = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode="rich",
-        help="Certificates that bind a key to a party and its role: make, issue, revoke, show.",
+        help=says,
         epilog="Start with:  cloister pki root root/ --name 'Example root'",
     )
     group.command(

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from cloister.workflow.figures import Figure
 
 
-def attach(app: typer.Typer) -> None:
-    """Attach the commands to the application."""
+def attach(app: typer.Typer, says: str) -> None:
+    """Attach the commands to the application.
+
+    Args:
+        app: the application.
+        says: what its help says of the group.
+    """
     group = typer.Typer(
         no_args_is_help=True,
-        help="Put a claim of privacy to the test; release a figure about records, with noise and at a price.",
+        help=says,
         epilog="Start with:  cloister privacy audit examples/tumour/job.yaml",
     )
     group.command(

@@ -31,9 +31,11 @@ class JobProgress:
 
     Args:
         spec: The job that is about to run.
+        mark: What everything of the run carries; empty for a protected one.
     """
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, mark: str) -> None:
+        self._attested = f"[yellow]attested ({mark})[/]" if mark else "attested"
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -70,7 +72,7 @@ class JobProgress:
                 self._console.print(sentence, style="dim")
             case SiteAdmitted(site):
                 self._progress.start()
-                self._note(site, "[yellow]attested (SIMULATED)[/]")
+                self._note(site, self._attested)
             case SiteRefused(site, reason):
                 self._progress.start()
                 self._note(site, f"[bold red]refused: {reason}[/]")

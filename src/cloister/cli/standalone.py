@@ -80,6 +80,7 @@ def _run(words: list[str]) -> int:
             witnesses=typed.witnesses,
             held=tuple(typed.held),
             previous=tuple(typed.previous),
+            collateral=tuple(typed.collateral),
             segment_key=typed.segment_key,
             certificates=tuple(typed.certificates),
             at=typed.at,
@@ -133,6 +134,14 @@ def _parser() -> _Parser:
         "--accept-owners-word",
         action="store_true",
         help="accept that a log's owner alone says what lies outside an export's period",
+    )
+    add(
+        "--collateral",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="hardware vendors' documents of today, to judge a receipt's machines by; may be given again",
     )
     add(
         "--segment-key",

@@ -33,6 +33,7 @@ from cloister.evidence.trust import Trust
 from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule
 
 if TYPE_CHECKING:
+    from cloister.enclave.attestation.collateral import Collateral
     from cloister.evidence.checks import CheckRegistry
     from cloister.evidence.context import ModelArtifact
     from cloister.evidence.predicates.base import Role
@@ -65,6 +66,8 @@ class VerifyOptions:
         at: For which time they have to hold, RFC 3339 in UTC.
         party: Whose segments they have to be, as role/name.
         accept_owners_word: Accept that a log's owner alone says what lies outside an export's period.
+        collateral: Files and folders of hardware vendors' documents of today, by which the machines of a
+            receipt are judged besides.
         segment_key: File or folder of the private keys that open the secrets of segments.
         as_json: Print JSON.
         quiet: Print nothing; the exit code tells.
@@ -81,6 +84,7 @@ class VerifyOptions:
     witnesses: int | None = None
     held: tuple[Path, ...] = ()
     previous: tuple[Path, ...] = ()
+    collateral: tuple[Path, ...] = ()
     segment_key: Path | None = None
     certificates: tuple[Path, ...] = ()
     at: str | None = None
@@ -106,6 +110,7 @@ def verify_command(options: VerifyOptions) -> int:
     kind = options.kind or find_kind(artifact if artifact.is_dir() else _beginning(artifact))
     streamed = artifact.is_dir() or kind is ArtifactKind.SEGMENT
     content = artifact if streamed else read_bounded(artifact, _MAX_ARTIFACT_BYTES)
+    today = _collateral(options.collateral)
     demands = Demands(
         model=_model(options, kind),
         measurement=options.measurement,
@@ -120,9 +125,12 @@ def verify_command(options: VerifyOptions) -> int:
         party=None if options.party is None else _party(options.party),
         owners_word=OwnersWord.ACCEPT if options.accept_owners_word else None,
         now=system_clock() if kind is ArtifactKind.EXPORT else None,
+        collateral=tuple(one.data for one in today.documents) if today is not None else (),
         segment_secrets=None if options.segment_key is None else _opener(options.segment_key),
     )
-    verdict = verify_artifact(content, Trust.load(options.trust), demands, _registry, kind=kind)
+    verdict = verify_artifact(
+        content, Trust.load(options.trust), demands, lambda: _registry(today), kind=kind
+    )
     if options.as_json:
         print(json.dumps(verdict_json(verdict, production=options.production), indent=2))
     elif not options.quiet:
@@ -148,10 +156,31 @@ def kind_named(name: str | None) -> ArtifactKind | None:
     )
 
 
-def _registry() -> CheckRegistry:
+def _registry(today: Collateral | None) -> CheckRegistry:
     from cloister.workflow.checks import full_registry
 
-    return full_registry()
+    registry = full_registry()
+    if today is not None:
+        from cloister.enclave.receipt_check import register_check_of_today
+
+        register_check_of_today(registry, today, system_clock())
+    return registry
+
+
+def _collateral(paths: tuple[Path, ...]) -> Collateral | None:
+    """The documents that were named; None where none were asked for."""
+    if not paths:
+        return None
+    from cloister.cli.enclave_files import collateral_in
+
+    found = collateral_in(paths)
+    if found.documents:
+        return found
+    raise InputError(
+        "input.missing_file",
+        "No document of a hardware vendor is in what --collateral names.",
+        "Import some first:  cloister collateral import FILE... --into collateral/",
+    )
 
 
 def _model(options: VerifyOptions, kind: ArtifactKind | None) -> ModelArtifact | None:

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 Folder = Annotated[Path, typer.Argument(help="The witness's folder.")]
 
 
-def attach(app: typer.Typer) -> None:
-    """Attach the group to the application."""
+def attach(app: typer.Typer, says: str) -> None:
+    """Attach the group to the application.
+
+    Args:
+        app: the application.
+        says: what its help says of the group.
+    """
     group = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode="rich",
-        help="Watch other parties' logs and cosign their checkpoints: who shows two pasts is found out.",
+        help=says,
         epilog="Start with:  cloister witness init east/ --name east --trust trust/",
     )
     group.command(
