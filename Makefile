@@ -12,9 +12,11 @@ WORKERS ?= auto
 MINUTES ?= 60
 JOB     ?= examples/tumour/job.yaml
 PICTURE ?= build/evidence-growth.png
-PYTEST  := $(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not nightly"
+PYTEST  := $(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not nightly and not timed"
+# Bounds on time hold for a core of one's own: neither beside other tests, nor traced by coverage.
+TIMED   := $(BIN)/pytest -q -n 0 -m "timed and not nightly"
 
-.PHONY: help install demo test test-pythons lint format types imports coverage verify bench bench-evidence nightly sbom audit lock clean
+.PHONY: help install demo test test-core test-pythons lint format types imports coverage verify bench bench-evidence bench-enclave bench-immune nightly sbom audit lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -29,8 +31,12 @@ demo: install ## run the main job and verify its receipt (DATA=dir: heart-diseas
 test: install ## all tests but the nightly ones
 	@tools/test-hsm
 	@$(PYTEST)
+	@$(TIMED)
 
-test-pythons: ## core and evidence on Python 3.12 and 3.13, where installed
+test-core: install ## the immune room with its compiled core
+	@tools/test-core $(BIN)/python
+
+test-pythons: ## core, evidence and the immune room on Python 3.12 and 3.13, where installed
 	@tools/test-pythons 3.12 3.13
 
 lint: install ## style and format
@@ -47,12 +53,13 @@ types: install ## mypy, strict
 imports: install ## rooms import downwards only
 	@$(BIN)/lint-imports --no-logo | tail -n 4
 
-coverage: install ## all tests, with the coverage gate
+coverage: install ## all tests on the pure package, with the coverage gate (.venv/bin/coverage report: line by line)
 	@tools/test-hsm
 	@mkdir -p build
-	@$(PYTEST) --cov --cov-report=term --junitxml=build/tests.xml
+	@CLOISTER_IMMUNE_PURE=1 $(PYTEST) --cov --cov-report= --junitxml=build/tests.xml
+	@$(TIMED)
 
-verify: lint types imports coverage test-pythons ## what has to pass before a commit
+verify: lint types imports coverage test-core test-pythons ## what has to pass before a commit
 
 bench: install ## the main job against the same job in NVFlare's simulator
 	@$(BIN)/python benchmarks/main_job.py
@@ -65,17 +72,30 @@ bench-evidence: install .venv-peers/.installed ## evidence beside its peers (PIC
 	@.venv-peers/bin/python -m pip --disable-pip-version-check -qq install --require-hashes --no-deps -r $<
 	@touch $@
 
+bench-enclave: install ## attestation, key release, airlock, sealed workers and inference
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/enclave.py
+
+bench-immune: PICTURE = build/immune.png
+bench-immune: .venv-immune-peers/.installed ## the immune room beside its peers (SECTION=name, PICTURE=file)
+	@mkdir -p build
+	@PYTHONPATH=src .venv-immune-peers/bin/python benchmarks/immune.py \
+		$(addprefix --section ,$(SECTION)) --picture $(PICTURE)
+.venv-immune-peers/.installed: requirements/immune-peers.txt | .venv/.installed
+	@$(BIN)/python -m venv --clear .venv-immune-peers
+	@.venv-immune-peers/bin/python -m pip --disable-pip-version-check -qq install --require-hashes --no-deps -r $<
+	@touch $@
+
 nightly: install ## the slow tests, spread over MINUTES=60 (SEED=n repeats a run)
 	@tools/test-hsm
 	@$(BIN)/python tools/nightly.py --minutes $(MINUTES) --workers $(WORKERS) $(if $(SEED),--seed $(SEED))
 
 sbom: install ## CycloneDX bill of materials of .venv, in build/
 	@mkdir -p build
-	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
-		--output-format JSON --output-file build/sbom.cdx.json $(BIN)/python
+	@tools/sbom $(BIN)/python build/sbom.cdx.json
 	@echo "build/sbom.cdx.json"
 
-audit: install ## known vulnerabilities in the locked packages
+audit: install ## Bandit over the sources, and known vulnerabilities in the locked packages
+	@$(BIN)/python tools/scan.py src tools
 	@$(BIN)/python tools/audit.py requirements/cuda.txt requirements/light.txt
 
 lock: ## recompile the hashed locks (needs uv)
@@ -84,4 +104,5 @@ lock: ## recompile the hashed locks (needs uv)
 clean: ## remove what was built; runs/ stays, as it holds budget ledgers and receipts
 	@rm -rf .venv .venv-* build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache .coverage .coverage.* coverage.xml htmlcov
+	@find src -name '*.so' -delete
 	@find src tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +

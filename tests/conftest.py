@@ -36,6 +36,13 @@ ROOT = Path(__file__).resolve().parent.parent
 START = datetime(2026, 11, 21, 14, 0, tzinfo=UTC)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes collect the same tests, so no name may hold what differs between them."""
+    by_place = [one.nodeid for one in items if " at 0x" in one.nodeid]
+    if by_place:
+        raise pytest.UsageError("name these cases: " + ", ".join(by_place))
+
+
 class SharedData:
     """Data that does not travel with the project: `CLOISTER_DATA`, else ``../shared/data``."""
 

@@ -46,7 +46,7 @@ from cloister.privacy.trainer import DPTrainer, TrainingData, TrainingPlan
 from cloister.workflow.jobfile import load_job
 from cloister.workflow.run import run_job
 from cloister.workflow.workspace import open_workspace
-from privacy_parts._data import data_folder
+from shared_data import data_folder
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "heart"
 EPSILON, DELTA = 1.0, 1e-4

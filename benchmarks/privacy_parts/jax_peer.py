@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from privacy_parts._data import AbsentError
 from privacy_parts.engine import BATCHES, MODELS, RECORDS, ours, rows, timed
+from shared_data import AbsentError
 
 
 def interpreter() -> str:

@@ -25,7 +25,7 @@ from cloister.privacy.ledger import BudgetLedger, Purpose
 from cloister.privacy.planning import plan
 from cloister.privacy.randomness import OsRandom
 from cloister.privacy.trainer import DPTrainer, TrainingData, TrainingPlan
-from privacy_parts._data import data_folder
+from shared_data import data_folder
 
 EPSILON, DELTA = 3.0, 1e-5
 BATCH, EPOCHS = 1024, 30

@@ -20,7 +20,7 @@ from cloister.federation import AdmissionError
 from cloister.federation.events import RoundStarted, SiteAdmitted, SiteRefused
 from cloister.workflow.outcome import JobOutcome
 from cloister.workflow.watching import RunEvent
-from tests.system.example_job import FAST, SITES, ExampleJob, finished_jobs, run
+from tests.system.example_job import FAST, SITES, Edits, ExampleJob, finished_jobs, run
 from tests.system.reading import stated_in_log
 from tests.system.tampering import judge
 
@@ -149,7 +149,12 @@ def test_a_job_that_failed_is_closed_as_failed_by_whoever_was_not_refused(
 
 
 def test_a_manifest_that_allows_no_simulation_admits_nobody_here(tmp_path: Path) -> None:
-    spec = ExampleJob(manifest={"attestation.allow_simulated": False}).spec(tmp_path)
+    asked: Edits = {
+        "attestation.allow_simulated": False,
+        "attestation.amd_lines": ["Milan"],
+        "attestation.minimum_tcb": {"Milan": {"boot_loader": 4, "tee": 0, "snp": 24, "microcode": 219}},
+    }
+    spec = ExampleJob(manifest=asked).spec(tmp_path)
     with pytest.raises(AdmissionError) as refused:
         run(spec, tmp_path / "work")
     assert {line.rsplit(" ", 1)[-1] for line in refused.value.details} == {"attestation.simulated"}

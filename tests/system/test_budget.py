@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloister.core.hashes import sha256_hex
-from cloister.evidence.predicates import BudgetSpend, JobClosed, Violation
+from cloister.evidence.predicates import BudgetSpend, Destruction, JobClosed, Violation
 from cloister.evidence.predicates.training import MAX_PRIOR_EVENTS
 from cloister.evidence.transcript import SampledGaussian
 from cloister.federation.events import RoundStarted
@@ -91,8 +91,9 @@ def test_a_refused_job_leaves_no_folder_and_the_earlier_ones_as_they_were(spent:
 def test_every_site_states_its_refusal_and_closes_the_job_as_refused(spent: Spent) -> None:
     done = {outcome.job_id for outcome in spent.outcomes}
     for site in SITES:
-        *earlier, violation, closed = stated_in_log(spent.workspace, "site", site)
+        *earlier, violation, destroyed, closed = stated_in_log(spent.workspace, "site", site)
         assert isinstance(violation, Violation)
+        assert isinstance(destroyed, Destruction)
         assert isinstance(closed, JobClosed)
         assert violation.rule == "ledger.budget_exceeded"
         assert closed.outcome == "refused"

@@ -16,11 +16,13 @@ from typing import Final
 import pytest
 
 from cloister.cli.main import main
+from cloister.core.settings import load_settings
+from cloister.enclave.keyrelease.folder import KeeperFolder
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(300)
 
-PAGES: Final = {"keys-and-audits": 11, "release-a-figure": 4}
+PAGES: Final = {"keys-and-audits": 11, "release-a-figure": 4, "release-keys": 5, "secure-inference": 3}
 """Each page with how many blocks of commands it has at least."""
 _BLOCK = re.compile(r"```(sh|text)\n(.*?)```", re.DOTALL)
 _ASKING: Final = '; echo "exit code $?"'
@@ -40,6 +42,9 @@ def type_in(line: str) -> str:
     command, asking, _ = line.partition(_ASKING)
     if Path("receipt.json").exists():
         command = command.replace("JOB-ID", json.loads(Path("receipt.json").read_bytes())["body"]["job_id"])
+    if Path("keeper").exists() and "DATA-KEY" in command:
+        known = KeeperFolder(Path("keeper"), load_settings({})).book.all_keys()
+        command = command.replace("DATA-KEY", known[0].data_key)
     if not command.startswith("cloister "):
         shell = ["bash", "-c", command]
         return subprocess.run(shell, capture_output=True, text=True, check=True, timeout=60).stdout

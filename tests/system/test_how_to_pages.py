@@ -7,10 +7,15 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -206,6 +211,83 @@ def test_the_section_on_witnesses_is_followed_line_by_line(
     assert "cloister witness follow east --log cloister/site/north" in capsys.readouterr().err
     follow(blocks[7][1])
     assert typed(*again) == 0
+
+
+def test_the_page_on_sealing_tables_is_followed_to_an_accepted_receipt(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
+    monkeypatch.chdir(mine.parent)
+    blocks = re.findall(r"```sh\n(.*?)```", (HOW_TO / "seal-a-table.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    assert "contents       test-data" in follow(blocks[0])
+    assert "accepted" in follow(blocks[1])
+    assert sorted(path.name for path in Path("node").iterdir()) == [
+        "north.sealed",
+        "schema.yaml",
+        "south.sealed",
+        "test.csv",
+    ]
+
+
+@contextmanager
+def service(block: str, socket: Path) -> Iterator[None]:
+    """A command that serves, in a terminal of its own, until it is asked to stop."""
+    words = shlex.split(block)
+    assert words.pop(0) == "cloister"
+    process = subprocess.Popen([sys.executable, "-m", "cloister.cli.main", *words], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            if socket.exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert socket.exists(), block
+        yield
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_page_on_sealed_packages_is_followed_from_a_model_to_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
+    (tmp_path / "examples").symlink_to(HOW_TO.parents[1] / "examples")
+    monkeypatch.chdir(tmp_path)
+    page = (HOW_TO / "serve-a-sealed-package.md").read_text()
+    found = re.findall(r"```(sh|text)\n(.*?)```", page, re.DOTALL)
+    blocks = [block for kind, block in found if kind == "sh"]
+    promised = {before[1]: shown for before, (kind, shown) in pairwise([*found, ("", "")]) if kind == "text"}
+    assert len(blocks) == 7
+    known: dict[str, str] = {}
+
+    def filled_in(block: str) -> str:
+        for name, value in known.items():
+            block = block.replace(name, value)
+        return block
+
+    def prints(block: str) -> str:
+        printed = follow(filled_in(block))
+        rest = iter([" ".join(line.split()) for line in printed.splitlines()])
+        for line in promised.get(block, "").splitlines():
+            pattern = re.compile(re.escape(" ".join(line.split())).replace(r"\.\.\.", ".*"))
+            assert any(pattern.fullmatch(one) for one in rest), f"{line}\n---\n{printed}"
+        return printed
+
+    def value(printed: str, name: str) -> str:
+        (line,) = (line for line in printed.splitlines() if line.startswith(name))
+        return line.removeprefix(name).strip()
+
+    sealed = prints(blocks[0])
+    known |= {"DATA-KEY": value(sealed, "data key"), "PACKAGE": value(sealed, "package sha256")}
+    known["MEASUREMENT"] = value(prints(blocks[1]), "measurement")
+    known["POLICY-ID"] = value(prints(blocks[2]), "policy id")
+    with service(filled_in(blocks[3]), Path("keys.sock")):
+        prints(blocks[4])
+        with service(filled_in(blocks[5]), Path("inference.sock")):
+            prints(blocks[6])
 
 
 def typed(*words: str) -> int:

@@ -69,7 +69,7 @@ def follow(block: str, folder: Path, authority: Authority) -> str:
         type_in()
         commands = ""
         if installing:
-            install(*shlex.split(installing[2]), folder / installing[1])
+            install(*(one.removeprefix("./") for one in shlex.split(installing[2])), folder / installing[1])
         if asking:
             (folder / asking[2]).write_bytes(authority.answer((folder / asking[1]).read_bytes()))
     type_in()

@@ -19,7 +19,7 @@ from cloister.core.errors import EXIT_MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
-LOCKS = ("torch-cpu.txt", "base.txt", "cuda.txt", "light.txt")
+LOCKS = ("torch-cpu.txt", "base.txt", "cuda.txt", "light.txt", "peers.txt", "immune-peers.txt")
 
 
 def tool(name: str) -> ModuleType:
@@ -102,7 +102,10 @@ def test_all_locks_hold_one_version_of_each_package() -> None:
     assert "torch" not in base
     assert torch == cuda["torch"]
     assert {name: cuda[name] for name in base} == base
-    assert {name: version for name, version in light.items() if name in base and base[name] != version} == {}
+    for other in (light, pins("immune-peers.txt")):
+        assert {
+            name: version for name, version in other.items() if name in base and base[name] != version
+        } == {}
 
 
 def test_the_direct_dependencies_are_in_the_locks() -> None:

@@ -30,11 +30,13 @@ from cloister.evidence.predicates import (
     Evaluation,
     JobClosed,
     JobOpened,
+    KeyRelease,
     ManifestAccepted,
     Release,
     RequestDecided,
     RoundAggregated,
     UpdateReleased,
+    WorkerSealed,
 )
 from cloister.policy import ProtocolManifest, sign_manifest
 from cloister.policy.signing import decode_document
@@ -153,6 +155,8 @@ KINDS: tuple[type[Predicate], ...] = (
     ManifestAccepted,
     RequestDecided,
     DataCommitment,
+    WorkerSealed,
+    KeyRelease,
     BudgetSpend,
     UpdateReleased,
     RoundAggregated,

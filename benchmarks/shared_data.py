@@ -12,7 +12,7 @@ class AbsentError(Exception):
 
 def data_folder(name: str) -> Path:
     """Return a data set's folder in ``CLOISTER_DATA``, else ``../shared/data``."""
-    project = Path(__file__).resolve().parents[2]
+    project = Path(__file__).resolve().parents[1]
     folder = Path(os.environ.get("CLOISTER_DATA") or project.parent / "shared" / "data") / name
     if not folder.is_dir():
         raise AbsentError(f"{name} is not on this machine (set CLOISTER_DATA)")
