@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-import threading
 
 import numpy as np
 import pytest
@@ -26,6 +24,7 @@ from cloister.privacy.noise import (
 )
 from cloister.privacy.randomness import OsRandom
 from cloister.privacy.testing import SeededTestRandom
+from tests.racing import race
 
 DRAWS = 400_000
 
@@ -219,16 +218,7 @@ def test_two_threads_never_get_the_same_noise() -> None:
         for _ in range(400):
             found.append(draws.draw(7, 40))
 
-    switch = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=take) for _ in range(4)]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
-    finally:
-        sys.setswitchinterval(switch)
+    race([take] * 4)
     words = np.concatenate(found)
     assert len(words) == 4 * 400 * 7
     assert len(np.unique(words)) == len(words)

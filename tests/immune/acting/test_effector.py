@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +17,7 @@ from cloister.immune.acting.effector import Effector, StageChange
 from cloister.immune.event_ids import EventIds
 from cloister.immune.observation import Action, Decision, Ground, Score
 from tests.immune.acting.locks import held_by_another_thread
+from tests.racing import race
 
 NAME = "shop:export"
 READY = Standing(baseline=True, learned=1000, enforcing=True, promoted=True)
@@ -272,16 +271,7 @@ def test_threads_that_probe_together_get_one_probe_in_twenty() -> None:
         for _ in range(1500):
             grounds.append(effector.decide(NAME, ORDINARY, READY, 70.0).ground)
 
-    threads = [threading.Thread(target=calls) for _ in range(4)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    race([calls] * 4)
     assert grounds.count(Ground.PROBE) == 300
     assert grounds.count(Ground.CONTAINED) == 5700
 

@@ -30,79 +30,59 @@ from tests.immune.wrapping.watching import (
     refused,
     watching,
 )
+from tests.racing import race
 
 ROOT = Path(__file__).parents[3]
 
 
-def _in_threads(threads: int, body: object) -> None:
-    running = [threading.Thread(target=body) for _ in range(threads)]  # type: ignore[arg-type]
-    for one in running:
-        one.start()
-    for one in running:
-        one.join(60)
-
-
 def test_calls_and_samples_are_exact_under_threads() -> None:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        with watching(TENTH) as watcher:
-            calls, errors = watcher.gate("refused").calls, watcher.gate("refused").errors
+    with watching(TENTH) as watcher:
+        calls, errors = watcher.gate("refused").calls, watcher.gate("refused").errors
 
-            def calling() -> None:
-                for _ in range(5000):
-                    with pytest.raises(ValueError):  # noqa: PT011 - its own
-                        refused(1)
+        def calling() -> None:
+            for _ in range(5000):
+                with pytest.raises(ValueError):  # noqa: PT011 - its own
+                    refused(1)
 
-            def doubling() -> None:
-                for one in range(20_000):
-                    assert doubled(one) == 2 * one
+        def doubling() -> None:
+            for one in range(20_000):
+                assert doubled(one) == 2 * one
 
-            start = watcher.gate("doubled").calls
-            _in_threads(4, doubling)
-            assert watcher.gate("doubled").calls - start == 80_000
-            chosen = sum(one.entered.teaches for one in watcher.sensor("doubled").left)
-            # Two threads may start one block twice.
-            assert 7_960 <= chosen <= 8_040
-            # The last observed call has told of all before it.
-            told = sum(one.entered.calls for one in watcher.sensor("doubled").left)
-            assert 80_000 - 20 <= told - start <= 80_000
-            _in_threads(4, calling)
-            assert watcher.gate("refused").calls - calls == 20_000
-            assert watcher.gate("refused").errors - errors == 20_000
-    finally:
-        sys.setswitchinterval(before)
+        start = watcher.gate("doubled").calls
+        race([doubling] * 4, hands=1e-5)
+        assert watcher.gate("doubled").calls - start == 80_000
+        chosen = sum(one.entered.teaches for one in watcher.sensor("doubled").left)
+        # Two threads may start one block twice.
+        assert 7_960 <= chosen <= 8_040
+        # The last observed call has told of all before it.
+        told = sum(one.entered.calls for one in watcher.sensor("doubled").left)
+        assert 80_000 - 20 <= told - start <= 80_000
+        race([calling] * 4, hands=1e-5)
+        assert watcher.gate("refused").calls - calls == 20_000
+        assert watcher.gate("refused").errors - errors == 20_000
 
 
 def test_arming_and_disarming_from_other_threads_loses_no_call() -> None:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        with watching(TENTH) as watcher:
-            gate = watcher.gate("doubled")
-            start, done = gate.calls, threading.Event()
+    with watching(TENTH) as watcher:
+        gate = watcher.gate("doubled")
+        start, done = gate.calls, threading.Semaphore(0)
 
-            def switching() -> None:
-                while not done.is_set():
+        def switching() -> None:
+            for _ in range(3):
+                while not done.acquire(blocking=False):
                     gate.arm()
                     gate.once()
                     gate.disarm()
                     gate.once()
 
-            switcher = threading.Thread(target=switching)
-            switcher.start()
+        def doubling() -> None:
+            for one in range(5_000):
+                doubled(one)
+            done.release()
 
-            def doubling() -> None:
-                for one in range(5_000):
-                    doubled(one)
-
-            _in_threads(3, doubling)
-            done.set()
-            switcher.join(30)
-            assert gate.calls - start == 15_000
-            assert FAULTS.count == 0
-    finally:
-        sys.setswitchinterval(before)
+        race([switching, *[doubling] * 3], hands=1e-5)
+        assert gate.calls - start == 15_000
+        assert FAULTS.count == 0
 
 
 def test_without_a_global_lock_a_flag_of_its_own_holds_every_call() -> None:
