@@ -15,6 +15,7 @@ import cloister as package
 from cloister.evidence.verifier import CHECK_IDS
 from cloister.health import load_source
 from tests.cli.conftest import Cloister, content
+from tests.console import CLOISTER
 from tests.system.example_job import FAST, TUMOUR, ExampleJob, finished_jobs
 from tests.timing import shortest
 
@@ -151,7 +152,7 @@ def test_a_quiet_run_in_a_fresh_process_writes_nothing_anywhere_but_in_its_works
     job = ExampleJob(job={**FAST, "federation.rounds": 1}).write(tmp_path / "job")
     before = content(tmp_path / "job")
     done = subprocess.run(
-        [Path(sys.executable).with_name("cloister"), "run", job, "--quiet"],
+        [*CLOISTER, "run", job, "--quiet"],
         capture_output=True,
         text=True,
         check=False,

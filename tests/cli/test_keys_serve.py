@@ -27,6 +27,7 @@ from cloister.evidence.predicates import KeyRelease
 from cloister.evidence.statement import open_statement
 from cloister.workflow.party import Party
 from tests.cli.conftest import Cloister
+from tests.console import CLOISTER
 from tests.enclave.attestation_scene import MEASUREMENT
 from tests.enclave.keyrelease.scene import SEAL
 
@@ -43,7 +44,7 @@ class Service:
 
 @contextmanager
 def service(keeper: Path, *more: str) -> Iterator[Service]:
-    words = [sys.executable, "-m", "cloister.cli.main", "keys", "serve", str(keeper), "--json", *more]
+    words = [*CLOISTER, "keys", "serve", str(keeper), "--json", *more]
     process = subprocess.Popen(
         words,
         stdout=subprocess.PIPE,

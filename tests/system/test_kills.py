@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from cloister.evidence.transcript import epsilon, event_from_json
 from cloister.evidence.verifier import Verifier, model_artifact
 from cloister.privacy import BudgetLedger
 from cloister.workflow.checks import full_registry
+from tests.console import CLOISTER
 from tests.nightly import nightly_seed, spread
 from tests.system.example_job import FAST, SITES, ExampleJob, finished_jobs, run
 from tests.system.reading import stated_in_log
@@ -40,9 +40,7 @@ def run_and_be_stopped(job: Path, workspace: Path, after: float, how: signal.Sig
         how: The signal.
     """
     command = [
-        sys.executable,
-        "-m",
-        "cloister.cli.main",
+        *CLOISTER,
         "run",
         str(job),
         "--workspace",

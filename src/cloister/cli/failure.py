@@ -90,6 +90,13 @@ def guarded(action: Callable[[], int], *, as_json: bool, debug: bool) -> int:
             )
             return EXIT_REFUSED
         # The message of an unexpected error may hold anything, a record too: its type is all that is shown.
+        if _amid_an_interrupt(error):
+            show_error(
+                "usage.interrupted",
+                f"interrupted, and an unexpected {type(error).__name__} came up while it ended",
+                as_json=as_json,
+            )
+            return EXIT_INTERRUPTED
         show_error(
             "internal.defect",
             f"cloister stopped on an unexpected {type(error).__name__}",
@@ -102,6 +109,18 @@ def _blocked(error: Exception) -> CallBlocked | None:
     """The error as a call that was blocked, where the immune system was loaded: verifying needs none."""
     errors = sys.modules.get("cloister.immune.errors")
     return error if errors is not None and isinstance(error, errors.CallBlocked) else None
+
+
+def _amid_an_interrupt(error: BaseException) -> bool:
+    """Whether an error was raised from an interrupt or while one unwound, by a library or what was closed."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        if isinstance(one, KeyboardInterrupt):
+            return True
+        seen.add(id(one))
+        one = one.__cause__ or one.__context__
+    return False
 
 
 def interrupted(*, as_json: bool) -> int:
