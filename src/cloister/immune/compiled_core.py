@@ -35,6 +35,7 @@ MODULES: Final = (
     "detection.tail_detector",
     "detection.tail_state",
     "detection.tail_table",
+    "detection.tail_usual",
     "wrapping.entering",
     "wrapping.gate",
     "wrapping.locked",
