@@ -36,6 +36,8 @@ MODULES: Final = (
     "detection.tail_state",
     "detection.tail_table",
     "detection.tail_usual",
+    "wrapping.calls",
+    "wrapping.costs",
     "wrapping.entering",
     "wrapping.gate",
     "wrapping.locked",

@@ -38,8 +38,8 @@ from cloister.immune.kept_state import EgressMemory, open_kept_state, second_fol
 from cloister.immune.notes import IncidentSink, Notes, tell_nobody
 from cloister.immune.observation import Action, Decision, Score, Sensor
 from cloister.immune.settings import ImmuneSettings
+from cloister.immune.wrapping.calls import Bounds
 from cloister.immune.wrapping.faults import FAULTS
-from cloister.immune.wrapping.gate import Bounds
 from cloister.immune.wrapping.importing import Instrumented, instrument
 from cloister.immune.wrapping.monitor import Watch, gates, use
 from cloister.immune.wrapping.recording import Recorder
