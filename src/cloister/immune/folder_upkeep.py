@@ -56,12 +56,12 @@ class FolderUpkeep:
     def tidy_audit(self) -> None:
         """Remove what is older than the audit is kept, once a day."""
         if self._kept.audit is not None and self._kept.trail is not None:
-            from cloister.immune.audit_retention import tidy_once_a_day
+            from cloister.immune.audit_retention import AuditRetention
 
             with suppress(CloisterError):
-                tidy_once_a_day(
+                AuditRetention(
                     self._kept.audit,
                     self._kept.trail,
-                    days=self._storage.audit_days,
-                    checkpoints=second_folder(self._storage),
-                )
+                    self._storage.audit_days,
+                    second_folder(self._storage),
+                ).tidy_once_a_day()
