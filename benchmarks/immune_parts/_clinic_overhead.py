@@ -10,6 +10,7 @@ from typing import Any
 
 from cloister.immune.kpi import latency
 from cloister.immune.protection import Protection
+from cloister.immune.wrapping.gate import Gate
 from immune_parts._clinic import application
 from immune_parts._clinic_traffic import ask, ordinary
 from immune_parts._clinic_watched import SHIPPED, OwnClock, clinic_folder, ours, settings_of
@@ -43,7 +44,7 @@ def overhead(sampling: str, share: float, a_second: float) -> dict[str, Any]:
             }
         with Protection(settings_of(sampling, folder), monotonic=clock).start() as protection:
             learned = asyncio.run(_learn(ways[OURS], clock, pause, protection, round(MOST_LEARNED * share)))
-            gates = protection._gates
+            gates = _gates(protection)
             before = {name: (gate.calls, gate.observed) for name, gate in gates.items()}
             cpu, wall = asyncio.run(_in_turns(ways, clock, pause, max(3, round(ROUNDS * share))))
             intervals = {
@@ -70,11 +71,16 @@ def overhead(sampling: str, share: float, a_second: float) -> dict[str, Any]:
     return {"rows": found, "one observed in": intervals, "requests learned from": learned}
 
 
+def _gates(protection: Protection) -> dict[str, Gate]:
+    """The gate of each function, by name."""
+    return {name: gate for name in protection.brain.cells() for gate in protection._gates(name)}
+
+
 async def _learn(app: Any, clock: OwnClock, pause: float, protection: Protection, most: int) -> int:
     """Ordinary requests until the sampling of each function has settled."""
     chance = random.Random(5)
     count = 0
-    while count < most and any(gate.observed < SETTLED for gate in protection._gates.values()):
+    while count < most and any(gate.observed < SETTLED for gate in _gates(protection).values()):
         clock.go(pause)
         await ask(app, ordinary(chance))
         clock.stand()

@@ -6,7 +6,6 @@ It judges a call by what `Observed` holds, and learns from it afterwards.
 from __future__ import annotations
 
 import math
-from types import MappingProxyType
 from typing import Protocol
 
 from cloister.immune.observation import NOTHING_UNUSUAL, Observed, Score
@@ -105,6 +104,4 @@ class EwmaZ(Peer):
 def _score(p: float, feature: str) -> Score:
     # The scale of the product: above 80 exactly where p is below 0.001.
     p = max(p, _FLOOR)
-    return Score(
-        100.0 * (1.0 - p ** (math.log(0.2) / math.log(0.001))), p, feature, 0.0, MappingProxyType({})
-    )
+    return Score(100.0 * (1.0 - p ** (math.log(0.2) / math.log(0.001))), p, feature)

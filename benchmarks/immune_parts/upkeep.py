@@ -58,7 +58,7 @@ def _with(count: int, times: float, kept: int) -> Row:
             now[0] += 70.0
             saving_looks = _spent(lambda: [brain.upkeep.look(name, blocks=False) for name in names]) / count
             save = _spent(brain.save) * times
-            status = min(_spent(protection._write_status) for _ in range(3)) * times
+            status = min(_spent(protection._status.write) for _ in range(3)) * times
             size = sum(one.stat().st_size for one in Path(folder).glob("immune.db*")) * times
     del functions
     once_a_minute = saving_looks * count * times + save * _SAVES + status * _BEATS

@@ -22,6 +22,7 @@ from cloister.immune import CallBlocked, ImmuneSettings, monitor
 from cloister.immune.operating import Operator
 from cloister.immune.protection import Protection
 from tests.conftest import ROOT
+from tests.immune.scene import SteppingClock
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -29,17 +30,6 @@ GUIDES: Final = {"respond-to-an-incident": 10, "harden-immune": 6, "upgrade-immu
 """Each guide with how many blocks of commands it has at least."""
 NAME: Final = "ward:export"
 _BLOCK: Final = re.compile(r"```(sh|text)\n(.*?)```", re.DOTALL)
-
-
-class SteppingClock:
-    """Seconds that pass with each look at it, alike but for chance."""
-
-    def __init__(self) -> None:
-        self._chance, self._now = random.Random(3), 1000.0
-
-    def __call__(self) -> float:
-        self._now += 1e-5 * self._chance.lognormvariate(0.0, 0.2)
-        return self._now
 
 
 @monitor(name=NAME)

@@ -159,7 +159,7 @@ def test_a_function_that_a_running_process_watches_is_known_before_anything_is_k
     settings = ImmuneSettings.model_validate({"storage": {"directory": str(folder)}})
     with Protection(settings).start() as protection, Operator(folder, "tester", reading=True) as operator:
         give(1)
-        protection._write_status()
+        protection._status.write()
         operator.require_known(NAME)
 
 

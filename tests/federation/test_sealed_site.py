@@ -22,8 +22,15 @@ from cloister.enclave.errors import LaunchError, ReleaseError, SealBroken, Seale
 from cloister.enclave.keyrelease import DataKeyBook, KeyPurpose
 from cloister.enclave.keyrelease.folder import KeeperFolder
 from cloister.enclave.protection import Protection
-from cloister.enclave.sealed import SealedHost, SealedTrainer, SealLevel, SealPolicy, asking, encrypt_table
-from cloister.enclave.sealed import host as host_module
+from cloister.enclave.sealed import (
+    SealedHost,
+    SealedTrainer,
+    SealLevel,
+    SealPolicy,
+    asking,
+    encrypt_table,
+    launching,
+)
 from cloister.evidence.predicates import (
     BudgetSpend,
     Destruction,
@@ -252,7 +259,7 @@ def test_a_violation_is_stated_once_by_its_site_for_its_job_whenever_it_happens(
     make: Callable[[Making, str], tuple[Federation, SiteRuntime]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
-    monkeypatch.setattr(host_module, "_SERVER", "tests.enclave.sealed.violating_server")
+    monkeypatch.setattr(launching, "_SERVER", "tests.enclave.sealed.violating_server")
     made: list[Federation] = []
 
     def noted(host: SealedHost) -> Making:

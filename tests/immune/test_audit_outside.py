@@ -14,7 +14,7 @@ from cloister.core.clock import Clock
 from cloister.immune.audit_event import AuditEvent, AuditKind
 from cloister.immune.audit_export import AuditVerdict, verify_audit
 from cloister.immune.audit_folder import AuditFolder, open_audit
-from cloister.immune.audit_retention import remove_expired, tidy_once_a_day
+from cloister.immune.audit_retention import AuditRetention
 from cloister.immune.kept_state import AUDIT
 from cloister.immune.operating import Operator
 from cloister.immune.protection import Protection
@@ -116,7 +116,7 @@ def test_what_was_removed_for_its_age_is_not_missed(folder: AuditFolder, outside
     wrote(folder, outside)
     trail = open_audit(folder, checkpoints=outside)
     outside.chmod(0o700)
-    assert first in remove_expired(folder, trail, days=30, clock=later(31))
+    assert first in AuditRetention(folder, trail, days=30, clock=later(31)).remove_expired()
     trail.close()
     found = verdict(folder, outside)
     assert found.accepted, found.problems
@@ -126,13 +126,16 @@ def test_it_is_tidied_once_a_day_and_by_one_process(folder: AuditFolder, outside
     first = wrote(folder, outside)
     trail = open_audit(folder, checkpoints=outside)
     os.utime(folder.segments / first, (0, 0))
-    more = {"days": 30.0, "checkpoints": outside}
-    assert tidy_once_a_day(folder, trail, clock=later(31), **more) == (first,)  # type: ignore[arg-type]
+
+    def tidied(after: float) -> tuple[str, ...]:
+        return AuditRetention(folder, trail, 30.0, outside, later(after)).tidy_once_a_day()
+
+    assert tidied(31) == (first,)
     assert not list(outside.glob(f"{first.removesuffix('.jsonl')}*"))
     second = wrote(folder, outside)
     os.utime(folder.segments / second, (0, 0))
-    assert tidy_once_a_day(folder, trail, clock=later(31.5), **more) == ()  # type: ignore[arg-type]
-    assert second in tidy_once_a_day(folder, trail, clock=later(63), **more)  # type: ignore[arg-type]
+    assert tidied(31.5) == ()
+    assert second in tidied(63)
     trail.close()
 
 
@@ -142,9 +145,9 @@ def test_nothing_is_verified_while_no_file_is_old(
     wrote(folder, None)
     trail = open_audit(folder)
     monkeypatch.setattr(
-        "cloister.immune.audit_retention.remove_expired", lambda *_, **__: pytest.fail("read")
+        "cloister.immune.audit_retention.AuditRetention.remove_expired", lambda *_, **__: pytest.fail("read")
     )
-    assert tidy_once_a_day(folder, trail, days=30.0, clock=later(29)) == ()
+    assert AuditRetention(folder, trail, days=30.0, clock=later(29)).tidy_once_a_day() == ()
     trail.close()
 
 

@@ -15,7 +15,7 @@ from cloister.immune.audit import AuditTrail
 from cloister.immune.audit_event import AuditEvent, AuditKind
 from cloister.immune.audit_export import verify_audit
 from cloister.immune.audit_folder import AuditFolder, open_audit
-from cloister.immune.audit_retention import remove_expired
+from cloister.immune.audit_retention import AuditRetention
 from tests.immune.test_audit import EVENT, Disk, exported
 
 
@@ -44,8 +44,8 @@ def test_what_is_older_than_it_is_kept_goes_with_its_checkpoints_and_the_rest_ve
     """PIC-X13: metadata is kept for 90 days."""
     old = wrote(folder)
     trail = open_audit(folder)
-    assert remove_expired(folder, trail, days=90, clock=later(89)) == ()
-    assert remove_expired(folder, trail, days=90, clock=later(91)) == (old,)
+    assert AuditRetention(folder, trail, days=90, clock=later(89)).remove_expired() == ()
+    assert AuditRetention(folder, trail, days=90, clock=later(91)).remove_expired() == (old,)
     trail.close()
     assert old not in {path.name for path in folder.segments.iterdir()}
     assert not list(folder.checkpoints.glob(f"{old.removesuffix('.jsonl')}*"))
@@ -59,7 +59,7 @@ def test_what_is_older_than_it_is_kept_goes_with_its_checkpoints_and_the_rest_ve
 def test_what_a_running_process_writes_stays(folder: AuditFolder) -> None:
     trail = open_audit(folder)
     assert trail.record_durably(EVENT)
-    assert remove_expired(folder, trail, days=90, clock=later(1)) == ()
+    assert AuditRetention(folder, trail, days=90, clock=later(1)).remove_expired() == ()
     trail.close()
     assert verify_audit(folder).entries == 1
 
@@ -69,7 +69,7 @@ def test_a_segment_that_was_tampered_with_is_never_tidied_away(folder: AuditFold
     path = folder.segments / name
     path.write_bytes(path.read_bytes().replace(b'"score":97.25', b'"score":17.25'))
     trail = open_audit(folder)
-    assert remove_expired(folder, trail, days=90, clock=later(1000)) == ()
+    assert AuditRetention(folder, trail, days=90, clock=later(1000)).remove_expired() == ()
     trail.close()
     assert path.exists()
 
@@ -88,10 +88,13 @@ def test_a_parent_stays_as_long_as_a_process_that_was_forked_from_it(folder: Aud
     aside = forked.read_bytes()
     forked.write_bytes(aside.replace(b'"score":97.25', b'"score":17.25'))
     going_on = open_audit(folder)
-    assert remove_expired(folder, going_on, days=90, clock=later(91)) == ()
+    assert AuditRetention(folder, going_on, days=90, clock=later(91)).remove_expired() == ()
     assert parent.exists()
     forked.write_bytes(aside)
-    assert set(remove_expired(folder, going_on, days=90, clock=later(91))) == {parent.name, forked.name}
+    assert set(AuditRetention(folder, going_on, days=90, clock=later(91)).remove_expired()) == {
+        parent.name,
+        forked.name,
+    }
     going_on.close()
 
 
@@ -100,7 +103,7 @@ def test_nothing_is_removed_that_could_not_be_named_before(folder: AuditFolder) 
     disk = Disk()
     disk.full = StorageError("storage.no_space", "There is no space left.")
     trail = AuditTrail(disk, alarm=lambda _: None)
-    assert remove_expired(folder, trail, days=90, clock=later(91)) == ()
+    assert AuditRetention(folder, trail, days=90, clock=later(91)).remove_expired() == ()
     trail.close()
     assert (folder.segments / name).exists()
 
@@ -109,7 +112,7 @@ def test_a_file_that_is_no_segment_stops_nothing(folder: AuditFolder) -> None:
     name = wrote(folder)
     shutil.copy(folder.segments / name, folder.segments / "a.jsonl")
     trail = open_audit(folder)
-    assert remove_expired(folder, trail, days=90, clock=later(91)) == (name,)
+    assert AuditRetention(folder, trail, days=90, clock=later(91)).remove_expired() == (name,)
     trail.close()
     assert (folder.segments / "a.jsonl").exists()
 

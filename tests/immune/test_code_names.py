@@ -76,7 +76,7 @@ def test_neither_database_nor_audit_nor_telemetry_nor_status_has_what_a_name_of_
         for _ in range(40):
             call(kind(), [kind()] * 4000)  # type: ignore[operator]
         protection.brain.save()
-        protection._write_status()
+        protection._status.write()
         assert dict(protecting.FAULTS.by_kind) == {}
         (name,) = (one for one in protection.brain.cells() if one.startswith("ward:["))
         assert name == "ward:[EMAIL_REDACTED]"

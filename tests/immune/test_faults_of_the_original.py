@@ -34,6 +34,7 @@ from cloister.immune.operating import Operator
 from cloister.immune.protection import Protection
 from cloister.immune.wrapping.arguments import ArgumentHasher
 from tests.conftest import ROOT
+from tests.immune.scene import SteppingClock
 from tests.immune.wrapping.watching import watching
 from tests.timing import processor_seconds, shortest
 
@@ -55,17 +56,6 @@ def call_each(function: Callable[[list[int]], int], lists: list[list[int]]) -> N
 
 def some_lists(chance: random.Random) -> list[list[int]]:
     return [[chance.randrange(1000) for _ in range(chance.randint(1, 6))] for _ in range(500)]
-
-
-class SteppingClock:
-    """Seconds that pass with each look at it, alike but for chance."""
-
-    def __init__(self) -> None:
-        self._chance, self._now = random.Random(3), 1000.0
-
-    def __call__(self) -> float:
-        self._now += 1e-5 * self._chance.lognormvariate(0.0, 0.2)
-        return self._now
 
 
 @pytest.fixture

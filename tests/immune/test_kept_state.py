@@ -32,13 +32,6 @@ def keep(amount: int) -> int:
     return sum(range(amount))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "state"
-    made.mkdir(mode=0o700)
-    return made
-
-
 def settings(folder: Path) -> ImmuneSettings:
     return ImmuneSettings.model_validate(
         {

@@ -28,13 +28,6 @@ def do(what: Callable[[], object]) -> None:
     what()
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "state"
-    made.mkdir(mode=0o700)
-    return made
-
-
 def settings(folder: Path, *, enforcing: bool = True, kill_signal: str | None = None) -> ImmuneSettings:
     return ImmuneSettings.model_validate(
         {

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,8 +25,9 @@ from cloister.immune.kept_state import EGRESS
 from cloister.immune.observation import Score
 from cloister.immune.operating import Operator
 from cloister.immune.protection import Protection
-from cloister.immune.settings import AnomalySettings, EgressSettings, ImmuneSettings
+from cloister.immune.settings import AnomalySettings, EgressSettings
 from cloister.immune.wrapping.faults import FAULTS
+from tests.immune.scene import SteppingClock, attack, on_with, ordinary, promote_all, settings
 from tests.timing import shortest
 
 NAME = "tests.shop:export"
@@ -43,70 +43,9 @@ def export(ids: list[int]) -> int:
     return total
 
 
-class SteppingClock:
-    """Seconds that pass with each look at it, alike but for chance, on any machine."""
-
-    def __init__(self) -> None:
-        self._chance = random.Random(3)
-        self._now = 1000.0
-        self.slower = 1.0
-        self.slow = 0
-
-    def __call__(self) -> float:
-        self.slow -= self.slow > 0
-        step = 1e-3 if self.slow else 1e-5
-        self._now += step * self.slower * self._chance.lognormvariate(0.0, 0.2)
-        return self._now
-
-    def pass_by(self, seconds: float) -> None:
-        self._now += seconds
-
-
-@pytest.fixture
-def clock() -> SteppingClock:
-    return SteppingClock()
-
-
-def on_with(given: ImmuneSettings, clock: SteppingClock, *targets: str, **more: Any) -> Protection:
-    return Protection(given, monotonic=clock, **more).start(targets)
-
-
-def settings(folder: Path | None, **effector: object) -> ImmuneSettings:
-    return ImmuneSettings.model_validate(
-        {
-            "cellagent": {"sampling": "every-call"},
-            "effector": {"enforcing": ["tests.shop:*"], "contain_seconds": 0.5, **effector},
-            "storage": {"directory": None if folder is None else str(folder)},
-        }
-    )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "state"
-    made.mkdir(mode=0o700)
-    return made
-
-
 @pytest.fixture
 def chance() -> random.Random:
     return random.Random(5)
-
-
-def ordinary(chance: random.Random, calls: int = 500) -> None:
-    for _ in range(calls):
-        export([chance.randrange(1000) for _ in range(chance.randint(1, 6))])
-
-
-def attack(calls: int = 60) -> int:
-    """How many calls with four hundred ids each were blocked."""
-    blocked = 0
-    for _ in range(calls):
-        try:
-            export(list(range(400)))
-        except CallBlocked:
-            blocked += 1
-    return blocked
 
 
 @pytest.fixture
@@ -114,7 +53,7 @@ def on(folder: Path, chance: random.Random, clock: SteppingClock) -> Iterator[Pr
     """Switched on, approved, and 500 ordinary calls later."""
     with on_with(settings(folder), clock) as protection:
         approve(protection, folder)
-        ordinary(chance)
+        ordinary(export, 500, chance)
         yield protection
 
 
@@ -124,17 +63,10 @@ def approve(protection: Protection, folder: Path) -> None:
     protection.brain.anchors.refresh(NAME)
 
 
-def promote_all(folder: Path) -> None:
-    with Operator(folder, "tester") as operator:
-        for one in operator.detectors():
-            if one.verdict is not None and one.verdict.passed:
-                operator.promote(one.id)
-
-
 def test_an_attack_that_nobody_promoted_a_detector_for_is_seen_and_not_blocked(
     on: Protection, folder: Path
 ) -> None:
-    assert attack() == 0
+    assert attack(export) == 0
     with Operator(folder, "tester") as operator:
         found = operator.detectors()
     assert found
@@ -147,10 +79,10 @@ def test_an_attack_that_nobody_promoted_a_detector_for_is_seen_and_not_blocked(
 def test_once_promoted_it_is_blocked_before_it_runs_and_the_error_says_why(
     on: Protection, folder: Path, chance: random.Random, clock: SteppingClock
 ) -> None:
-    attack()
+    attack(export)
     promote_all(folder)
     on.brain.effector.release(NAME, clock())
-    assert attack() >= 50
+    assert attack(export) >= 50
     with pytest.raises(CallBlocked, match=r"size .*x median, p=") as blocked:
         export(list(range(400)))
     assert blocked.value.function == NAME
@@ -166,43 +98,43 @@ def test_once_promoted_it_is_blocked_before_it_runs_and_the_error_says_why(
 def test_containment_ends_by_itself_and_ordinary_calls_run_again(
     on: Protection, folder: Path, chance: random.Random, clock: SteppingClock
 ) -> None:
-    attack()
+    attack(export)
     promote_all(folder)
     on.brain.effector.release(NAME, clock())
-    assert attack() > 0
+    assert attack(export) > 0
     with pytest.raises(CallBlocked):
-        ordinary(chance, 1)
+        ordinary(export, 1, chance)
     clock.pass_by(0.6)
     let_in = 0
     for _ in range(100):
         with suppress(CallBlocked):
-            ordinary(chance, 1)
+            ordinary(export, 1, chance)
             let_in += 1
     assert 0 < let_in < 100
     clock.pass_by(0.6)
-    ordinary(chance, 100)
+    ordinary(export, 100, chance)
 
 
 def test_a_probe_that_is_unusual_in_another_way_than_was_promoted_blocks_nobody(
     on: Protection, folder: Path, chance: random.Random, clock: SteppingClock
 ) -> None:
-    attack()
+    attack(export)
     with Operator(folder, "tester") as operator:
         for one in operator.detectors():
             if one.provenance.startswith("size"):
                 operator.promote(one.id)
     on.brain.effector.release(NAME, clock())
-    assert attack() > 0
+    assert attack(export) > 0
     clock.pass_by(0.6)
     for _ in range(100):
         slow_down(clock, 40)
         with suppress(CallBlocked):
-            ordinary(chance, 1)
+            ordinary(export, 1, chance)
         if on.brain.effector.state(NAME).stage is Stage.CONTAIN:
             break
     assert on.brain.effector.state(NAME).stage is Stage.CONTAIN
-    ordinary(chance, 20)
-    assert attack(20) == 20
+    ordinary(export, 20, chance)
+    assert attack(export, 20) == 20
 
 
 def slow_down(clock: SteppingClock, looks: int) -> None:
@@ -221,7 +153,7 @@ def test_where_one_condition_is_missing_nothing_is_blocked(
     with on_with(given, clock) as protection:
         if lacking != "not approved":
             approve(protection, folder)
-        ordinary(chance)
+        ordinary(export, 500, chance)
         with Operator(folder, "tester") as operator:
             if lacking == "deployed anew":
                 operator.deploy(NAME)
@@ -229,7 +161,7 @@ def test_where_one_condition_is_missing_nothing_is_blocked(
             if lacking == "switched off":
                 operator.switch_off()
                 time.sleep(0.3)
-        assert attack() == 0
+        assert attack(export) == 0
 
 
 def test_with_all_conditions_a_policy_promotes_and_the_first_attack_is_blocked(
@@ -237,8 +169,8 @@ def test_with_all_conditions_a_policy_promotes_and_the_first_attack_is_blocked(
 ) -> None:
     with on_with(settings(folder, promotion="policy"), clock) as protection:
         approve(protection, folder)
-        ordinary(chance)
-        assert attack() > 40
+        ordinary(export, 500, chance)
+        assert attack(export) > 40
 
 
 def test_what_was_learned_and_approved_is_there_after_a_restart(
@@ -246,16 +178,16 @@ def test_what_was_learned_and_approved_is_there_after_a_restart(
 ) -> None:
     with on_with(settings(folder), clock) as protection:
         approve(protection, folder)
-        ordinary(chance)
+        ordinary(export, 500, chance)
         learned = protection.brain.cell(NAME).detector.learned
     with on_with(settings(folder), clock) as protection:
         assert protection.brain.cell(NAME).detector.learned == learned
         assert protection.brain.anchors.standing(NAME) is Standing.APPROVED
-        ordinary(chance, 50)
-        assert attack(20) == 0
+        ordinary(export, 50, chance)
+        assert attack(export, 20) == 0
         promote_all(folder)
         protection.brain.effector.release(NAME, clock())
-        assert attack() > 40
+        assert attack(export) > 40
 
 
 def test_a_deployment_three_times_as_slow_is_usual_within_200_calls_of_its_approval(
@@ -263,18 +195,18 @@ def test_a_deployment_three_times_as_slow_is_usual_within_200_calls_of_its_appro
 ) -> None:
     with on_with(settings(folder, promotion="policy"), clock) as protection:
         approve(protection, folder)
-        ordinary(chance, 1000)
+        ordinary(export, 1000, chance)
         clock.slower = 3.0
         for _ in range(60):
             with suppress(CallBlocked):
-                ordinary(chance, 1)
+                ordinary(export, 1, chance)
         assert protection.brain.effector.state(NAME).stage is Stage.CONTAIN
         approve(protection, folder)
         clock.pass_by(2.0)
-        ordinary(chance, 200)
+        ordinary(export, 200, chance)
         assert protection.brain.anchors.standing(NAME) is Standing.APPROVED
         before = dict(protection.brain.cell(NAME).decisions)
-        ordinary(chance, 500)
+        ordinary(export, 500, chance)
         assert protection.brain.cell(NAME).decisions == before, "nothing of it is unusual"
 
 
@@ -283,13 +215,13 @@ def test_a_damaged_state_is_put_aside_alarmed_and_blocks_nothing(
 ) -> None:
     with on_with(settings(folder, promotion="policy"), clock) as protection:
         approve(protection, folder)
-        ordinary(chance)
+        ordinary(export, 500, chance)
     (database,) = folder.glob("*.sqlite*") if list(folder.glob("*.sqlite")) else folder.glob("*.db")
     database.write_bytes(b"not a database" * 1000)
     with on_with(settings(folder, promotion="policy"), clock) as protection:
         assert protection.brain.alarms
-        ordinary(chance)
-        assert attack() == 0
+        ordinary(export, 500, chance)
+        assert attack(export) == 0
         assert protection.status()["alarms"]
 
 
@@ -414,8 +346,8 @@ def test_incidents_are_told_once_and_hold_no_argument(
     told: list[ImmuneIncident] = []
     with on_with(settings(folder, promotion="policy"), clock, on_incident=told.append) as protection:
         approve(protection, folder)
-        ordinary(chance)
-        assert attack() > 10
+        ordinary(export, 500, chance)
+        assert attack(export) > 10
     assert 1 <= len(told) <= 4
     assert NAME in told[0].incident_fields()["detail"]
 
@@ -424,8 +356,8 @@ def test_without_a_folder_all_is_in_memory_and_nothing_is_blocked_unapproved(
     chance: random.Random, clock: SteppingClock
 ) -> None:
     with on_with(settings(None, promotion="policy"), clock) as protection:
-        ordinary(chance)
-        assert attack() == 0
+        ordinary(export, 500, chance)
+        assert attack(export) == 0
         assert protection.brain.registry.detectors()
         assert protection.notes.trail is None
 
@@ -489,14 +421,14 @@ def test_a_child_of_a_fork_goes_on_watched_with_an_audit_of_its_own(
     if child == 0:
         code = 1
         try:
-            ordinary(chance, 50)
+            ordinary(export, 50, chance)
             on.notes.note(AuditKind.FAULT, "told", NAME, "from the child")
             code = 0 if on.notes.trail is not None and on.notes.trail.flush() else 2
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    ordinary(chance, 50)
+    ordinary(export, 50, chance)
     on.notes.trail.flush()  # type: ignore[union-attr]
     with Operator(folder, "tester") as operator:
         verdict = operator.export(folder.parent / "forked.jsonl")

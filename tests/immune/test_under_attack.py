@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.immune import CallBlocked, ImmuneIncident, monitor
+from cloister.immune import ImmuneIncident, monitor
 from cloister.immune.acting.containment import Stage
 from cloister.immune.audit_event import AuditEvent
 from cloister.immune.keeping import Standing
@@ -23,7 +23,7 @@ from cloister.immune.protection import Protection
 from cloister.immune.settings import ImmuneSettings
 from cloister.immune.wrapping.faults import FAULTS
 from cloister.immune.wrapping.monitor import gates
-from tests.immune.test_protection import SteppingClock, on_with, promote_all, settings
+from tests.immune.scene import SteppingClock, attack, on_with, ordinary, promote_all, settings
 
 NAME = "tests.shop:read"
 Contained = tuple[Protection, list[Callable[[list[int]], int]]]
@@ -37,33 +37,6 @@ def make() -> Callable[[list[int]], int]:
         return sum(one * step for one in ids for step in range(40))
 
     return read
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "state"
-    made.mkdir(mode=0o700)
-    return made
-
-
-@pytest.fixture
-def clock() -> SteppingClock:
-    return SteppingClock()
-
-
-def ordinary(read: Callable[[list[int]], int], calls: int, chance: random.Random) -> None:
-    for _ in range(calls):
-        read([chance.randrange(1000) for _ in range(chance.randint(1, 6))])
-
-
-def attack(read: Callable[[list[int]], int], calls: int = 60) -> int:
-    blocked = 0
-    for _ in range(calls):
-        try:
-            read(list(range(400)))
-        except CallBlocked:
-            blocked += 1
-    return blocked
 
 
 def approve(protection: Protection, folder: Path) -> None:

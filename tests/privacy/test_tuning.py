@@ -27,6 +27,7 @@ from cloister.privacy.ledger import BudgetLedger
 from cloister.privacy.noise import GaussianIntegers
 from cloister.privacy.randomness import OsRandom
 from cloister.privacy.testing import SeededTestRandom
+from cloister.privacy.trials_law import trials_law
 from cloister.privacy.tuning import (
     Chosen,
     Outcome,
@@ -37,7 +38,6 @@ from cloister.privacy.tuning import (
     run_all,
     run_public,
     run_selection,
-    trials_law,
 )
 from tests.privacy.test_release import FREE, Unlimited
 

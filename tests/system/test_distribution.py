@@ -125,6 +125,20 @@ def test_the_wheels_metadata_is_what_the_project_declares(built: Path) -> None:
         assert f"{name} = {target}" in points
 
 
+def said_by(installed: Path, program: str) -> str:
+    """What a program prints that finds the package where it was installed, and nowhere else."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(installed)},
+        cwd=installed.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout
+
+
 def test_the_wheel_installs_and_its_package_is_the_one_that_is_imported(built: Path, tmp_path: Path) -> None:
     """PIC-27.1.f: the wheel installs."""
     (path,) = built.glob("*.whl")
@@ -134,16 +148,7 @@ def test_the_wheel_installs_and_its_package_is_the_one_that_is_imported(built: P
         "import cloister, cloister.immune; print(cloister.__file__); print(cloister.__version__);"
         "print(cloister.immune.core())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"PYTHONPATH": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert done.stdout.splitlines() == [
+    assert said_by(tmp_path, program).splitlines() == [
         str(tmp_path / "cloister" / "__init__.py"),
         cloister.__version__,
         "pure (it was not built)",
@@ -169,16 +174,7 @@ def test_with_a_compiler_the_wheel_is_of_this_platform_and_has_the_whole_compile
             for module in (*MODULES, SHORTCUT, f"{LIBRARY}__mypyc")
         }
     program = "import cloister.immune; print(cloister.immune.core())"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"PYTHONPATH": str(place)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert done.stdout == "compiled\n"
+    assert said_by(place, program) == "compiled\n"
 
 
 def test_the_source_distribution_holds_sources_docs_and_licence_and_nothing_else(built: Path) -> None:

@@ -17,6 +17,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -39,94 +40,97 @@ _OF_THE_WRITER = frozenset({"segment-clock", "segment-lost"})
 """Checks that say how a writer fared, and nothing against what it wrote."""
 
 
-def remove_expired(
-    folder: AuditFolder,
-    trail: AuditTrail,
-    *,
-    days: float,
-    checkpoints: Path | None = None,
-    clock: Clock = system_clock,
-) -> tuple[str, ...]:
-    """Remove the segments of processes that ended longer ago than the audit is kept.
+@dataclass(frozen=True, slots=True)
+class AuditRetention:
+    """How long one folder's audit is kept.
 
-    Args:
+    Attributes:
         folder: where the audit is kept.
         trail: names what is removed.
         days: how long it is kept.
         checkpoints: a second folder that holds checkpoints; what can't be removed there does no harm.
         clock: the time now.
-
-    Returns:
-        The names of the segments that were removed.
-
-    Raises:
-        StorageError: a file can't be removed; those before it are.
     """
-    found = verify_directory(
-        folder.segments,
-        keys=folder.public_keys(),
-        held=held_checkpoints(folder.checkpoints),
-        secrets=folder.opening_keys(),
-    )
-    removed: list[str] = []
-    for process in sorted(_expired(found.segments, clock() - timedelta(days=days))):
-        for name, verdict in _of(found.segments, process):
-            last = verdict.last
-            head = "" if last is None else f", last signed line {last.lines} with hash {last.head.hex()}"
-            reason = f"segment {name.removesuffix(SUFFIX)} is older than {days:g} days{head}"
-            event = AuditEvent(format_time(clock()), AuditKind.RETENTION, "remove", "", None, reason, name)
-            if not trail.record_durably(event):
-                return tuple(removed)
-        for name, _ in _of(found.segments, process):
-            held = folder.checkpoints / f"{name.removesuffix(SUFFIX)}{HELD_SUFFIX}"
-            for path in (folder.segments / name, held):
+
+    folder: AuditFolder
+    trail: AuditTrail
+    days: float
+    checkpoints: Path | None = None
+    clock: Clock = system_clock
+
+    def remove_expired(self) -> tuple[str, ...]:
+        """Remove the segments of processes that ended longer ago than the audit is kept.
+
+        Returns:
+            The names of the segments that were removed.
+
+        Raises:
+            StorageError: a file can't be removed; those before it are.
+        """
+        found = verify_directory(
+            self.folder.segments,
+            keys=self.folder.public_keys(),
+            held=held_checkpoints(self.folder.checkpoints),
+            secrets=self.folder.opening_keys(),
+        )
+        removed: list[str] = []
+        for process in sorted(_expired(found.segments, self.clock() - timedelta(days=self.days))):
+            for name, verdict in _of(found.segments, process):
+                if not self._announce(name, verdict):
+                    return tuple(removed)
+            for name, _ in _of(found.segments, process):
+                self._remove(name)
+                removed.append(name)
+        return tuple(removed)
+
+    def tidy_once_a_day(self) -> tuple[str, ...]:
+        """`remove_expired`, in one process of the folder a day, and only where a file is that old.
+
+        Nothing is read but the files' times, until there is something to remove.
+
+        Raises:
+            StorageError: as `remove_expired`, or the folder can't be written.
+        """
+        now = self.clock()
+        mark = self.folder.segments.parent / _MARK
+        try:
+            with mark.open("a") as file:
                 try:
-                    path.unlink(missing_ok=True)
-                    sync_directory(path.parent)
-                except OSError as error:
-                    raise storage_error(error, path) from None
-            if checkpoints is not None:
-                with suppress(OSError):
-                    (checkpoints / held.name).unlink(missing_ok=True)
-            removed.append(name)
-    return tuple(removed)
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return ()
+                seen = os.fstat(file.fileno())
+                if seen.st_size and now.timestamp() - seen.st_mtime < _DAY:
+                    return ()
+                file.write(".")
+                file.flush()
+                os.utime(file.fileno(), (now.timestamp(), now.timestamp()))
+                before = (now - timedelta(days=self.days)).timestamp()
+                if all(path.stat().st_mtime >= before for path in self.folder.segments.iterdir()):
+                    return ()
+                return self.remove_expired()
+        except OSError as error:
+            raise storage_error(error, mark) from None
 
+    def _announce(self, name: str, verdict: SegmentVerdict) -> bool:
+        """Name what is removed, durably; whether that could be written."""
+        last = verdict.last
+        head = "" if last is None else f", last signed line {last.lines} with hash {last.head.hex()}"
+        reason = f"segment {name.removesuffix(SUFFIX)} is older than {self.days:g} days{head}"
+        event = AuditEvent(format_time(self.clock()), AuditKind.RETENTION, "remove", "", None, reason, name)
+        return self.trail.record_durably(event)
 
-def tidy_once_a_day(
-    folder: AuditFolder,
-    trail: AuditTrail,
-    *,
-    days: float,
-    checkpoints: Path | None = None,
-    clock: Clock = system_clock,
-) -> tuple[str, ...]:
-    """`remove_expired`, in one process of the folder a day, and only where a file is that old.
-
-    Nothing is read but the files' times, until there is something to remove.
-
-    Raises:
-        StorageError: as `remove_expired`, or the folder can't be written.
-    """
-    now = clock()
-    mark = folder.segments.parent / _MARK
-    try:
-        with mark.open("a") as file:
+    def _remove(self, name: str) -> None:
+        held = f"{name.removesuffix(SUFFIX)}{HELD_SUFFIX}"
+        for path in (self.folder.segments / name, self.folder.checkpoints / held):
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return ()
-            seen = os.fstat(file.fileno())
-            if seen.st_size and now.timestamp() - seen.st_mtime < _DAY:
-                return ()
-            file.write(".")
-            file.flush()
-            os.utime(file.fileno(), (now.timestamp(), now.timestamp()))
-            before = (now - timedelta(days=days)).timestamp()
-            if all(path.stat().st_mtime >= before for path in folder.segments.iterdir()):
-                return ()
-            return remove_expired(folder, trail, days=days, checkpoints=checkpoints, clock=clock)
-    except OSError as error:
-        raise storage_error(error, mark) from None
+                path.unlink(missing_ok=True)
+                sync_directory(path.parent)
+            except OSError as error:
+                raise storage_error(error, path) from None
+        if self.checkpoints is not None:
+            with suppress(OSError):
+                (self.checkpoints / held).unlink(missing_ok=True)
 
 
 def _expired(segments: Mapping[str, SegmentVerdict], before: datetime) -> set[_Process]:

@@ -45,7 +45,7 @@ from cloister.immune.keeping.stages import StageKeeper
 from cloister.immune.keeping.store import NAME, StateStore
 from cloister.immune.kept_state import AUDIT
 from cloister.immune.notes import Notes
-from cloister.immune.protection import PROCESSES
+from cloister.immune.process_status import PROCESSES
 from cloister.immune.supervisor import WATCHDOG, WatchdogStatus, read_status, request_reset
 from cloister.immune.watchdog import Mode
 

@@ -17,9 +17,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, Self
 
-from cloister.core.canonical import JSON, canonicalize
-from cloister.core.errors import CloisterError
-from cloister.core.files import write_atomic
+from cloister.core.canonical import JSON
 from cloister.core.redaction import Redactor
 from cloister.immune.acting.containment import Stage
 from cloister.immune.acting.effector import StageChange
@@ -28,33 +26,28 @@ from cloister.immune.acting.reach import Places
 from cloister.immune.acting.reached import GuardMode
 from cloister.immune.acting.switch import KillSwitch, ThrownBy, on_signal
 from cloister.immune.audit_event import AuditKind
-from cloister.immune.brain import Brain, matches, observed_rates
-from cloister.immune.code_names import event_shown, name_shown
-from cloister.immune.compiled_core import core
+from cloister.immune.brain import Brain, matches
+from cloister.immune.code_names import name_shown
 from cloister.immune.errors import ImmuneError
+from cloister.immune.folder_upkeep import FolderUpkeep
 from cloister.immune.heartbeat import Heartbeat
 from cloister.immune.keeping.approval import Standing
-from cloister.immune.kept_state import EgressMemory, open_kept_state, second_folder
+from cloister.immune.kept_state import open_kept_state
 from cloister.immune.notes import IncidentSink, Notes, tell_nobody
-from cloister.immune.observation import Action, Decision, Score, Sensor
+from cloister.immune.observation import Action, Score, Sensor
+from cloister.immune.process_status import ProcessStatus
 from cloister.immune.settings import ImmuneSettings
+from cloister.immune.telemetry import Telemetry
+from cloister.immune.wrapping.calls import Bounds
 from cloister.immune.wrapping.faults import FAULTS
-from cloister.immune.wrapping.gate import Bounds
 from cloister.immune.wrapping.importing import Instrumented, instrument
 from cloister.immune.wrapping.monitor import Watch, gates, use
-from cloister.immune.wrapping.recording import Recorder
-from cloister.immune.wrapping.ring import Ring
-from cloister.immune.wrapping.sampling import Mode, Pace, Sampling
+from cloister.immune.wrapping.sampling import Mode, Sampling
 
 if TYPE_CHECKING:
-    from cloister.immune.service.otlp import OtlpExport
-    from cloister.immune.service.sender import Sender
-    from cloister.immune.wrapping.events import TelemetryEvent
     from cloister.immune.wrapping.gate import Gate
 
 SETTINGS: Final = "pic.yaml"
-_SHOWN_TARGETS: Final = 20
-PROCESSES: Final = "processes"
 _STATUS_SECONDS: Final = 2.0
 _BEATS_TO_SAVE: Final = 30
 _REACH_SCORE: Final = 90.0
@@ -82,9 +75,9 @@ class Protection:
         self._folder = None if settings.storage.directory is None else Path(settings.storage.directory)
         self._redact = Redactor().clean
         kept = open_kept_state(settings.storage, self._redact)
-        self._approvals, self._audit = kept.approvals, kept.audit
+        self._telemetry = Telemetry(settings)
         self.notes = Notes(
-            kept.trail, on_incident=on_incident, on_decision=self._decided, monotonic=monotonic
+            kept.trail, on_incident=on_incident, on_decision=self._telemetry.decided, monotonic=monotonic
         )
         self.switch = KillSwitch(self._folder, changed=self._switched)
         self.guard = EgressGuard(
@@ -108,9 +101,7 @@ class Protection:
         )
         for alarm in kept.alarms:
             self.brain.store.raise_alarm(alarm)
-        self._egress = (
-            None if kept.folder is None else EgressMemory(kept.folder, kept.signer, self.brain.store)
-        )
+        self._upkeep = FolderUpkeep(kept, settings.storage, self.guard, self.brain.store)
         self._egress_since: dict[str, int] = {}
         self._beats = 0
         self._watched: set[str] = set()
@@ -118,8 +109,16 @@ class Protection:
         # What functions are called in code, where that isn't what they are known by.
         self._also_named: dict[str, set[str]] = {}
         self._instrumented: list[Instrumented] = []
-        self._sender: Sender[TelemetryEvent] | None = None
-        self._otlp: OtlpExport | None = None
+        self._status = ProcessStatus(
+            self._folder,
+            self.brain,
+            self.guard,
+            self.switch,
+            self.notes,
+            self._telemetry,
+            gates=self._gates,
+            monotonic=monotonic,
+        )
         self._unhandle: Callable[[], None] | None = None
         self._heartbeat = Heartbeat(self._beat, _STATUS_SECONDS)
 
@@ -144,9 +143,8 @@ class Protection:
         if not cell.enabled:
             return self
         try:
-            if self._egress is not None:
-                self._egress.restore(self.guard)
-            self._take_approvals()
+            self._upkeep.restore_egress()
+            self._upkeep.take_approvals()
             if self.settings.effector.kill_signal is not None:
                 number = signal.Signals[self.settings.effector.kill_signal]
                 self._unhandle = on_signal(self.switch, number)
@@ -154,10 +152,8 @@ class Protection:
             sampling = Sampling(
                 Mode(cell.sampling), cell.sampling_rate, cell.overhead_budget, cell.cpu_threshold
             )
-            recorder = self._recorder()
-            watch = Watch(self, sampling, clock=self._monotonic, recorder=recorder)
-            if recorder is not None and isinstance(recorder.ring, _Shipped):
-                recorder.ring.pace = watch.pace
+            watch = Watch(self, sampling, clock=self._monotonic, recorder=self._telemetry.open())
+            self._telemetry.follow(watch.pace)
             use(watch)
             if self.settings.egress.enabled:
                 self.guard.arm()
@@ -193,46 +189,7 @@ class Protection:
 
     def status(self) -> dict[str, JSON]:
         """What is on, and how each function stands."""
-        functions: dict[str, JSON] = {}
-        for name, cell in self.brain.cells().items():
-            summary = cell.detector.summary()
-            own, now = self._gates(name), self._monotonic()
-            state = self.brain.effector.present(name, cell.standing, now)
-            functions[name] = {
-                "stage": state.stage.value,
-                "stage_seconds_left": round(max(0.0, state.since + state.seconds - now), 1)
-                if state.stage in (Stage.CONTAIN, Stage.HALF_OPEN)
-                else None,
-                "approval": self.brain.anchors.standing(name).value,
-                "egress": self.guard.mode(name).value,
-                "enforcing": cell.rules.enforcing,
-                "learned": cell.detector.learned,
-                "calls": sum(one.calls for one in own),
-                "errors": sum(one.errors for one in own),
-                "median_ms": None if summary is None else round(1000 * summary.p50, 6),
-                "p99_ms": None if summary is None else round(1000 * summary.p99, 6),
-                "decisions": {action.value: cell.decisions[action] for action in Action},
-                "observed_rates": observed_rates(cell.detector),
-            }
-        trail = self.notes.trail
-        audit = None if trail is None else trail.status()
-        sent = None if self._sender is None else self._sender.counts
-        return {
-            "process": os.getpid(),
-            "core": str(core()),
-            "switched_off": self.switch(),
-            "functions": functions,
-            "alarms": [one.reason for one in self.brain.alarms],
-            "faults": FAULTS.count,
-            "fault_kinds": {f"{step}: {kind}": count for (step, kind), count in FAULTS.by_kind.items()},
-            "upkeep_failures": self.brain.upkeep.failures,
-            "effector_failures": self.brain.effector.failures,
-            "guard_failures": self.guard.failures,
-            "audit": None
-            if audit is None
-            else {"written": audit.written, "missing": audit.dropped + audit.lost, "failing": audit.failing},
-            "telemetry": None if sent is None else {"sent": sent.sent, "dropped": sent.dropped},
-        }
+        return self._status.now()
 
     def close(self) -> None:
         """Switch off: functions are themselves again, what was learned is kept. Again, it does nothing."""
@@ -248,15 +205,11 @@ class Protection:
         self.guard.disarm()
         for one in reversed(self._instrumented):
             one.undo()
-        if self._sender is not None:
-            self._sender.close()
-        if self._otlp is not None:
-            self._otlp.close()
-        self._save_egress()
+        self._telemetry.close()
+        self._upkeep.save_egress()
         self.brain.close()
         self.notes.close()
-        if self._folder is not None:
-            self._status_file().unlink(missing_ok=True)
+        self._status.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -266,30 +219,6 @@ class Protection:
 
     def _may_refuse(self, function: str) -> bool:
         return matches(function, self.settings.effector.enforcing) and not self.brain.alarms
-
-    def _recorder(self) -> Recorder | None:
-        if self.settings.api.url is None:
-            return None
-        if self.settings.api.protocol == "otlp":
-            from cloister.immune.service import open_otlp, otlp_sender
-
-            self._otlp = open_otlp(self.settings)
-            sender: Sender[TelemetryEvent] = otlp_sender(self._otlp, self.settings)
-        else:
-            from cloister.immune.service import open_sender
-
-            sender = open_sender(self.settings)
-        self._sender = sender
-        agent = self.settings.cellagent
-        return Recorder(_Shipped(agent.buffer_size, sender), tags=agent.resource_tags)
-
-    def _decided(self, function: str, decision: Decision) -> None:
-        if self._otlp is None:
-            return
-        try:
-            self._otlp.decided(function, decision, time.time())
-        except Exception as fault:
-            FAULTS.note("otlp", fault)
 
     def _matured(self, function: str, learned: int) -> None:
         """A function learned another hundred calls, or is watched from now on."""
@@ -324,10 +253,10 @@ class Protection:
         self.brain.save_when_due()
         self._beats += 1
         if self._beats % _BEATS_TO_SAVE == 0:
-            self._save_egress()
-            self._tidy_audit()
-        self._take_approvals()
-        self._write_status()
+            self._upkeep.save_egress()
+            self._upkeep.tidy_audit()
+        self._upkeep.take_approvals()
+        self._status.write()
 
     def _gates(self, function: str) -> list[Gate]:
         return [gate for one in (function, *self._also_named.get(function, ())) for gate in gates(one)]
@@ -367,7 +296,7 @@ class Protection:
         lasts = f" for {change.seconds:.0f} s" if change.seconds else ""
         reason = f"from {change.before.value} to {change.after.value}{lasts}"
         self.notes.stage_changed(change.function, change.after.value, reason)
-        self._write_status()
+        self._status.write()
 
     def _new_reach(self, reach: NewReach) -> None:
         action = Action.BLOCK if reach.refused else Action.ALLOW
@@ -376,73 +305,6 @@ class Protection:
         self.brain.cell(reach.function).reached(
             reach.operation.value, Score(_REACH_SCORE, self.settings.anomaly.alpha / 10, "egress target")
         )
-
-    def _status_file(self) -> Path:
-        folder = self._folder or Path()
-        return folder / PROCESSES / f"{os.getpid()}.json"
-
-    def _write_status(self) -> None:
-        if self._folder is None:
-            return
-        with suppress(CloisterError, OSError):
-            path = self._status_file()
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            # Names of hosts and folders are for the operator's eyes, in the owner's file alone.
-            write_atomic(path, canonicalize({**self.status(), "new_targets": self._new_targets()}))
-
-    def _new_targets(self) -> dict[str, JSON]:
-        return {
-            name: [
-                {
-                    "id": one.target_id,
-                    "operation": one.operation.value,
-                    "target": one.target,
-                    "times": one.times,
-                }
-                for one in found[:_SHOWN_TARGETS]
-            ]
-            for name in self.brain.cells()
-            if (found := self.guard.news(name))
-        }
-
-    def _take_approvals(self) -> None:
-        """Take over which targets the operator approved since the last look."""
-        if self._approvals is None:
-            return
-        with suppress(CloisterError):
-            for one in self._approvals.news():
-                self.guard.approve(one.function, one.operation, one.target)
-
-    def _save_egress(self) -> None:
-        if self._egress is not None:
-            with suppress(CloisterError):
-                self._egress.save(self.guard)
-
-    def _tidy_audit(self) -> None:
-        if self._audit is not None and self.notes.trail is not None:
-            from cloister.immune.audit_retention import tidy_once_a_day
-
-            storage = self.settings.storage
-            with suppress(CloisterError):
-                tidy_once_a_day(
-                    self._audit, self.notes.trail, days=storage.audit_days, checkpoints=second_folder(storage)
-                )
-
-
-class _Shipped(Ring["TelemetryEvent"]):
-    """The ring, which also hands each event to the sender, and slows observing while that can't keep up."""
-
-    def __init__(self, capacity: int, sender: Sender[TelemetryEvent]) -> None:
-        super().__init__(capacity)
-        self._sender = sender
-        self.pace: Pace | None = None
-
-    def append(self, event: TelemetryEvent) -> None:
-        event = event_shown(event)
-        super().append(event)
-        self._sender.offer(event)
-        if self.pace is not None:
-            self.pace.queue(self._sender.fill)
 
 
 class _On:

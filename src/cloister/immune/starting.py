@@ -19,7 +19,7 @@ from cloister.core.files import read_bounded, write_atomic
 from cloister.core.redaction import Redactor
 from cloister.immune.audit_event import AuditEvent, AuditKind
 from cloister.immune.audit_folder import AuditFolder, open_audit
-from cloister.immune.audit_retention import tidy_once_a_day
+from cloister.immune.audit_retention import AuditRetention
 from cloister.immune.brain import Brain
 from cloister.immune.errors import ImmuneError
 from cloister.immune.kept_state import AUDIT, second_folder
@@ -62,7 +62,7 @@ def serve_brain(settings: ImmuneSettings, announce: Callable[[str], object]) -> 
         checkpoints = second_folder(storage)
         trail = open_audit(audit, encrypted=storage.encrypted, checkpoints=checkpoints, redact=redact)
         with suppress(CloisterError):
-            tidy_once_a_day(audit, trail, days=storage.audit_days, checkpoints=checkpoints)
+            AuditRetention(audit, trail, storage.audit_days, checkpoints).tidy_once_a_day()
         notes = Notes(trail, monotonic=time.monotonic)
         ending.callback(notes.close)
         # What a process says decides nothing here: it would be somebody else's word.

@@ -29,16 +29,11 @@ advance: each is reserved as a whole, before its first gradient, and nothing of 
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
-from typing import Final, Self
-
-from sqlalchemy import Connection
+from typing import Final
 
 from cloister.core.clock import Clock, format_time, parse_time, system_clock
 from cloister.core.errors import InputError
@@ -46,23 +41,21 @@ from cloister.core.hashes import Sha256, is_sha256
 from cloister.evidence.transcript import ADAPTIVE, FIXED_PLAN, Event, Mode, Unit
 from cloister.privacy.budget import HARD_STOP, Limit, PrivacyBudget, PrivacyUnit
 from cloister.privacy.errors import BudgetExceeded, LedgerError
-from cloister.privacy.ledger_chain import catch_up
 from cloister.privacy.ledger_entries import (
     VERSION,
     Header,
-    LedgerState,
     Purpose,
     Recorded,
     Reserved,
     Settled,
     is_dataset_name,
-    read_entry,
     resize,
 )
 from cloister.privacy.ledger_file import damaged
 from cloister.privacy.ledger_limits import limits_passed, mechanisms_passed
+from cloister.privacy.ledger_reading import LedgerReading
 from cloister.privacy.ledger_store import LedgerStore, Place
-from cloister.privacy.modes import epsilon_in, require_mode
+from cloister.privacy.modes import require_mode
 
 __all__ = ["BudgetLedger", "Purpose", "Reservation"]
 
@@ -91,7 +84,7 @@ class Reservation:
     purpose: Purpose
 
 
-class BudgetLedger:
+class BudgetLedger(LedgerReading):
     """The ledger of one dataset; made by :meth:`create`, used by :meth:`open`.
 
     Safe for threads of one process and for many processes on one ledger. Close it, or use it as a context
@@ -100,10 +93,8 @@ class BudgetLedger:
 
     def __init__(self, store: LedgerStore, clock: Clock) -> None:
         """Use :meth:`open`; this only takes what it checked."""
-        self._store = store
+        super().__init__(store)
         self._clock = clock
-        self._lock = threading.RLock()
-        self._state = LedgerState()
 
     @classmethod
     def create(
@@ -171,32 +162,6 @@ class BudgetLedger:
             ledger.close()
             raise
         return ledger
-
-    def require_terms(self, *, mode: Mode, unit: Unit, delta: float) -> None:
-        """Refuse a ledger that was made under other terms than those of the agreement at hand.
-
-        Args:
-            mode: The mode the manifest names.
-            unit: The unit the manifest names.
-            delta: The largest delta the manifest allows.
-
-        Raises:
-            LedgerError: ``ledger.other_terms``.
-        """
-        problems = []
-        if self.mode != mode:
-            problems.append(f"it composes spends as {self.mode}, not as {mode}")
-        if self.unit != unit:
-            problems.append(f"it protects a {self.unit}, not a {unit}")
-        if self.delta > delta:
-            problems.append(f"it counts at delta {self.delta:g}, above {delta:g}")
-        if problems:
-            raise LedgerError(
-                "ledger.other_terms",
-                f"The budget ledger {self._store.name} was made under other terms.",
-                "Mode, unit and delta are fixed when a ledger is made; let the manifest say the same.",
-                details=problems,
-            )
 
     def reserve(
         self,
@@ -315,105 +280,6 @@ class BudgetLedger:
         if self.mode == FIXED_PLAN:
             return reservation.event
         return resize(reservation.event, executed) if executed else None
-
-    def events(self, job_id: str | None = None) -> tuple[Event, ...]:
-        """Return what counts as done, equal mechanisms merged: of the whole dataset, or of one job.
-
-        Open reservations count in full.
-        """
-        with self._reading():
-            return self._state.events(None if job_id is None else lambda job: job == job_id)
-
-    def prior_events(self, job_id: str) -> tuple[Event, ...]:
-        """Return what counts as done by all other jobs, equal mechanisms merged."""
-        with self._reading():
-            return self._state.events(lambda job: job != job_id)
-
-    def epsilon(self, job_id: str | None = None) -> float:
-        """Return the composed epsilon at the ledger's delta, of the whole dataset or of one job.
-
-        In ``adaptive`` it is the reading of an odometer, at the best order afterwards; spends are admitted by
-        another figure, at the order of each limit.
-        """
-        return epsilon_in(self.mode, self.events(job_id), self.delta)
-
-    def history(self) -> tuple[Recorded, ...]:
-        """Return every entry with its time, oldest first."""
-        with self._reading() as connection:
-            return tuple(read_entry(row[0], row[2]) for row in self._store.rows(connection, 0))
-
-    @property
-    def unsettled(self) -> tuple[Reserved, ...]:
-        """What is reserved and not settled: running jobs, and what crashes left. It counts as spent."""
-        with self._reading():
-            return self._state.unsettled
-
-    @property
-    def head(self) -> Sha256:
-        """Hash of the newest entry; it commits to all entries before."""
-        with self._reading():
-            return self._state.head
-
-    def unknown(self, heads: Iterable[Sha256]) -> tuple[Sha256, ...]:
-        """Return those of the given heads that never were this ledger's newest entry.
-
-        A head that was stated and is unknown here means that entries are gone: the file is an older copy, or
-        a new ledger under an old name.
-        """
-        with self._reading():
-            return tuple(head for head in heads if head not in self._state.digests)
-
-    @property
-    def delta(self) -> float:
-        """The delta that every epsilon of this dataset is taken at."""
-        return self._state.header.delta
-
-    @property
-    def dataset(self) -> str:
-        """The declared name of the dataset this ledger belongs to."""
-        return self._state.header.dataset
-
-    @property
-    def mode(self) -> Mode:
-        """How spends are composed, fixed when the ledger was made."""
-        return self._state.header.mode
-
-    @property
-    def unit(self) -> Unit:
-        """What the ledger protects, fixed when it was made."""
-        return self._state.header.unit
-
-    def close(self) -> None:
-        """Let go of it."""
-        self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._taken_in(self._store.reading()) as connection:
-            yield connection
-
-    @contextmanager
-    def _taken_in(self, access: AbstractContextManager[Connection]) -> Iterator[Connection]:
-        """Hold the ledger and take in what was written since; state comes from here."""
-        with self._lock, access as connection:
-            catch_up(self._state, self._store, connection)
-            yield connection
-
-    def _require_dataset(self, dataset: str) -> None:
-        if self.dataset != dataset:
-            raise LedgerError(
-                "ledger.other_dataset",
-                f"The budget ledger {self._store.name} belongs to another dataset.",
-                "Give the path of this dataset's own ledger.",
-            )
 
     def _write(self, entries: Sequence[Reserved | Settled], admit: Callable[[], None]) -> None:
         """Append entries if ``admit`` does not raise, in one transaction with what it looked at."""

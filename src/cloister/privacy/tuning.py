@@ -11,24 +11,19 @@ Rules kept here:
    uniformly; all have the same price.
 4. The whole selection is reserved before the first trial, and nothing is given back: a trial that fails
    leaves it spent.
-5. The drawn law lies within :data:`TRIALS_DISTANCE` of the stated one in total variation, which adds at most
-   ``(1 + exp(epsilon)) * TRIALS_DISTANCE`` to delta.
+5. The law that is drawn from is as near to the stated one as `cloister.privacy.trials_law` says.
 
 What is not hidden: how long a selection takes, and so about how many trials it made, from whoever can watch
 the machine. Hand its result out at a time that was fixed beforehand.
 
-Sources: Liu and Talwar 2019 (STOC); Papernot and Steinke 2022 (arXiv:2110.03620, Definition 1, Theorems 2
-and 6).
+Sources: Liu and Talwar 2019 (STOC); Papernot and Steinke 2022 (arXiv:2110.03620, Theorems 2 and 6).
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate
 from typing import Final, Generic, Literal, TypeVar
 
 import numpy as np
@@ -37,23 +32,20 @@ import numpy.typing as npt
 from cloister.core.errors import InputError
 from cloister.evidence.transcript import POISSON, Event, Gaussian, RepeatAndSelect, SampledGaussian, Unit
 from cloister.privacy.account import Account
-from cloister.privacy.accountant import AGREEMENT, epsilon_of, held_of, log_halting
+from cloister.privacy.accountant import AGREEMENT, epsilon_of, held_of
 from cloister.privacy.errors import PrivacyError
 from cloister.privacy.ledger import Purpose
 from cloister.privacy.noise import IntegerNoise, choose_grid
 from cloister.privacy.randomness import RandomSource
 from cloister.privacy.release import MOST_UNITS
+from cloister.privacy.trials_law import draw_index, draw_number
 
 Candidate = TypeVar("Candidate")
 Model = TypeVar("Model")
 
-TRIALS_DISTANCE: Final = 2.0**-40
 MOST_TRIALS_MEAN: Final = 200.0
 
-_FIXED_POINT: Final = 128
-_TAIL: Final = 70
 _SENSITIVITY: Final = 0.5
-_WORD: Final = 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +92,7 @@ class SelectionPlan:
 
     def draw_trials(self, source: RandomSource) -> int:
         """Return a number of trials: private, never released."""
-        first, bounds = trials_law(self.shape, self.mean)
-        return first + bisect_right(bounds, int(source.words(1)[0]))
+        return draw_number(self.shape, self.mean, source)
 
     def statement(self, delta: float) -> list[str]:
         """Say what the selection costs, and what it is compared to."""
@@ -278,7 +269,7 @@ def run_selection(
     def select() -> Chosen[Candidate, Model] | None:
         best: Chosen[Candidate, Model] | None = None
         for _ in range(plan.draw_trials(source)):
-            candidate = candidates[_uniform(len(candidates), source)]
+            candidate = candidates[draw_index(len(candidates), source)]
             outcome = _as_planned(plan.trial, trial(candidate))
             score = _noisy_score(outcome.correct, plan.score_noise_multiplier, noise)
             if best is None or score > best.score:
@@ -342,41 +333,6 @@ def run_public(
     return max(done, key=lambda chosen: chosen.score)
 
 
-@lru_cache(maxsize=64)
-def trials_law(shape: float, mean: float) -> tuple[int, tuple[int, ...]]:
-    """Return the smallest number of trials and the cumulative law of numbers, in units of 2**-64.
-
-    Weights follow each other by the ratio of neighbouring terms, in fixed-point integers, until what is left
-    vanishes. Papernot and Steinke 2022, Definition 1; the Poisson law starts at 0.
-
-    Args:
-        shape: At least 0, or ``POISSON``.
-        mean: 1 to 200.
-
-    Returns:
-        The number ``smallest + i`` belongs to the words w with ``bounds[i - 1] <= w < bounds[i]``.
-    """
-    if shape == POISSON:
-        first, up, down = 0, *mean.as_integer_ratio()
-        more, whole = 0, 1
-    else:
-        first = 1
-        up, down = (-math.expm1(log_halting(shape, mean))).as_integer_ratio()
-        more, whole = shape.as_integer_ratio()
-    weights, total, number = [1 << _FIXED_POINT], 1 << _FIXED_POINT, first
-    while True:
-        # Terms k and k + 1: (1 - gamma) (k + shape) / (k + 1), or mean / (k + 1).
-        above = up if shape == POISSON else up * (number * whole + more)
-        below = down * (number + 1) * (1 if shape == POISSON else whole)
-        weight = weights[-1] * above // below
-        if weight << _TAIL < total:
-            break
-        weights.append(weight)
-        total += weight
-        number += 1
-    return first, tuple(_WORD * passed // total for passed in accumulate(weights[:-1]))
-
-
 def _as_planned(planned: SampledGaussian, outcome: Outcome[Model]) -> Outcome[Model]:
     if outcome.executed != planned:
         raise PrivacyError(
@@ -396,9 +352,3 @@ def _noisy_score(
     grid = choose_grid(_SENSITIVITY, noise_multiplier, parameters=1, units=MOST_UNITS, summands=1)
     exact = math.fsum((correct.astype(np.float64) - 0.5).tolist())
     return (round(exact / grid.step) + int(noise.draw(1, grid.bits)[0])) * grid.step
-
-
-def _uniform(count: int, source: RandomSource) -> int:
-    while (word := int(source.words(1)[0])) >= _WORD - _WORD % count:
-        pass
-    return word % count

@@ -25,8 +25,7 @@ from cloister.enclave.inference import (
     open_session,
 )
 from cloister.enclave.inference.messages import inference_binding
-from cloister.enclave.sealed import SealedHost
-from cloister.enclave.sealed import host as sealed_host
+from cloister.enclave.sealed import SealedHost, launching
 from cloister.evidence.predicates import Destruction, Violation
 from cloister.evidence.statement import open_statement
 from tests.enclave.attestation_scene import MEASUREMENT
@@ -47,7 +46,7 @@ def vendor() -> SimulatedVendor:
 def lying() -> Iterator[SealedHost]:
     pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealed_host, "_SERVER", "tests.enclave.inference.hostile_server")
+        patch.setattr(launching, "_SERVER", "tests.enclave.inference.hostile_server")
         made = SealedHost.start()
     with made:
         yield made

@@ -35,8 +35,7 @@ from cloister.enclave.inference import service as inference_service
 from cloister.enclave.inference.card import USUAL_BUCKET
 from cloister.enclave.inference.messages import MAX_SESSIONS, session_id
 from cloister.enclave.keyrelease.hpke import OVERHEAD_BYTES
-from cloister.enclave.sealed import SealedHost, SealLevel, SealPolicy
-from cloister.enclave.sealed import host as sealed_host
+from cloister.enclave.sealed import SealedHost, SealLevel, SealPolicy, launching
 from cloister.evidence.extract import log_origin, log_stream
 from cloister.evidence.log import EvidenceLog
 from cloister.evidence.predicates import Destruction, Incident, InferenceMetered, Predicate, Role, Violation
@@ -192,7 +191,7 @@ def forking() -> Iterator[SealedHost]:
     """The real fork server, and a model more that workers can build: one that does what it may not."""
     pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealed_host, "_SERVER", "tests.enclave.inference.reaching_out")
+        patch.setattr(launching, "_SERVER", "tests.enclave.inference.reaching_out")
         made = SealedHost.start()
     with made:
         yield made

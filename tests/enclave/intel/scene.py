@@ -11,7 +11,7 @@ from typing import Any
 from cloister.core.clock import fixed_clock
 from cloister.enclave import AppraisalPolicy, Binding, Evidence, Platforms, TrustStore, Verdict, Verifier
 from cloister.enclave.attestation import Collateral, CollateralDocument, ReferenceValues, Tee
-from cloister.enclave.attestation.intel.quote import EnclaveReport
+from cloister.enclave.attestation.intel.reports import EnclaveReport
 from cloister.enclave.attestation.simulated.intel import DomainSettings, SimulatedDomain, SimulatedIntel
 from cloister.enclave.attestation.simulated.intel_collateral import Published, publish
 

@@ -14,7 +14,8 @@ import pytest
 
 from cloister.enclave import AttestationError, Evidence, TrustStore
 from cloister.enclave.attestation import TcbStatus, authenticate
-from cloister.enclave.attestation.intel.quote import Quote, TdReport
+from cloister.enclave.attestation.intel.quote import Quote
+from cloister.enclave.attestation.intel.reports import TdReport
 from tests.enclave.intel.samples import NAMES, Sample
 
 dcap_qvl = pytest.importorskip("dcap_qvl", reason="dcap-qvl is not installed")

@@ -23,7 +23,7 @@ from cloister.enclave.sealed import (
     SealViolation,
     SeededTestStreams,
     TrainingSetup,
-    host,
+    launching,
 )
 from cloister.enclave.sealed.asking import let_ask
 from cloister.enclave.sealed.host import WorkerLimits
@@ -68,7 +68,7 @@ def started(module: str) -> Iterator[tuple[SealedHost, Violations]]:
     pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
     seen = Violations()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host, "_SERVER", f"tests.enclave.sealed.{module}")
+        patch.setattr(launching, "_SERVER", f"tests.enclave.sealed.{module}")
         made = SealedHost.start(on_violation=seen.append)
     with made:
         yield made, seen

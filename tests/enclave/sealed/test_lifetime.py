@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloister.enclave.errors import SealedError
-from cloister.enclave.sealed import SealedHost
-from cloister.enclave.sealed import host as host_module
+from cloister.enclave.sealed import SealedHost, launching
 from tests.enclave.sealed.scene import Violations, a_worker, started
 
 Made = tuple[SealedHost, Violations]
@@ -77,8 +76,8 @@ def test_workers_die_with_their_server() -> None:
 
 _NODE = """
 import sys, time
-from cloister.enclave.sealed import host
-host._SERVER = "tests.enclave.sealed.light_server"
+from cloister.enclave.sealed import host, launching
+launching._SERVER = "tests.enclave.sealed.light_server"
 made = host.SealedHost.start()
 worker = made.worker("hostile", policy=None)
 print(made.server_pid, flush=True)
@@ -117,7 +116,7 @@ def test_a_closed_host_leaves_no_process_and_gives_no_worker() -> None:
 
 
 def test_a_server_that_cannot_start_is_named_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "_SERVER", "tests.enclave.sealed.no_such_server")
+    monkeypatch.setattr(launching, "_SERVER", "tests.enclave.sealed.no_such_server")
     with pytest.raises(SealedError):
         SealedHost.start()
 

@@ -18,7 +18,7 @@ import pytest
 import cloister
 from cloister.enclave.errors import SealBroken
 from cloister.enclave.installed import installed_distributions, recorded_hashes
-from cloister.enclave.sealed import SealedHost, WatchedFiles, host, measured, start_measured
+from cloister.enclave.sealed import SealedHost, WatchedFiles, host, launching, measured, start_measured
 from cloister.enclave.sealed.bytecode import ByteCode, own_byte_code
 from cloister.enclave.sealed.fingerprint import take_fingerprint
 from cloister.enclave.sealed.loaded import (
@@ -209,7 +209,7 @@ def test_batches_of_modules_fit_a_message_and_name_what_is_imported() -> None:
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server starts in a moment, from a module in this folder."""
     pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
-    monkeypatch.setattr(host, "_SERVER", "tests.enclave.sealed.light_server")
+    monkeypatch.setattr(launching, "_SERVER", "tests.enclave.sealed.light_server")
 
 
 started: list[SealedHost] = []

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cloister.enclave.errors import SealBroken, SealedError
-from cloister.enclave.sealed import SealedHost, SealedWorker, kernel
+from cloister.enclave.sealed import SealedHost, SealedWorker, kernel, launching
 from cloister.enclave.sealed import host as host_module
 from cloister.enclave.sealed import worker as worker_module
 from cloister.enclave.sealed.frames import Frame
@@ -228,7 +228,7 @@ def test_a_violation_nobody_owns_reaches_whoever_runs_the_process(
     from cloister.core.logging import LogLevel, configure_logging, stop_logging
 
     pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
-    monkeypatch.setattr(host_module, "_SERVER", "tests.enclave.sealed.light_server")
+    monkeypatch.setattr(launching, "_SERVER", "tests.enclave.sealed.light_server")
     log = tmp_path / "log"
     with SealedHost.start() as host:
         for kept in (False, True):

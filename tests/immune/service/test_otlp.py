@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -29,7 +29,7 @@ from cloister.immune import CallBlocked, ImmuneError, ImmuneSettings, monitor, p
 from cloister.immune.observation import Action, Decision
 from cloister.immune.service.otlp import OtlpExport, open_otlp
 from cloister.immune.wrapping.faults import FAULTS
-from tests.immune.test_protection import SteppingClock, on_with
+from tests.immune.scene import SteppingClock, on_with
 
 BLOCKED = Decision(Action.BLOCK, "duration 5.1x median, p=0.0004", 84.5, "event-1")
 
@@ -76,25 +76,36 @@ def test_durations_are_one_exponential_histogram_for_each_function() -> None:
     export.close()
 
 
-@pytest.fixture
-def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """A collector on a real socket, which keeps what it is sent."""
+def accept(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.end_headers()
+
+
+@contextmanager
+def answering(
+    answer: Callable[[BaseHTTPRequestHandler], None] = accept,
+) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """A collector on a real socket, which keeps what it is sent: its URL, and the paths with their bodies."""
     received: list[tuple[str, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             received.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
+            answer(self)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", received
-    server.shutdown()
-    server.server_close()
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", received
+        server.shutdown()
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    with answering() as made:
+        yield made
 
 
 def test_a_collector_gets_both(collector: tuple[str, list[tuple[str, bytes]]]) -> None:
@@ -213,46 +224,29 @@ def test_what_a_collector_wants_to_see_of_the_sender_is_taken_from_the_environme
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-collector-key=abc")
     seen: list[str | None] = []
 
-    class Asking(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            seen.append(self.headers["x-collector-key"])
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.end_headers()
+    def look(request: BaseHTTPRequestHandler) -> None:
+        seen.append(request.headers["x-collector-key"])
+        accept(request)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Asking) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        export = open_otlp(named(f"http://127.0.0.1:{server.server_port}"))
+    with answering(look) as (url, _):
+        export = open_otlp(named(url))
         export.called("shop.pay:refund", 0.25)
         export.close()
-        server.shutdown()
     assert seen == ["abc"]
 
 
 def test_a_collector_that_redirects_is_not_followed() -> None:
-    asked: list[str] = []
+    def redirect(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(307)
+        request.send_header("Location", "/elsewhere")
+        request.send_header("Content-Length", "0")
+        request.end_headers()
 
-    class Elsewhere(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append(self.path)
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(307)
-            self.send_header("Location", "/elsewhere")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        export = open_otlp(named(f"http://127.0.0.1:{server.server_port}"))
+    with answering(redirect) as (url, received):
+        export = open_otlp(named(url))
         export.called("shop.pay:refund", 0.25)
         export.close()
-        server.shutdown()
+    asked = [path for path, _ in received]
     assert "/elsewhere" not in asked
     assert "/v1/metrics" in asked
 

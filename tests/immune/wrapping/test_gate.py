@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cloister.immune.wrapping import Bounds, Gate, Kind, Mode, Sampling, gates, monitor
 from cloister.immune.wrapping.build import gate_of
+from cloister.immune.wrapping.calls import Choice
 from cloister.immune.wrapping.entering import caller_of, size_of
-from cloister.immune.wrapping.gate import Choice
 from cloister.immune.wrapping.sampling import WARM_UP, Pace, Ticks
 from tests.immune.wrapping.watching import TENTH, Keeping, KeepingWatcher, watching
 

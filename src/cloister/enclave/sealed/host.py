@@ -8,8 +8,7 @@ Rules kept here:
 3. Whatever ends a worker has one typed error, and who waits for an answer gets it.
 4. Each violation is told once, to whoever asked for the worker, before anybody learns that the worker ended:
    what waits for its end finds the violation stated. Where it can't be told, everything stops.
-5. The server is started anew from the interpreter with an environment of its own, so that nothing of the
-   node's memory is in it or in a worker.
+5. The server is started anew, so that nothing of the node's memory is in it or in a worker (`launching`).
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ import fcntl
 import os
 import platform
 import socket
-import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,7 +29,6 @@ from typing import Final, Self
 from cloister.core.clock import Clock, format_time, system_clock
 from cloister.core.logging import get_logger
 from cloister.enclave.errors import SealedError
-from cloister.enclave.sealed.bytecode import own_byte_code
 from cloister.enclave.sealed.claims import (
     MEASURES,
     Measure,
@@ -55,15 +51,14 @@ from cloister.enclave.sealed.control import (
 )
 from cloister.enclave.sealed.ends import ViolationSink, error_of_end, log_violation, unavailable
 from cloister.enclave.sealed.frames import NodeEnd
+from cloister.enclave.sealed.launching import launch_server
 from cloister.enclave.sealed.users import worker_user
 from cloister.enclave.sealed.worker import SealedWorker
 
-_SERVER = "cloister.enclave.sealed.server"
 _PIPE_BYTES: Final = 1024 * 1024
 _END_SECONDS: Final = 5.0
 _WARM_SECONDS: Final = 600.0
 """A slow disk and no byte code yet: minutes. A server that fails says so, or its socket closes."""
-_THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,22 +121,7 @@ class SealedHost:
         Raises:
             SealedError: ``sealed.unavailable``.
         """
-        if sys.platform != "linux":
-            raise unavailable("sealed workers need Linux")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Of requests alone: a server that takes none is not waited for. Events are awaited without an end.
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(_END_SECONDS), 0))
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, *own_byte_code().options, "-m", _SERVER, str(theirs.fileno())],
-                env=_environment(),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+        process, ours = launch_server(_END_SECONDS)
         host = cls(process, ours, on_violation, clock)
         try:
             host._await(lambda: host._ready is not None, seconds)
@@ -383,21 +363,3 @@ def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
     with suppress(OSError):
         fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return ends
-
-
-def _environment() -> dict[str, str]:
-    """All that the server knows of its surroundings.
-
-    All objects live in the C library's heap: that overwrites what is freed (``MALLOC_PERTURB_``), and lies in
-    huge pages where the kernel has them, so that a fork and an end copy and give back a few hundred page
-    table entries instead of a hundred thousand.
-    """
-    return {
-        "LANG": "C.UTF-8",
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "PYTHONPATH": os.pathsep.join(one for one in sys.path if one.startswith("/")),
-        "PYTHONMALLOC": "malloc",
-        "MALLOC_PERTURB_": "165",
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-        **dict.fromkeys(_THREADS, "1"),
-    }

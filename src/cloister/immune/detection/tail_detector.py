@@ -7,20 +7,17 @@ Rules this module keeps:
   and of the newest calls, but changes nothing of what is normal.
 * A duration and a call rate count against their present level, which follows slow change. The run of
   durations is the running mean of the durations' surprise, and has a table of its own.
-* What is unusual teaches little once there is more of it than chance explains (`learning_weight`). The level
-  that `level` tells for the comparison with an approved baseline follows without that caution: it shows
-  where things are, also where an attack keeps them.
+* What is unusual teaches little once there is more of it than chance explains (`learning_weight`).
 * Constant memory, a few microseconds for a call, and no more at any single one than the refit of a table.
 """
 
 from __future__ import annotations
 
 import copy
-from math import exp, isnan, log, nan, sqrt
+from math import exp, isnan, log, nan
 from typing import Final, Self, final
 
-from cloister.immune.detection.detector import Summary
-from cloister.immune.detection.features import FEATURES, LONGEST, MOST_CALLS, WINDOW, Traffic, log_duration
+from cloister.immune.detection.features import FEATURES, MOST_CALLS, WINDOW, Traffic, log_duration
 from cloister.immune.detection.learning_weight import LITTLE, UNUSUAL
 from cloister.immune.detection.level import Level, centre_of, median
 from cloister.immune.detection.tail_state import (
@@ -29,15 +26,13 @@ from cloister.immune.detection.tail_state import (
     LEVEL_SPEED,
     MOST_BETWEEN_REFITS,
     PARTS,
-    TailState,
 )
+from cloister.immune.detection.tail_usual import TailUsual
 from cloister.immune.observation import NOTHING_UNUSUAL, Entered, Observed, Score
 
 __all__ = ["KIND", "TailDetector"]
 
 RUN_SPEED: Final = 0.1
-PRESENT_SPEED: Final = 1.0 / 32.0
-SIZE_STEP: Final = 2.0
 UNKNOWN_SPREAD: Final = 0.5
 MOST_OF_RUN: Final = 7.0
 """What a single call gives to the run of durations at most, so that the run ends soon after they do."""
@@ -51,7 +46,7 @@ _ERRORS: Final = 4
 
 
 @final
-class TailDetector(TailState):
+class TailDetector(TailUsual):
     """Judges one function's calls.
 
     Args:
@@ -63,16 +58,6 @@ class TailDetector(TailState):
     """
 
     __slots__ = ()
-
-    @property
-    def learned(self) -> int:
-        """Calls that taught."""
-        return self._learned
-
-    @property
-    def judging(self) -> bool:
-        """Whether enough was learned to judge; before, every score is 0."""
-        return self._level is not None
 
     def entry(self, entered: Entered) -> Score:
         """Judge a call before its body runs: by size, rate, errors before it, and caller.
@@ -221,40 +206,6 @@ class TailDetector(TailState):
         found.rest()
         return found
 
-    def summary(self) -> Summary | None:
-        """What is usual of the function's durations, newer ones weighing more.
-
-        Returns:
-            Mean and deviation of the durations; percentiles to half a bucket, 4 %; None before enough was
-            learned.
-        """
-        level = self._level
-        if level is None:
-            return None
-        p50, p95, p99 = (exp(level.centre + self._duration.quantile(share)) for share in (0.5, 0.95, 0.99))
-        std = sqrt(max(self._squares / self._weight, 0.0)) if self._weight else 0.0
-        return Summary(self._learned, self._calls, self._failed, self._mean, std, p50, p95, p99)
-
-    def level(self, feature: str) -> float:
-        """Where a feature lies at present, within some thirty calls, learned without caution.
-
-        Args:
-            feature: one of `FEATURES`.
-
-        Returns:
-            ``duration`` in seconds, ``size`` in its unit, ``rate`` in calls per second, ``errors`` as a
-            share; ``nan`` for the others and before enough was learned.
-        """
-        if self._level is None:
-            return nan
-        if feature == "duration":
-            return exp(self._present)
-        if feature == "size":
-            return exp(self._present_size) - 1.0
-        if feature == "rate":
-            return exp(self._rate_level.centre) if self._rate_level is not None else nan
-        return self._traffic.error_share if feature == "errors" else nan
-
     def _read(self, entered: Entered) -> None:
         traffic = self._traffic
         traffic.read(entered)
@@ -369,34 +320,6 @@ class TailDetector(TailState):
         self._rate.look(rate - level.centre)
         self._rate.learn(added)
         level.learn(rate, weight)
-
-    def _follow(self, duration: float, size: float, spread: float) -> None:
-        """Let the present levels follow, without caution but for the length of a step."""
-        far = 2.0 * spread
-        step = duration - self._present
-        if step > far:
-            step = far
-        elif step < -far:
-            step = -far
-        self._present += PRESENT_SPEED * step
-        step = size - self._present_size
-        if step > SIZE_STEP:
-            step = SIZE_STEP
-        elif step < -SIZE_STEP:
-            step = -SIZE_STEP
-        self._present_size += PRESENT_SPEED * step
-
-    def _add(self, duration: float) -> None:
-        """Mean and squares, older ones weighing less (D. H. D. West, Communications of the ACM 22, 1979)."""
-        if duration < 0.0:
-            duration = 0.0
-        elif duration > LONGEST:
-            duration = LONGEST
-        keep = self._keep
-        weight = self._weight = self._weight * keep + 1.0
-        step = duration - self._mean
-        mean = self._mean = self._mean + step / weight
-        self._squares = self._squares * keep + step * (duration - mean)
 
     def _refit_next(self) -> None:
         """Bring one table up to date; the next time another."""

@@ -1,4 +1,4 @@
-"""Reading what was signed: anchors, decisions and approvals, which are canonical JSON (RFC 8785).
+"""Reading what was signed: anchors, decisions, approvals and kept stages: all canonical JSON (RFC 8785).
 
 A document is read by its members and written again: it must come out as the same bytes. So no other type, no
 further member and no second spelling is ever taken for it.

@@ -18,10 +18,11 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from cloister.core.canonical import canonicalize, parse_canonical
-from cloister.core.errors import CloisterError
+from cloister.core.canonical import JSON, canonicalize
+from cloister.immune.errors import ImmuneError
 from cloister.immune.keeping.events import Alarm, Happened, StateEvent
 from cloister.immune.keeping.locks import ForkSafeLock
+from cloister.immune.keeping.signed import count, open_signed, seconds, text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -184,28 +185,28 @@ class StageKeeper:
 
     def _open(self, row: tuple[object, object], function: str) -> KeptStage | None:
         document, signature = row
-        if not isinstance(document, bytes) or not isinstance(signature, bytes):
+        if not isinstance(document, bytes) or not isinstance(signature, bytes) or len(document) > _MAX_BYTES:
             return None
         try:
-            self._signer.public_key.verify(signature, document)
-            members = parse_canonical(document, max_bytes=_MAX_BYTES)
-        except CloisterError:
+            found = open_signed(document, signature, self._signer.public_key, _read)
+        except ImmuneError:
             return None
-        match members:
-            case {
-                "began": int() | float() as began,
-                "calm_at": int() | float() as calm_at,
-                "detector": int(detector),
-                "keeper": str(keeper),
-                "seconds": int() | float() as seconds,
-                "stage": str(stage),
-            } if stage in (CONTAIN, HALF_OPEN, RELEASE):
-                found = KeptStage(function, stage, began, seconds, calm_at, detector, keeper)
-            case _:
-                return None
-        # Written again it must be the same bytes: no other function's, no other type, no further member.
-        sound = type(detector) is int and detector >= 0 and 0 < seconds < math.inf
-        return found if sound and found.document() == document else None
+        return found if found.function == function else None
+
+
+def _read(members: dict[str, JSON]) -> KeptStage:
+    found = KeptStage(
+        text(members["function"]),
+        text(members["stage"]),
+        seconds(members["began"]),
+        seconds(members["seconds"]),
+        seconds(members["calm_at"]),
+        count(members["detector"]),
+        text(members["keeper"]),
+    )
+    if found.stage not in (CONTAIN, HALF_OPEN, RELEASE) or not 0 < found.seconds < math.inf:
+        raise ValueError
+    return found
 
 
 def forget_old_stages(connection: sqlite3.Connection, before: float) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from cloister.immune.wrapping.calls import Bounds, Kind
 from cloister.immune.wrapping.faults import FAULTS, Faults
-from cloister.immune.wrapping.gate import Bounds, Gate, Kind
+from cloister.immune.wrapping.gate import Gate
 from cloister.immune.wrapping.importing import Instrumented, instrument
 from cloister.immune.wrapping.monitor import Watch, Watcher, gates, monitor, use
 from cloister.immune.wrapping.recording import Recorder

@@ -18,7 +18,8 @@ from typing import Any, Final, cast
 
 from cloister.immune.compiled_core import shortcut
 from cloister.immune.errors import ImmuneError
-from cloister.immune.wrapping.gate import Gate, Kind
+from cloister.immune.wrapping.calls import Kind
+from cloister.immune.wrapping.gate import Gate
 from cloister.immune.wrapping.locked import LockedGate, is_locked
 from cloister.immune.wrapping.signature import ANYTHING, signature_of, wrapper_code
 from cloister.immune.wrapping.slow import OPENERS

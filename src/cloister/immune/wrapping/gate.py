@@ -15,63 +15,18 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from types import CellType
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from cloister.immune.observation import Sensor
+from cloister.immune.wrapping.calls import CHANCE, CHECKED, GATED, Bounds, Choice, Kind
+from cloister.immune.wrapping.costs import UNSEEN, Costs
 from cloister.immune.wrapping.recording import Recorder
 from cloister.immune.wrapping.sampling import MOST, WARM_UP, Pace, Sampling, Ticks
 
-# What an observation costs beyond its own readings of the clock: the way there and back, and the caches that
-# the application finds empty afterwards, which is about as much again as what was read.
-_UNSEEN: Final = 1e-6
-_AFTERMATH: Final = 2.0
-
-_CHECK_COST: Final = 1.2e-6
-"""What a look at a call takes, while it isn't known."""
-_CHECK_UNSEEN: Final = 3e-7
 MEASURE_ONE_IN: Final = 64
 """Of the calls that are looked at, one in so many is timed."""
-_MEMORY: Final = 64
 LEARN_ONE_IN: Final = 8
-_CLIP: Final = 8.0
-
-
-class Kind(StrEnum):
-    """What calling a function gives."""
-
-    SYNC = "sync"
-    COROUTINE = "coroutine"
-    GENERATOR = "generator"
-    ITERABLE_COROUTINE = "iterable coroutine"
-    ASYNC_GENERATOR = "async generator"
-
-
-class Choice(StrEnum):
-    """Why a call is on the slow path."""
-
-    CHANCE = "chance"
-    GATED = "gated"
-    CHECKED = "checked"
-
-
-# An enum's member is slow to find, and these are compared in every observed call.
-CHANCE: Final = Choice.CHANCE
-GATED: Final = Choice.GATED
-CHECKED: Final = Choice.CHECKED
-
-
-class Bounds(NamedTuple):
-    """What a call looks like that needs no judgement before it runs.
-
-    Attributes:
-        size: largest total size of the arguments.
-        callers: known callers, ``module:qualname``.
-    """
-
-    size: int
-    callers: frozenset[str]
 
 
 class Counter(Protocol):
@@ -95,10 +50,8 @@ class Gate:
     __slots__ = (
         "_armed",
         "_asked",
-        "_check_cost",
-        "_cost",
+        "_costs",
         "_drawn",
-        "_duration",
         "_errors",
         "_fast",
         "_fill",
@@ -111,12 +64,7 @@ class Gate:
         "_sampling",
         "_seen_calls",
         "_seen_errors",
-        "_shortest",
         "_slow",
-        "_spaced_at",
-        "_spaced_calls",
-        "_spacing",
-        "_taught",
         "_ticks",
         "_until",
         "blocked",
@@ -156,13 +104,11 @@ class Gate:
         self._armed = self._held = self._asked = False
         self._fast = self._slow = self._seen_calls = self._seen_errors = self.blocked = self.observed = 0
         self._known_at = 0
-        self._fill, self._until, self._drawn, self._mean, self._taught = MOST, 1, MOST, MOST, 0
+        self._fill, self._until, self._drawn, self._mean = MOST, 1, MOST, MOST
         self.interval = float(MOST)
         self._left.cell_contents, self._errors.cell_contents, self._holding.cell_contents = MOST, 0, False
-        self._cost = self._duration = self._shortest = self._spacing = self._spaced_at = 0.0
-        self._check_cost = _CHECK_COST
+        self._costs = Costs()
         self.checks = 0
-        self._spaced_calls = 0
         if self.sensor is not None:
             self._restart()
         if armed:
@@ -232,7 +178,7 @@ class Gate:
         self._known_at = self.observed
         if self.sensor is not None:
             self.interval = self._sampling.interval(
-                self._scoring_cost(), self._duration, self._pace.factor, observed=0
+                self._scoring_cost(), self._costs.duration, self._pace.factor, observed=0
             )
             self._mean = round(self.interval)
             self._drawn = self._ticks.next(self.interval)
@@ -254,7 +200,7 @@ class Gate:
         return (
             self.bounds is not None
             and self.sensor is not None
-            and self._shortest * self._sampling.budget >= 2 * self._check_cost
+            and self._costs.shortest * self._sampling.budget >= 2 * self._costs.look
         )
 
     def looked(self, seconds: float) -> None:
@@ -263,7 +209,7 @@ class Gate:
         Args:
             seconds: from the reading of the clock, which is half of the way to where it is known to pass.
         """
-        self._check_cost = _downwards(self._check_cost, _AFTERMATH * seconds + _CHECK_UNSEEN)
+        self._costs.looked(seconds)
         self._reconsider()
 
     # What the slow path does.
@@ -365,44 +311,32 @@ class Gate:
             choice: why it was observed.
             now: monotonic time, seconds.
         """
-        cost = _AFTERMATH * cost + _UNSEEN
-        self._cost = _downwards(self._cost, cost) if self._cost else cost
+        costs = self._costs
+        costs.observed(cost)
         # What learning a function costs comes once, and is no reason to look away from all afterwards. Nor is
         # what a suspicion costs: its calls are judged whatever chance chooses.
         if self.observed - self._known_at > WARM_UP and choice is CHANCE:
-            self._pace.add(self._cost * LEARN_ONE_IN, now)
+            self._pace.add(costs.observation * LEARN_ONE_IN, now)
         if choice is CHANCE:
-            self._taught += 1
-            self._duration += (duration - self._duration) / min(self._taught, _MEMORY)
-            self._shortest = _downwards(self._shortest, duration) if self._shortest else duration
+            costs.took(duration)
         self.interval = interval = self._sampling.interval(
             self._scoring_cost(),
             # Where nothing is to spare, what a call waits for the processor is in its time as well.
-            self._duration if self._pace.spare > 0.0 else min(self._shortest, self._duration),
+            costs.duration if self._pace.spare > 0.0 else min(costs.shortest, costs.duration),
             self._pace.factor,
-            spacing=self._space(now) * self._pace.spare,
+            spacing=costs.space(self.calls, now) * self._pace.spare,
             observed=self.observed - self._known_at,
         )
         self._mean = round(interval)
         self._reconsider()
 
-    def _space(self, now: float) -> float:
-        """Mean seconds from one call to the next, of late."""
-        calls = self.calls
-        passed, count = now - self._spaced_at, calls - self._spaced_calls
-        if self._spaced_calls and passed > 0 and count > 0:
-            mean = passed / count
-            self._spacing += (mean - self._spacing) / 4 if self._spacing else mean
-        self._spaced_at, self._spaced_calls = now, calls
-        return self._spacing
-
     def _scoring_cost(self) -> float:
         # Where every call is looked at, that part of the budget is gone.
-        return self._cost * 2 if self.checking else self._cost
+        return self._costs.observation * 2 if self.checking else self._costs.observation
 
     def _restart(self) -> None:
         known = self.observed - self._known_at
-        self.interval = self._sampling.interval(_UNSEEN, 0.0, self._pace.factor, observed=known)
+        self.interval = self._sampling.interval(UNSEEN, 0.0, self._pace.factor, observed=known)
         self._mean = round(self.interval)
         self._drawn = self._ticks.next(self.interval)
         self._refill(self._ticks.next(self.interval))
@@ -438,13 +372,3 @@ class Gate:
         self._holding.cell_contents = False
         self._fill = self._left.cell_contents = calls
         self._until = 1
-
-
-def _downwards(known: float, found: float) -> float:
-    """An estimate of what something takes, from how long it took: follows what is less soon, more slowly.
-
-    What a thread waits for the processor or the interpreter's lock is in how long it took, and only adds.
-    """
-    if found < known:
-        return known + (found - known) / 4
-    return min(known + (found - known) / _MEMORY, known * _CLIP)

@@ -10,7 +10,8 @@ import sys
 import threading
 from collections.abc import Callable
 
-from cloister.immune.wrapping.gate import Choice, Gate
+from cloister.immune.wrapping.calls import Choice
+from cloister.immune.wrapping.gate import Gate
 
 
 class LockedGate(Gate):

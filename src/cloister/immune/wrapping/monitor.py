@@ -19,8 +19,9 @@ from cloister.immune.errors import ImmuneError
 from cloister.immune.observation import Sensor
 from cloister.immune.wrapping import observing
 from cloister.immune.wrapping.build import build, gate_of
+from cloister.immune.wrapping.calls import Kind
 from cloister.immune.wrapping.faults import FAULTS
-from cloister.immune.wrapping.gate import Gate, Kind
+from cloister.immune.wrapping.gate import Gate
 from cloister.immune.wrapping.recording import Recorder
 from cloister.immune.wrapping.sampling import Pace, Sampling, Ticks
 from cloister.immune.wrapping.shapes import reshape

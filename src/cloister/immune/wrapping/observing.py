@@ -21,9 +21,10 @@ from typing import Final, NoReturn
 from cloister.immune.errors import CallBlocked
 from cloister.immune.observation import Action, Decision, Entered, Observed, Sensor
 from cloister.immune.wrapping.arguments import ArgumentMetadata
+from cloister.immune.wrapping.calls import CHANCE, CHECKED, Choice
 from cloister.immune.wrapping.entering import caller_of, size_of
 from cloister.immune.wrapping.faults import FAULTS
-from cloister.immune.wrapping.gate import CHANCE, CHECKED, MEASURE_ONE_IN, Choice, Gate
+from cloister.immune.wrapping.gate import MEASURE_ONE_IN, Gate
 
 INSIDE: Final[set[int]] = set()
 """Threads that are inside a sensor."""

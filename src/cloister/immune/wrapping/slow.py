@@ -11,8 +11,9 @@ from sys import _getframe
 from types import CoroutineType, FunctionType, coroutine
 from typing import Any, Final, cast
 
+from cloister.immune.wrapping.calls import Kind
 from cloister.immune.wrapping.faults import FAULTS
-from cloister.immune.wrapping.gate import Gate, Kind
+from cloister.immune.wrapping.gate import Gate
 from cloister.immune.wrapping.observing import (
     BLOCKED,
     Named,

@@ -63,7 +63,8 @@ def _area(device: Device) -> bytes | None:
 def _explaining(area: bytes, evidence: Evidence) -> bytes | None:
     """The log without what is erased, if its replay gives the quote's registers."""
     from cloister.enclave.attestation.intel.eventlog import verify_event_log, written_part
-    from cloister.enclave.attestation.intel.quote import Quote, TdReport
+    from cloister.enclave.attestation.intel.quote import Quote
+    from cloister.enclave.attestation.intel.reports import TdReport
 
     try:
         body = Quote.parse(evidence.report).body

@@ -44,7 +44,8 @@ from cloister.enclave.attestation.intel.dcap import (
     sound_collateral,
 )
 from cloister.enclave.attestation.intel.eventlog import MeasuredEvent, verify_event_log
-from cloister.enclave.attestation.intel.quote import Quote, TdReport
+from cloister.enclave.attestation.intel.quote import Quote
+from cloister.enclave.attestation.intel.reports import TdReport
 from cloister.enclave.attestation.intel.tcb import (
     Rating,
     rate_platform,

@@ -22,7 +22,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 
 from cloister.enclave.attestation.claims import TcbStatus
 from cloister.enclave.attestation.intel.certificates import Platform
-from cloister.enclave.attestation.intel.quote import EnclaveReport, TdReport
+from cloister.enclave.attestation.intel.reports import EnclaveReport, TdReport
 from cloister.enclave.errors import AttestationError
 
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"

@@ -14,7 +14,7 @@ from cloister.enclave.attestation.intel.platform import (
     appraise_quote,
     authenticate_quote,
 )
-from cloister.enclave.attestation.intel.quote import TdReport
+from cloister.enclave.attestation.intel.reports import TdReport
 from cloister.enclave.attestation.policy import AppraisalPolicy
 
 STEPS = (*QUOTE_STEPS, *DOMAIN_STEPS)

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cloister.core.clock import Clock
 from cloister.core.errors import StorageError
 from cloister.core.files import read_bounded, write_new
+from cloister.enclave.attestation.binding import REPORT_DATA_BYTES
 from cloister.enclave.attestation.evidence import Evidence, Tee
 from cloister.enclave.attestation.intel.certificates import (
     PCK_NAME,
@@ -36,13 +37,8 @@ from cloister.enclave.attestation.intel.certificates import (
     Platform,
     pem_of,
 )
-from cloister.enclave.attestation.intel.quote import (
-    REPORT_DATA_BYTES,
-    SEPT_VE_DISABLE,
-    EnclaveReport,
-    Quote,
-    TdReport,
-)
+from cloister.enclave.attestation.intel.quote import Quote
+from cloister.enclave.attestation.intel.reports import SEPT_VE_DISABLE, EnclaveReport, TdReport
 from cloister.enclave.attestation.simulated.certificates import (
     authority,
     certificate_der,
