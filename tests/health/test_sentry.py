@@ -206,6 +206,14 @@ def headed(data: bytes, place: int, change: Callable[[int], int]) -> bytes:
     return bytes(changed)
 
 
+def directory_nowhere(data: bytes) -> bytes:
+    """The archive with its directory said to be where no file reaches (APPNOTE 4.3.14)."""
+    changed = bytearray(data)
+    place = changed.index(b"PK\x06\x06") + 48
+    changed[place : place + 8] = b"\xff" * 8
+    return bytes(changed)
+
+
 VERSION, FLAGS, METHOD = 4, 6, 8
 """Where a member's local header has them (APPNOTE 4.3.7)."""
 
@@ -228,6 +236,7 @@ def bad_files(mark: Path) -> dict[str, bytes]:
         "members that are patches": headed(pt(tensors), FLAGS, lambda flags: flags | 1 << 5),
         "an unknown compression": headed(pt(tensors), METHOD, lambda _: 99),
         "a later version of the format": headed(pt(tensors), VERSION, lambda _: 99),
+        "a directory that is nowhere": directory_nowhere(pt(tensors)),
         "a pickle that asks for memory": archive(
             {"x/data.pkl": b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x10\x85R.", "x/version": b"3\n"}
         ),
