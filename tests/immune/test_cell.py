@@ -17,6 +17,9 @@ from cloister.immune.settings import ImmuneSettings
 
 NAME = "tests.shop:export"
 DURATION, SCORING = 2e-5, 6e-6
+UNUSUAL_RANK = 99.9
+"""Of the second detector: one ordinary call in a thousand, as of the first. While a function is suspected the
+time of its approval stands still, and one call in twenty, the default, makes it half as long again."""
 
 
 class Told:
@@ -52,7 +55,10 @@ class Machine:
         self.told = Told()
         self.brain = Brain(
             ImmuneSettings.model_validate(
-                {"anomaly": {"detector": detector}, "effector": {"enforcing": [NAME]}}
+                {
+                    "anomaly": {"detector": detector, "threshold_percentile": UNUSUAL_RANK},
+                    "effector": {"enforcing": [NAME]},
+                }
             ),
             EphemeralKeyStore().generate("tests"),
             self.told,
@@ -101,10 +107,7 @@ def approved(detector: str, *, timed: bool = True) -> Machine:
     made = Machine(detector)
     made.timed = timed
     made.brain.anchors.approve(NAME, "dana")
-    for _ in range(40):
-        made.run(50)
-        if made.standing is Standing.APPROVED:
-            break
+    made.run(300)
     assert made.standing is Standing.APPROVED
     return made
 
