@@ -48,7 +48,7 @@ class Machine:
         timed: whether the brain may time its own work.
     """
 
-    def __init__(self, detector: str) -> None:
+    def __init__(self, detector: str, rank: float = UNUSUAL_RANK) -> None:
         self.slow, self.work, self.timed = 1.0, 1.0, True
         self._chance = random.Random(7)
         self._now = self._own = 0.0
@@ -56,7 +56,7 @@ class Machine:
         self.brain = Brain(
             ImmuneSettings.model_validate(
                 {
-                    "anomaly": {"detector": detector, "threshold_percentile": UNUSUAL_RANK},
+                    "anomaly": {"detector": detector, "threshold_percentile": rank},
                     "effector": {"enforcing": [NAME]},
                 }
             ),
@@ -161,6 +161,17 @@ def test_what_stood_out_before_a_slow_call_ran_makes_a_candidate_of_its_own(mach
     machine.attack(3, work=15_000.0)
     found = [one.provenance.split()[0] for one in machine.brain.registry.detectors()]
     assert {"duration", "size"} <= set(found)
+
+
+def test_what_a_validation_would_find_is_told_before_there_is_a_candidate() -> None:
+    for rank, some in ((UNUSUAL_RANK, False), (95.0, True)):
+        machine = Machine("l2-percentile", rank)
+        machine.run(15)
+        assert machine.cell.flagged() == (0, 15)
+        machine.run(800)
+        flagged, tried = machine.cell.flagged()
+        assert (flagged > 0, tried) == (some, 100)
+        machine.brain.close()
 
 
 def test_a_function_that_nobody_approved_learns_on_whatever_it_does() -> None:
