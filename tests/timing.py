@@ -1,10 +1,11 @@
 """How a bound on time is held where neighbours come and go.
 
 What else runs on a machine shares its cores and their caches, and only ever adds: of several runs the
-shortest is nearest to what a piece of work costs. A shared machine also has minutes in which everything takes
-twice as long; so each run is told in seconds of a quiet machine, by a known piece of work that is timed just
-before and after it. A bound that isn't kept is tried again for a while. Tests that use this are marked
-`timed` and run after the others, alone.
+shortest is nearest to what a piece of work costs. A bound that isn't kept is tried again for a while. Tests
+that use this are marked `timed` and run after the others, alone.
+
+A shared machine also has minutes in which everything takes twice as long. Where a bound is a goal for a quiet
+machine with little room above it, and only there, a run is told `at_a_quiet_pace`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,41 @@ SLOWEST: Final = 3.0
 """A machine that is slower than this is too slow to say anything."""
 
 
-def slowness() -> float:
+def shortest(run: Callable[[], float], bound: float, *, least: int = 1) -> float:
+    """The least of what some runs took: at least so many, and more until one is below the bound.
+
+    Args:
+        run: gives the seconds that it took.
+        bound: seconds.
+        least: runs, whatever the first took.
+    """
+    began, taken = time.monotonic(), [run() for _ in range(least)]
+    while min(taken) >= bound and time.monotonic() - began < PATIENCE:
+        time.sleep(0.2)
+        taken.append(run())
+    return min(taken)
+
+
+def at_a_quiet_pace(run: Callable[[], float]) -> Callable[[], float]:
+    """The same run, told in seconds of a quiet machine: by a known piece of work, timed before and after it.
+
+    Args:
+        run: gives the seconds that it took.
+
+    Returns:
+        Gives the seconds that it would have taken: at most as many, and at least a third.
+    """
+
+    def told() -> float:
+        before, taken = _slowness(), run()
+        return taken / min(before, _slowness())
+
+    return told
+
+
+def _slowness() -> float:
     """How many times as long as on a quiet core work takes at present: 1 to `SLOWEST`."""
-    return min(max(min(processor_seconds(_known_work) for _ in range(5)) / QUIET, 1.0), SLOWEST)
+    return min(max(min(_spent(_known_work, time.thread_time) for _ in range(5)) / QUIET, 1.0), SLOWEST)
 
 
 def _known_work() -> None:
@@ -36,32 +69,16 @@ def _known_work() -> None:
         len(text[slice(*one.span())])
 
 
-def shortest(run: Callable[[], float], bound: float, *, least: int = 1) -> float:
-    """The least of what some runs took: at least so many, and more until one is below the bound.
-
-    Args:
-        run: gives the seconds that it took, which are told as of a quiet machine.
-        bound: seconds.
-        least: runs, whatever the first took.
-    """
-
-    def once() -> float:
-        before, taken = slowness(), run()
-        return taken / min(before, slowness())
-
-    began, taken = time.monotonic(), [once() for _ in range(least)]
-    while min(taken) >= bound and time.monotonic() - began < PATIENCE:
-        time.sleep(0.2)
-        taken.append(once())
-    return min(taken)
-
-
 def processor_seconds(work: Callable[[], object]) -> float:
-    """Processor time of this thread, without the collector: it looks at what other tests have left."""
+    """Processor time of this process, without the collector: it looks at what other tests have left."""
+    return _spent(work, time.process_time)
+
+
+def _spent(work: Callable[[], object], clock: Callable[[], float]) -> float:
     gc.disable()
     try:
-        began = time.thread_time()
+        began = clock()
         work()
-        return time.thread_time() - began
+        return clock() - began
     finally:
         gc.enable()

@@ -117,9 +117,8 @@ def test_the_demo_learns_is_attacked_blocks_explains_and_proves_it_in_half_a_min
     ]
     first, second = (one for one in said["steps"] if one["step"].endswith("attack"))
     assert first["blocked"] == 0
-    # How many go through until enough were looked at depends on what observing costs on this machine.
-    assert 0 < second["blocked"] <= second["requests"]
-    assert second["records_read"] < first["records_read"]
+    assert second["blocked"] > second["requests"] / 2
+    assert second["records_read"] < first["records_read"] / 2
     (entry,) = (one["entry"] for one in said["steps"] if one["step"] == "explain")
     assert (entry["action"], entry["function"]) == ("block", "demo:read_records")
     assert "size" in entry["reason"]

@@ -184,6 +184,40 @@ def compressed(data: bytes) -> bytes:
         return archive({one: read.read(one) for one in read.namelist()}, zipfile.ZIP_DEFLATED)
 
 
+def headed(data: bytes, place: int, change: Callable[[int], int]) -> bytes:
+    """The archive with a number of two bytes changed in every header of a member.
+
+    Args:
+        data: the archive.
+        place: of the number in a local header; in the central directory it is two bytes further.
+        change: gives the number for the one that stands there.
+    """
+    changed = bytearray(data)
+    with zipfile.ZipFile(io.BytesIO(data)) as read:
+        headers = [one.header_offset for one in read.infolist()]
+        central = read.start_dir
+    places = [one + place for one in headers]
+    for _ in headers:
+        places.append(central + place + 2)
+        central = changed.find(b"PK\x01\x02", central + 1)
+    for one in places:
+        number = int.from_bytes(changed[one : one + 2], "little")
+        changed[one : one + 2] = change(number).to_bytes(2, "little")
+    return bytes(changed)
+
+
+def directory_nowhere(data: bytes) -> bytes:
+    """The archive with its directory said to be where no file reaches (APPNOTE 4.3.14)."""
+    changed = bytearray(data)
+    place = changed.index(b"PK\x06\x06") + 48
+    changed[place : place + 8] = b"\xff" * 8
+    return bytes(changed)
+
+
+VERSION, FLAGS, METHOD = 4, 6, 8
+"""Where a member's local header has them (APPNOTE 4.3.7)."""
+
+
 def bad_files(mark: Path) -> dict[str, bytes]:
     tensors = plain()
     legacy = io.BytesIO()
@@ -197,6 +231,12 @@ def bad_files(mark: Path) -> dict[str, bytes]:
         "a torchscript archive": archive({"x/data.pkl": b".", "x/constants.pkl": b".", "x/code/a.py": b""}),
         "the older form": legacy.getvalue(),
         "a compressed archive": compressed(pt(tensors)),
+        "encrypted members": headed(pt(tensors), FLAGS, lambda flags: flags | 1),
+        "strongly encrypted members": headed(pt(tensors), FLAGS, lambda flags: flags | 1 << 6),
+        "members that are patches": headed(pt(tensors), FLAGS, lambda flags: flags | 1 << 5),
+        "an unknown compression": headed(pt(tensors), METHOD, lambda _: 99),
+        "a later version of the format": headed(pt(tensors), VERSION, lambda _: 99),
+        "a directory that is nowhere": directory_nowhere(pt(tensors)),
         "a pickle that asks for memory": archive(
             {"x/data.pkl": b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x10\x85R.", "x/version": b"3\n"}
         ),

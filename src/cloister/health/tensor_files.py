@@ -201,7 +201,9 @@ def _plain_archive(data: bytes, what: str) -> io.BytesIO:
             members = archive.infolist()
             _require_plain_members(members, data, what)
             contents = {one.filename: archive.read(one) for one in members}
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, RecursionError, EOFError):
+    except (zipfile.BadZipFile, ValueError, RuntimeError, OSError, EOFError, OverflowError):
+        # RuntimeError: of what zipfile doesn't do, of a password that is missing, of nesting too deep.
+        # OverflowError: of a directory farther than a file can be long.
         raise _malformed(what) from None
     _require_plain_pickle(next(body for name, body in contents.items() if name.endswith(".pkl")), what)
     written = io.BytesIO()

@@ -16,7 +16,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
@@ -32,6 +32,7 @@ from cloister.immune.keeping.detector import DetectorState
 from cloister.immune.keeping.detectors import POLICY
 from cloister.immune.keeping.locks import ForkSafeLock
 from cloister.immune.keeping.pattern import pattern_of
+from cloister.immune.keeping.validation import is_candidate
 from cloister.immune.observation import Action, Decision, Entered, Ground, Observed, Score
 
 if TYPE_CHECKING:
@@ -217,6 +218,12 @@ class Cell:
         if observed.entered.teaches and (learned == 1 or learned % organs.mature_every == 0):
             organs.matured(self.name, learned)
 
+    def flagged(self) -> tuple[int, int]:
+        """What a validation would find now: how many of the newest ordinary calls it flags, of how many."""
+        ordinary = self._organs.traces.ordinary(self.name, _VALIDATED_ON)
+        scores = self._scores_of(ordinary).values()
+        return sum(is_candidate(one, self.rules.threshold) for one in scores), len(ordinary)
+
     def learned_state(self) -> bytes:
         """What its detector learned, as it is kept."""
         with self._lock:
@@ -314,6 +321,19 @@ class Cell:
             # What came before it: what is flagged among that is a false alarm.
             self._try_candidates(began)
 
+    def _scores_of(self, ordinary: Sequence[Observed]) -> dict[int, Score]:
+        """How calls are scored as they came, newest first, each by its ``id``.
+
+        Rates and runs follow the order of calls: a copy sees them. It learns, the original doesn't.
+        """
+        with self._lock:
+            copy = self.detector.rested()
+        scores: dict[int, Score] = {}
+        for one in reversed(ordinary):
+            scores[id(one)] = copy.score(one)
+            copy.learn(one)
+        return scores
+
     def _try_candidates(self, before: float) -> None:
         """Try what was found on the ordinary calls before a time, where there are enough of them."""
         if not self._untried:
@@ -322,14 +342,7 @@ class Cell:
         ordinary = organs.traces.ordinary(self.name, _VALIDATED_ON, before)
         if len(ordinary) < _VALIDATED_ON:
             return
-        # Rates and runs follow the order of calls: a copy sees them as they came. It learns, the original
-        # doesn't.
-        with self._lock:
-            copy = self.detector.rested()
-        scores: dict[int, Score] = {}
-        for one in reversed(ordinary):
-            scores[id(one)] = copy.score(one)
-            copy.learn(one)
+        scores = self._scores_of(ordinary)
         untried, self._untried = self._untried, []
         for number, score in untried:
             try:

@@ -170,24 +170,45 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_change_stops_everything_in_under_a_second_and_is_told(
-    watched: WatchedFiles, tmp_path: Path, change: Callable[[Path], str]
-) -> None:
+def told_of(watched: WatchedFiles, change: Callable[[], object]) -> CodeChange:
+    """What is told of a change within a second, when everything was stopped."""
     told: list[CodeChange] = []
     stopped = Stopped()
     with IntegrityMonitor(stopped, watched, take_fingerprint(watched), told.append).start() as monitor:
         time.sleep(0.3)
         assert stopped.reasons == []
-        name = change(tmp_path)
+        change()
         until = time.monotonic() + 1
         while not told and time.monotonic() < until:
             time.sleep(0.005)
         assert [one.code for one in stopped.reasons] == ["sealed.code_changed"]
-        assert name in told[0].names
         assert monitor.change is told[0]
-    fields = told[0].incident_fields()
-    assert Incident.model_validate(STATED | fields).severity == "critical"
+    return told[0]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_stops_everything_in_under_a_second_and_is_told(
+    watched: WatchedFiles, tmp_path: Path, change: Callable[[Path], str]
+) -> None:
+    changed: list[str] = []
+    told = told_of(watched, lambda: changed.append(change(tmp_path)))
+    assert changed[0] in told.names
+    assert Incident.model_validate(STATED | told.incident_fields()).severity == "critical"
+
+
+def test_a_file_that_is_made_beside_the_one_it_replaces_is_told_by_either_name(
+    watched: WatchedFiles, tmp_path: Path
+) -> None:
+    """By the new one's where what is watched is looked at between the two, which stops everything as well."""
+    code = tmp_path / "package"
+
+    def replaced_from_within() -> None:
+        (code / "new.py").write_text("one = 1\nbackdoor = 1\n")
+        (code / "new.py").replace(code / "__init__.py")
+
+    told = told_of(watched, replaced_from_within)
+    assert told.names
+    assert set(told.names) <= {"package/new.py", "package/__init__.py"}
 
 
 def test_a_touch_or_a_new_cache_is_no_change(watched: WatchedFiles, tmp_path: Path) -> None:

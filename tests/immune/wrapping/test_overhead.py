@@ -10,7 +10,6 @@ import pytest
 
 from cloister.immune.wrapping import Sampling, monitor
 from tests.immune.wrapping.watching import watching
-from tests.timing import PATIENCE
 
 
 def _sum_up() -> int:
@@ -28,7 +27,7 @@ def test_the_median_latency_of_a_watched_call_is_within_a_twentieth_of_a_bare_on
     """PIC-P1: Median latency with PIC is at most 1.05 times without.
 
     For a function of some 10 us under the default sampling; bare and watched calls take turns, so that both
-    have the same neighbours. The best of some rounds counts: a neighbour that comes or goes moves one round.
+    have the same neighbours. The best of five rounds counts: a neighbour that comes or goes moves one round.
     """
     with watching(Sampling()):
         watched = monitor(_sum_up)
@@ -40,7 +39,4 @@ def test_the_median_latency_of_a_watched_call_is_within_a_twentieth_of_a_bare_on
                 watched_times.append(_seconds(watched))
             return statistics.median(watched_times) / statistics.median(bare_times)
 
-        began, ratios = time.monotonic(), [ratio()]
-        while min(ratios) > 1.05 and time.monotonic() - began < PATIENCE:
-            ratios.append(ratio())
-        assert min(ratios) <= 1.05
+        assert min(ratio() for _ in range(5)) <= 1.05
