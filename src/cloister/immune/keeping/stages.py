@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from cloister.core.canonical import canonicalize, parse_canonical
 from cloister.core.errors import CloisterError
 from cloister.immune.keeping.events import Alarm, Happened, StateEvent
-from cloister.immune.keeping.locks import ForkSafeLock
+from cloister.immune.keeping.locks import ForkSafe
 
 if TYPE_CHECKING:
     import sqlite3
@@ -84,7 +84,7 @@ class KeptStage:
         return now < self.began + lasts
 
 
-class StageKeeper:
+class StageKeeper(ForkSafe):
     """The kept stages of all functions.
 
     Args:
@@ -93,10 +93,10 @@ class StageKeeper:
     """
 
     def __init__(self, store: StateStore, signer: Signer) -> None:
+        super().__init__()
         self._store, self._signer = store, signer
         self.keeper: str = secrets.token_hex(8)
         self._taken_over: dict[str, str] = {}
-        self._lock = ForkSafeLock()
 
     def keep(self, function: str, stage: KeptStage | None, *, by_operator: bool = False) -> bool:
         """Keep a function's stage in place of the one before.
