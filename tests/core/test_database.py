@@ -27,6 +27,7 @@ from cloister.core.database import (
     transaction,
 )
 from cloister.core.errors import StorageError
+from tests.interrupts import interrupts
 
 
 @pytest.fixture
@@ -334,3 +335,39 @@ def test_another_kind_of_database_is_refused(place: str) -> None:
 def test_a_schemas_name_cannot_carry_anything_else() -> None:
     with pytest.raises(StorageError, match="lower-case"):
         open_database("postgresql:///database", schema="a -cfsync=off")
+
+
+_TRANSACTION_FILES = (
+    "contextlib.py",
+    "core/interrupts.py",
+    "database/failures.py",
+    "database/transactions.py",
+    "database/writer.py",
+    "sqlalchemy/engine/base.py",
+    "test_database.py",
+)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["on a kept connection", "on one of the pool"])
+def test_an_interrupt_leaves_no_transaction_open_while_it_is_on_its_way(
+    engine: Engine, *, kept: bool
+) -> None:
+    writer = Writer(engine)
+    other = sqlite3.connect(str(engine.url.database), timeout=0, isolation_level=None)
+
+    def add_two() -> None:
+        with writer.transaction() if kept else transaction(engine) as connection:
+            for _ in range(2):
+                connection.exec_driver_sql("INSERT INTO item (content) VALUES (x'00')")
+
+    seen = 0
+    for _ in interrupts(add_two, *_TRANSACTION_FILES):
+        other.execute("BEGIN IMMEDIATE")
+        (rows,) = other.execute("SELECT count(*) FROM item").fetchone()
+        other.execute("ROLLBACK")
+        assert rows % 2 == 0
+        seen += 1
+    assert seen > 100
+    add_two()
+    other.close()
+    writer.close()

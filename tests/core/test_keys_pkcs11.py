@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +24,10 @@ from cloister.core.keys import (
     open_key_store,
     secret_file,
 )
+from cloister.core.keys.pkcs11 import OpenToken
 from cloister.core.settings import Settings
 from tests.core.hsm import Token, software_token
+from tests.interrupts import interrupts
 
 
 @pytest.fixture(scope="module")
@@ -234,3 +237,26 @@ def test_settings_choose_files_encrypted_where_a_passphrase_is_named(tmp_path: P
 )
 def test_settings_that_name_no_one_store_are_refused(given: dict[str, object], tmp_path: Path) -> None:
     assert code_of(lambda: open_key_store(settings_with(**given), tmp_path, owner="a/b")) == "key.settings"
+
+
+def test_an_interrupt_leaves_the_token_to_other_threads_wherever_it_lands() -> None:
+    pytest.importorskip("pkcs11")
+    token, seen = OpenToken(object(), os.getpid(), b""), 0  # type: ignore[arg-type]
+    taken: list[bool] = []
+
+    def use() -> None:
+        with token.use():
+            pass
+
+    def take() -> None:
+        taken.append(token.lock.acquire(blocking=False))
+        if taken[-1]:
+            token.lock.release()
+
+    for _ in interrupts(use, "contextlib.py", "core/interrupts.py", "keys/pkcs11.py", "test_keys_pkcs11.py"):
+        other = threading.Thread(target=take)
+        other.start()
+        other.join()
+        seen += 1
+    assert seen > 50
+    assert all(taken)

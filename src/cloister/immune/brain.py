@@ -18,7 +18,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,6 +44,7 @@ from cloister.immune.keeping import (
 from cloister.immune.keeping.events import Alarm
 from cloister.immune.keeping.stages import StageKeeper
 from cloister.immune.resuming import StageMemory
+from cloister.immune.wrapping.faults import FAULTS
 
 if TYPE_CHECKING:
     from cloister.core.keys import Signer
@@ -206,12 +207,14 @@ class Brain:
                 self.save()
 
     def close(self) -> None:
-        """Keep everything and close the store."""
-        with suppress(CloisterError):
-            self.save()
+        """Keep everything and close the store. What fails is counted, and takes no other step with it."""
+        with ExitStack() as ending:
+            for step in (self.store.close, self._stop_upkeep, self.save):
+                ending.callback(_counted, step)
+
+    def _stop_upkeep(self) -> None:
         for event in self.upkeep.stop():
             self._record.happened(event)
-        self.store.close()
 
     def _changed(self, change: StageChange) -> None:
         cell = self._cells.get(change.function)
@@ -246,6 +249,13 @@ class Brain:
                 if isinstance(found, type(new_detector(anomaly.detector, rules))):
                     return found
         return new_detector(anomaly.detector, rules)
+
+
+def _counted(step: Callable[[], None]) -> None:
+    try:
+        step()
+    except Exception as error:
+        FAULTS.note("close", error)
 
 
 def observed_rates(detector: Detector) -> dict[str, JSON]:

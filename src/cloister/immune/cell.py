@@ -30,7 +30,7 @@ from cloister.immune.errors import ImmuneError
 from cloister.immune.keeping.approval import Standing as Approval
 from cloister.immune.keeping.detector import DetectorState
 from cloister.immune.keeping.detectors import POLICY
-from cloister.immune.keeping.locks import ForkSafeLock
+from cloister.immune.keeping.locks import ForkSafe
 from cloister.immune.keeping.pattern import pattern_of
 from cloister.immune.keeping.validation import is_candidate
 from cloister.immune.observation import Action, Decision, Entered, Ground, Observed, Score
@@ -109,7 +109,7 @@ class Organs:
     stopwatch: Callable[[], float]
 
 
-class Cell:
+class Cell(ForkSafe):
     """The sensor of one function.
 
     Attributes:
@@ -123,9 +123,9 @@ class Cell:
     """
 
     def __init__(self, name: str, detector: Detector, rules: CellRules, organs: Organs) -> None:
+        super().__init__()
         self.name, self.detector, self.rules = name, detector, rules
         self._organs = organs
-        self._lock = ForkSafeLock()
         self.recognised_by: int = 0
         self._yardstick = Yardstick()
         self._found: set[bytes] = set()

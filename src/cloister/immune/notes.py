@@ -17,7 +17,7 @@ from cloister.immune.audit_event import AuditEvent, AuditKind
 from cloister.immune.event_ids import EventIds
 from cloister.immune.incident import ImmuneIncident, IncidentGate
 from cloister.immune.keeping.events import Happened, StateEvent
-from cloister.immune.keeping.locks import ForkSafeLock
+from cloister.immune.keeping.locks import ForkSafe
 from cloister.immune.observation import Action, Decision, Ground
 from cloister.immune.wrapping.faults import FAULTS
 
@@ -60,7 +60,7 @@ def tell_none(_function: str, _decision: Decision) -> None:
     """Nobody is told of decisions."""
 
 
-class Notes:
+class Notes(ForkSafe):
     """Takes down what a brain decides and what happens to its state.
 
     Args:
@@ -80,12 +80,12 @@ class Notes:
         clock: Clock = system_clock,
         monotonic: Callable[[], float],
     ) -> None:
+        super().__init__()
         self.trail, self._clock = trail, clock
         self._on_decision = on_decision
         self._on_incident, self._gate = on_incident, IncidentGate(monotonic)
         self._ids = EventIds()
         self._counts: dict[str, dict[Ground, int]] = {}
-        self._lock = ForkSafeLock()
 
     def decided(self, function: str, decision: Decision) -> None:
         """Take down a decision.

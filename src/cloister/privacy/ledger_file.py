@@ -27,6 +27,7 @@ from cloister.core.database import open_database, transaction
 from cloister.core.errors import StorageError
 from cloister.core.files import storage_error, sync_directory
 from cloister.core.hashes import Sha256
+from cloister.core.interrupts import interruptible
 from cloister.privacy.errors import LedgerError
 from cloister.privacy.ledger_entries import GENESIS, entry_hash
 
@@ -126,7 +127,7 @@ def _publish(draft: Path, path: Path) -> None:
     sync_directory(path.parent)
 
 
-@contextmanager
+@interruptible
 def _folder_locked(path: Path, how: int) -> Iterator[None]:
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

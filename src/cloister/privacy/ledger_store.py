@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine, inspect
 
 from cloister.core.database import database_name, open_database, snapshot, transaction
 from cloister.core.hashes import Sha256
+from cloister.core.interrupts import interruptible
 from cloister.privacy.errors import LedgerError
 from cloister.privacy.ledger_entries import GENESIS
 from cloister.privacy.ledger_file import (
@@ -142,7 +143,7 @@ class LedgerStore:
         """
         return self._opened(transaction)
 
-    @contextmanager
+    @interruptible
     def _opened(self, access: Callable[[Engine], AbstractContextManager[Connection]]) -> Iterator[Connection]:
         with closed_on_damage(self.name):
             if self._path and file_identity(self._path) != self._identity:

@@ -1,4 +1,4 @@
-"""Locks across a fork: a child finds them free, whoever held them."""
+"""Locks across a fork and an interrupt: they are free, whoever held them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import multiprocessing
 import threading
 
 from cloister.immune.keeping import TraceStore
-from cloister.immune.keeping.locks import ForkSafeLock
+from cloister.immune.keeping.locks import ForkSafe
 from tests.immune.keeping.conftest import FUNCTION, call
+from tests.interrupts import interrupts
 
 FORK = multiprocessing.get_context("fork")
 
 
 def test_a_lock_that_another_thread_holds_is_free_in_a_forked_child_and_still_held_in_the_parent() -> None:
-    lock, held, done = ForkSafeLock(), threading.Event(), threading.Event()
+    owner, held, done = ForkSafe(), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with lock:
+        with owner._lock:
             held.set()
             done.wait(60)
 
     def take() -> None:
-        with lock:
+        with owner._lock:
             pass
 
     thread = threading.Thread(target=hold)
@@ -71,3 +72,18 @@ def test_calls_are_kept_on_in_a_child_that_was_forked_while_threads_kept_them() 
         for thread in threads:
             thread.join()
     assert [child.exitcode for child in children] == [0] * 5
+
+
+def test_an_interrupt_leaves_no_lock_held_wherever_it_lands() -> None:
+    traces, seen = TraceStore(), 0
+
+    def keep_one() -> None:
+        traces.add(FUNCTION, call(), ordinary=True)
+
+    for _ in interrupts(keep_one, "traces.py", "locks.py", "test_locks.py"):
+        other = threading.Thread(target=traces.added, args=(FUNCTION,), daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
+        seen += 1
+    assert seen > 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -17,10 +18,11 @@ import pytest
 
 from cloister.immune.errors import ImmuneError
 from cloister.immune.keeping import BaselineKeeper, BaselineProfile, StateStore, open_state
-from cloister.immune.keeping.files import FileLock
+from cloister.immune.keeping.files import file_locked
 from cloister.immune.keeping.schema import NAMES, VERSION
 from cloister.immune.settings import BaselineSettings
 from tests.immune.keeping.conftest import FUNCTION, START, HandClock
+from tests.interrupts import interrupts
 
 SPAWN = multiprocessing.get_context("spawn")
 FORK = multiprocessing.get_context("fork")
@@ -386,7 +388,7 @@ def test_nobody_opens_a_file_while_another_process_opens_it_or_puts_it_aside(pat
         opened.set()
 
     thread = threading.Thread(target=open_one)
-    with FileLock(path):
+    with file_locked(path):
         thread.start()
         assert not opened.wait(0.5)
     thread.join(30)
@@ -479,3 +481,46 @@ def test_importing_what_is_kept_loads_no_database_library_of_the_node() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+_ITS_FILES = ("contextlib.py", "core/interrupts.py", "keeping/files.py", "keeping/store.py", "test_store.py")
+
+
+def test_an_interrupt_leaves_no_transaction_open_and_no_lock_held_while_it_is_on_its_way(
+    store: StateStore, path: Path
+) -> None:
+    keeper(store).save_learned("f", b"1")
+    process = sqlite3.connect(path, timeout=0, isolation_level=None)
+    opening = path.with_name(f".{path.name}.lock").open("rb")
+
+    def write() -> None:
+        store.close()
+        with store.writing() as connection:
+            for name in ("f", "g"):
+                connection.execute("DELETE FROM learned WHERE function = ?", (name,))
+
+    seen = 0
+    for _ in interrupts(write, *_ITS_FILES):
+        process.execute("BEGIN IMMEDIATE")
+        process.execute("ROLLBACK")
+        fcntl.flock(opening, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(opening, fcntl.LOCK_UN)
+        thread = threading.Thread(target=keeper(store).learned, args=("f",), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        keeper(store).save_learned("f", b"1")
+        seen += 1
+    assert seen > 200
+    process.close()
+    opening.close()
+
+
+def test_a_transaction_that_could_not_be_rolled_back_is_before_the_next_one(store: StateStore) -> None:
+    with store.writing() as connection:
+        kept = connection
+    kept.execute("BEGIN IMMEDIATE")
+    kept.execute("DELETE FROM learned")
+    keeper(store).save_learned("f", b"1")
+    assert not kept.in_transaction
+    assert keeper(store).learned("f") == b"1"

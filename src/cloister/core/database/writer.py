@@ -6,7 +6,6 @@ SQLAlchemy's part of a small transaction takes longer than SQLite's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
 from itertools import chain
 from typing import Final
@@ -15,8 +14,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from cloister.core.database.failures import at_commit, typed_errors
-from cloister.core.database.transactions import BEGUN, PURPOSE, WRITING
+from cloister.core.database.transactions import BEGUN, PURPOSE, WRITING, undo
 from cloister.core.forks import in_own_process, leave_to_this_process
+from cloister.core.interrupts import interruptible
 
 _ROWS_A_STATEMENT: Final = (64, 8)
 
@@ -33,7 +33,7 @@ class Writer:
         self._kept: Connection | None = None
         leave_to_this_process(self)
 
-    @contextmanager
+    @interruptible
     def transaction(self) -> Iterator[Connection]:
         """As :func:`~cloister.core.database.transaction`, and as safe.
 
@@ -50,9 +50,8 @@ class Writer:
                 yield connection
                 with at_commit(self._engine):
                     _commit(connection)
-            except BaseException:
-                # Who is given the connection next gets it rolled back, or another if it is broken.
-                connection.close()
+            except BaseException as error:
+                undo(connection, error)
                 raise
             self._kept = connection
 

@@ -20,7 +20,6 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from cloister.core.errors import CloisterError, KeyStoreError, SignatureInvalid
+from cloister.core.interrupts import interruptible
 from cloister.core.keys.public import ECDSA_P256, ECDSA_P384, ED25519, PublicKey
 from cloister.core.keys.secrets import Secret, require_secret
 from cloister.core.keys.store import NAME, Signer, check_name, exists, missing, unknown_algorithm
@@ -67,7 +67,7 @@ class OpenToken:
     pin_tag: bytes = field(repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
-    @contextmanager
+    @interruptible
     def use(self) -> Iterator[Session]:
         """The session, for one thread at a time.
 

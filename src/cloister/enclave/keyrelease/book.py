@@ -13,13 +13,13 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from cloister.core.clock import format_time
 from cloister.core.hashes import Sha256, sha256_hex
+from cloister.core.interrupts import interruptible
 from cloister.core.keys import PublicKey
 from cloister.core.logging import get_logger
 from cloister.enclave.errors import ReleaseError
@@ -129,7 +129,7 @@ class DataKeyBook(KeyShelf):
         """All policies, oldest first."""
         return self._policies(None)
 
-    @contextmanager
+    @interruptible
     def counting(self, release: Release, stated: Collection[Sha256], now: datetime) -> Iterator[int]:
         """Count one release, if the block ends well, in which it has to be stated; on disk after that.
 

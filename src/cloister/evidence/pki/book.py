@@ -20,7 +20,6 @@ from __future__ import annotations
 import fcntl
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -31,6 +30,7 @@ from cloister.core.canonical import canonicalize, parse_canonical
 from cloister.core.clock import format_time, parse_time
 from cloister.core.errors import CloisterError
 from cloister.core.files import read_bounded, storage_error, write_atomic, write_new
+from cloister.core.interrupts import interruptible
 from cloister.core.keys import KeyStore, PublicKey, Signer
 from cloister.evidence.errors import CertificateError
 from cloister.evidence.pki.certificates import Certificate, load_pem_certificates
@@ -218,7 +218,7 @@ class AuthorityBook:
         state = _Revoked(crl_number=number, entries=entries)
         write_atomic(self._directory / "revoked.json", canonicalize(state.model_dump(mode="json")))
 
-    @contextmanager
+    @interruptible
     def _locked(self) -> Iterator[None]:
         path = self._directory / ".lock"
         try:

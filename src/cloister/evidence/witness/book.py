@@ -25,7 +25,6 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -33,6 +32,7 @@ from urllib.parse import quote
 from cloister.core.errors import InputError
 from cloister.core.files import read_bounded, storage_error, sync_directory, write_atomic
 from cloister.core.hashes import sha256_hex
+from cloister.core.interrupts import interruptible
 from cloister.core.keys import PublicKey
 from cloister.evidence.checkpoint import MAX_CHECKPOINT_CHARS, Checkpoint, parse_checkpoint, verify_checkpoint
 from cloister.evidence.errors import EvidenceError
@@ -159,7 +159,7 @@ class CheckpointBook:
         """
         return self._pairs(_UNPROVEN, origin)
 
-    @contextmanager
+    @interruptible
     def _alone(self) -> Iterator[None]:
         """Let no other thread or process change the book meanwhile."""
         try:

@@ -33,7 +33,7 @@ from cloister.immune.errors import ImmuneError
 from cloister.immune.keeping.anchor import APPROVE, DEPLOY, Anchor, Mark, open_anchor, open_mark, sha256_of
 from cloister.immune.keeping.drift import Band, DriftAlarm, Limits, drift_of, limits_of, within
 from cloister.immune.keeping.events import Happened, StateEvent
-from cloister.immune.keeping.locks import ForkSafeLock
+from cloister.immune.keeping.locks import ForkSafe
 from cloister.immune.keeping.store import StateStore
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class _Watch:
     bands: dict[str, Band] = field(default_factory=dict)
 
 
-class AnchorKeeper:
+class AnchorKeeper(ForkSafe):
     """The anchors of all functions.
 
     Args:
@@ -89,10 +89,10 @@ class AnchorKeeper:
     """
 
     def __init__(self, store: StateStore, signer: Signer, ratio: float) -> None:
+        super().__init__()
         self._store, self._signer, self._ratio = store, signer, ratio
         self._watches: dict[str, _Watch] = {}
         self._alarms = len(store.alarms)
-        self._lock = ForkSafeLock()
 
     def standing(self, function: str) -> Standing:
         """A function's standing, as far as this process knows."""

@@ -22,7 +22,7 @@ from typing import Final
 from cloister.immune.errors import ImmuneError
 from cloister.immune.keeping.detector import Detector, DetectorState, detector_of
 from cloister.immune.keeping.events import Happened, StateEvent
-from cloister.immune.keeping.locks import ForkSafeLock
+from cloister.immune.keeping.locks import ForkSafe
 from cloister.immune.keeping.pattern import hash_pattern, patterns_of_feature, patterns_within
 from cloister.immune.keeping.snapshots import COLUMNS, take_snapshot
 from cloister.immune.keeping.store import StateStore
@@ -36,7 +36,7 @@ _LONGEST: Final = 500
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM detectors"  # noqa: S608 - names of this package
 
 
-class DetectorRegistry:
+class DetectorRegistry(ForkSafe):
     """The detectors of all functions.
 
     Args:
@@ -47,9 +47,9 @@ class DetectorRegistry:
     """
 
     def __init__(self, store: StateStore, key: bytes, days: float, redact: Redact) -> None:
+        super().__init__()
         self._store, self._key, self._redact = store, key, redact
         self._seconds = days * 86_400
-        self._lock = ForkSafeLock()
         self._copy: tuple[tuple[int, int, int], dict[str, tuple[Detector, ...]]] | None = None
 
     def store_detector(

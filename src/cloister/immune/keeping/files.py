@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
+from cloister.core.interrupts import interruptible
 from cloister.immune.keeping.events import DAMAGED
 
 _COMPANIONS: Final = ("", "-wal", "-shm")
 _ACKNOWLEDGED: Final = ".acknowledged-"
 
 
-class FileLock:
-    """Held while a database is opened or put aside, so that two processes don't do so at once.
+@interruptible
+def file_locked(path: Path) -> Iterator[None]:
+    """Let no other process open a database or put it aside, as long as the block runs.
 
     Args:
         path: the database; the lock is a file beside it.
@@ -24,19 +26,11 @@ class FileLock:
     Raises:
         OSError: the folder can't be written.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(
-            path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
-
-    def __enter__(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._descriptor)
+    with os.fdopen(
+        os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb"
+    ) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -1,40 +1,31 @@
-"""A lock that a forked child finds free: the thread that held it wasn't copied."""
+"""Locks that a forked child finds free: the thread that held one wasn't copied."""
 
 from __future__ import annotations
 
 import os
 import threading
-from types import TracebackType
 from typing import Final
 from weakref import WeakSet
 
 
-class ForkSafeLock:
-    """A re-entrant lock for what is kept in memory."""
+class ForkSafe:
+    """What keeps something in memory under a re-entrant lock, ``_lock``, that a forked child finds free.
+
+    The lock itself stands in the ``with``. One around it, with an ``__enter__`` in Python, would be left held
+    where an interrupt arrives once it is taken and before the block is entered.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        _LOCKS.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
-
-    def renew(self) -> None:
-        """Free it, in a child that has one thread."""
-        self._lock = threading.RLock()
+        _ALL.add(self)
 
 
-_LOCKS: Final[WeakSet[ForkSafeLock]] = WeakSet()
+_ALL: Final[WeakSet[ForkSafe]] = WeakSet()
 
 
 def _after_fork() -> None:
-    for lock in list(_LOCKS):
-        lock.renew()
+    for one in list(_ALL):
+        one._lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

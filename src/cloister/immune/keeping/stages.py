@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from cloister.core.canonical import JSON, canonicalize
 from cloister.immune.errors import ImmuneError
 from cloister.immune.keeping.events import Alarm, Happened, StateEvent
-from cloister.immune.keeping.locks import ForkSafeLock
+from cloister.immune.keeping.locks import ForkSafe
 from cloister.immune.keeping.signed import count, open_signed, seconds, text
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class KeptStage:
         return now < self.began + lasts
 
 
-class StageKeeper:
+class StageKeeper(ForkSafe):
     """The kept stages of all functions.
 
     Args:
@@ -94,10 +94,10 @@ class StageKeeper:
     """
 
     def __init__(self, store: StateStore, signer: Signer) -> None:
+        super().__init__()
         self._store, self._signer = store, signer
         self.keeper: str = secrets.token_hex(8)
         self._taken_over: dict[str, str] = {}
-        self._lock = ForkSafeLock()
 
     def keep(self, function: str, stage: KeptStage | None, *, by_operator: bool = False) -> bool:
         """Keep a function's stage in place of the one before.

@@ -13,6 +13,7 @@ up. Rules kept here:
    begun. As long as it lies there under that name it is an `Alarm` of every process of the folder.
 5. No connection crosses a fork: it is closed before, and opened again by parent and child when they need it
    ("How To Corrupt An SQLite Database File", section 2.6). What is in memory only is copied by the fork.
+6. An interrupt leaves no transaction open and no lock held (`cloister.core.interrupts`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
+from cloister.core.interrupts import interruptible
 from cloister.immune.errors import ImmuneError
 from cloister.immune.keeping.events import Alarm
-from cloister.immune.keeping.files import FileLock, damaged_files, identity, put_aside
+from cloister.immune.keeping.files import damaged_files, file_locked, identity, put_aside
 from cloister.immune.keeping.opening import is_damage, open_and_read, open_file, open_memory, unusable
 
 NAME: Final = "immune.db"
@@ -136,7 +138,7 @@ class StateStore:
         with self._lock:
             self._let_go()
 
-    @contextmanager
+    @interruptible
     def _transaction(
         self, begin: str, wait: float, *, synchronous: str = "NORMAL"
     ) -> Iterator[sqlite3.Connection]:
@@ -144,11 +146,14 @@ class StateStore:
             connection = self._current()
             if self._within:
                 raise RuntimeError("a transaction of the immune state inside another one")
-            connection.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
-            connection.execute(f"PRAGMA synchronous={synchronous}")
-            connection.execute(begin)
-            self._within = True
             try:
+                self._within = True
+                if connection.in_transaction:
+                    # An interrupt came when another one had it rolled back.
+                    connection.execute("ROLLBACK")
+                connection.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
+                connection.execute(f"PRAGMA synchronous={synchronous}")
+                connection.execute(begin)
                 yield connection
                 self._written += begin != "BEGIN"
                 connection.execute("COMMIT")
@@ -181,8 +186,8 @@ class StateStore:
         if self._connection is not None and self.path is not None and identity(self.path) != self._identity:
             self._let_go()
         if self._connection is None:
-            self._connection = self._open()
             self._opened += 1
+            self._connection = self._open()
         return self._connection
 
     def _let_go(self) -> None:
@@ -194,7 +199,7 @@ class StateStore:
         self._let_go()
         try:
             if self.path is not None:
-                with FileLock(self.path):
+                with file_locked(self.path):
                     if identity(self.path) == self._identity:
                         self._put_aside(self.path)
         except OSError as error:
@@ -207,7 +212,7 @@ class StateStore:
         if self.path is None:
             return open_memory()
         try:
-            with FileLock(self.path):
+            with file_locked(self.path):
                 try:
                     known = self._identity is not None and identity(self.path) == self._identity
                     connection = open_file(self.path) if known else open_and_read(self.path)

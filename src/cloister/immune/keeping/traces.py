@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from cloister.immune.keeping.locks import ForkSafeLock
+from cloister.immune.keeping.locks import ForkSafe
 from cloister.immune.observation import Entered, Observed
 
 PER_FUNCTION: Final = 1000
@@ -45,7 +45,7 @@ class Kept:
     ordinary: bool
 
 
-class TraceStore:
+class TraceStore(ForkSafe):
     """The newest observed calls of all functions; safe for threads.
 
     Args:
@@ -54,10 +54,10 @@ class TraceStore:
     """
 
     def __init__(self, per_function: int = PER_FUNCTION, max_functions: int = MAX_FUNCTIONS) -> None:
+        super().__init__()
         self.per_function, self._max_functions = per_function, max_functions
         self._rings: OrderedDict[str, _Ring] = OrderedDict()
         self._callers = _Names()
-        self._lock = ForkSafeLock()
 
     def add(self, function: str, observed: Observed, *, ordinary: bool) -> int:
         """Keep a call.
