@@ -49,7 +49,7 @@ def incident(function: str = TRAIN) -> ImmuneIncident:
         "2026-11-21T14:00:00.000000Z",
         "nothing more is learned until it is approved",
         function,
-        "9f2c81d07a44be10-1f",
+        "9f2c81d07a44be1002c4e6a1f8d93b57",
     )
 
 
