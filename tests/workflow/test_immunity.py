@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,7 +21,7 @@ from cloister.core.settings import Settings
 from cloister.evidence import StatementWriter, Subject, open_statement
 from cloister.evidence.extract import log_stream
 from cloister.evidence.log import EvidenceLog
-from cloister.evidence.predicates import Incident
+from cloister.evidence.predicates import Incident, Violation
 from cloister.federation import RefusalError
 from cloister.federation.events import RoundFinished, SiteLeft
 from cloister.immune import ImmuneError, ImmuneIncident, present, protect
@@ -207,6 +208,11 @@ def test_a_damaged_state_is_put_aside_stated_and_stops_no_job(tmp_path: Path) ->
     assert outcome.verdict.accepted
     assert [one.incident_class for one in outcome.noticed] == ["immune-fault"]
     assert len(list(state.glob("immune.db.*"))) >= 1
+    # It was noticed before any party had stated anything.
+    with open_workspace(tmp_path / "work") as opened:
+        for role, name in [("hub", "hub"), *(("site", one) for one in SITES)]:
+            (stated,) = _incidents_in(opened, role, name, outcome.job_id)
+            assert stated.incident_class == "immune-fault"
 
 
 def test_only_parties_that_have_begun_state_an_incident_in_a_job(
@@ -223,6 +229,36 @@ def test_only_parties_that_have_begun_state_an_incident_in_a_job(
             pass
     assert [len(one.incidents()) for one in (begun, silent, keeper)] == [2, 0, 2]
     assert len(noticing.noticed) == 2
+
+
+def test_what_was_noticed_before_a_party_began_is_stated_soon_after_it_has(
+    seat: Callable[[str | None], Seat], tmp_path: Path
+) -> None:
+    party = seat(str(uuid4()))
+    with immunity(SETTINGS, tmp_path) as noticing, noticing.stated_by([party.writer]) as stated:
+        for number in range(3):
+            noticing.take(incident(f"cloister.other:f{number}"))
+        time.sleep(0.2)
+        assert party.incidents() == []
+        party.writer.write(Violation, [SUBJECT], rule="a.rule", detail="anything", artifact_sha256=None)
+        deadline = time.monotonic() + 30
+        while len(party.incidents()) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        found = [one.detail.partition(":")[2].partition(":")[0] for one in party.incidents()]
+        assert found == ["f0", "f1", "f2"]
+        stated.close()
+    assert len(party.incidents()) == 3
+
+
+def test_what_was_noticed_before_a_party_began_is_stated_before_its_chain_is_closed(
+    seat: Callable[[str | None], Seat], tmp_path: Path
+) -> None:
+    party = seat(str(uuid4()))
+    with immunity(SETTINGS, tmp_path) as noticing, noticing.stated_by([party.writer]) as stated:
+        noticing.take(incident())
+        party.writer.write(Violation, [SUBJECT], rule="a.rule", detail="anything", artifact_sha256=None)
+        stated.close()
+        assert len(party.incidents()) == 1
 
 
 def test_an_incident_inside_of_a_call_that_holds_the_writers_lock_waits_its_turn(

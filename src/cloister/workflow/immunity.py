@@ -6,10 +6,9 @@ Rules kept here:
    what it learned.
 2. One is on in a process. Jobs that overlap share the one of the first; an application that runs jobs and is
    protected itself keeps its own.
-3. What is noticed becomes a signed statement of every party that has begun to state something, and a line in
-   the run's log. It says which function and what was done. Figures stay in the immune system's own audit, for
-   how long a round took and how much it was given depend on records.
-4. Statements are written by a thread of their own: a watched call may hold the very lock that they need.
+3. What is noticed becomes a signed statement of every party that begins to state something, and a line in the
+   run's log (`cloister.workflow.stated_incidents`). It says which function and what was done. Figures stay in
+   the immune system's own audit, for how long a round took and how much it was given depend on records.
 """
 
 from __future__ import annotations
@@ -20,13 +19,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
-from cloister.core.errors import CloisterError
-from cloister.core.hashes import sha256_hex
-from cloister.core.logging import get_logger
-from cloister.evidence import StatementWriter, Subject
-from cloister.evidence.predicates import Incident
+from cloister.evidence import StatementWriter
+from cloister.workflow.stated_incidents import StatedIncidents
 
 if TYPE_CHECKING:
     from cloister.core.settings import Settings
@@ -98,60 +94,6 @@ class Immunity:
     def stated_by(self, writers: Sequence[StatementWriter]) -> StatedIncidents:
         """Have these parties state what was and is noticed, until that is closed."""
         return StatedIncidents(self._waiting, writers)
-
-
-class StatedIncidents:
-    """A thread that states incidents; a context manager, to be closed before the parties' chains are.
-
-    Args:
-        waiting: where they come from; None ends it.
-        writers: the parties' writers. One that has stated nothing yet in its job isn't begun by an incident.
-    """
-
-    def __init__(
-        self, waiting: SimpleQueue[ImmuneIncident | None], writers: Sequence[StatementWriter]
-    ) -> None:
-        self._waiting, self._writers = waiting, tuple(writers)
-        self._log = get_logger("immune")
-        self._thread = threading.Thread(target=self._state_all, name="immune-incidents", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """State what still waits, and end. Again, it does nothing."""
-        if self._thread.is_alive():
-            self._waiting.put(None)
-            self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _state_all(self) -> None:
-        while (incident := self._waiting.get()) is not None:
-            self._log.warning(
-                "incident", kind=incident.incident_class, word=incident.severity, place=incident.function
-            )
-            for writer in self._writers:
-                try:
-                    _state(incident, writer)
-                except CloisterError as error:
-                    # The next writer's log may be in order; this one's stops the job by itself.
-                    self._log.error("incident_unstated", code=error.code)
-
-
-def _state(incident: ImmuneIncident, writer: StatementWriter) -> None:
-    from cloister.evidence.extract import log_stream
-
-    job, log = writer.job_id, writer.log
-    if job == log_stream(log.origin):
-        subject = Subject(f"log {log.origin}", sha256_hex(log.origin.encode("ascii")))
-    elif log.last(job) is None:
-        return
-    else:
-        subject = Subject(f"job {job}", sha256_hex(job.encode("ascii")))
-    writer.write(Incident, [subject], **incident.incident_fields())
 
 
 class _Shared:
