@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import pytest
 
 from cloister.cli.failure import guarded
 from cloister.core.clock import system_clock
-from cloister.core.keys import EphemeralKeyStore
+from cloister.core.keys import EphemeralKeyStore, Signer
+from cloister.core.logging import LogLevel, configure_logging, stop_logging
 from cloister.core.settings import Settings
 from cloister.evidence import StatementWriter, Subject, open_statement
 from cloister.evidence.extract import log_stream
@@ -259,6 +261,48 @@ def test_what_was_noticed_before_a_party_began_is_stated_before_its_chain_is_clo
         party.writer.write(Violation, [SUBJECT], rule="a.rule", detail="anything", artifact_sha256=None)
         stated.close()
         assert len(party.incidents()) == 1
+
+
+class _BlockedSigner:
+    """A signer whose calls are stopped, as a token's may be, until it is let go."""
+
+    def __init__(self, inner: Signer) -> None:
+        self._inner, self.blocked, self.asked = inner, True, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def sign(self, message: bytes) -> bytes:
+        self.asked += 1
+        if self.blocked:
+            raise CallBlocked("cloister.core.keys.pkcs11:_TokenSigner.sign", REASON, "event-1")
+        return self._inner.sign(message)
+
+
+def test_a_blocked_signature_keeps_no_other_party_from_stating_and_is_asked_for_again(
+    seat: Callable[[str | None], Seat], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stopped, keeper = seat(None), seat(None)
+    signer = _BlockedSigner(stopped.writer._signer)
+    stopped.writer._signer = cast("Signer", signer)
+    configure_logging(path=tmp_path / "run.jsonl", level=LogLevel.INFO, experiment_id="test")
+    try:
+        with immunity(SETTINGS, tmp_path) as noticing:
+            with noticing.stated_by([stopped.writer, keeper.writer]):
+                for number in range(3):
+                    noticing.take(incident(f"cloister.other:f{number}"))
+                while len(keeper.incidents()) < 3:
+                    time.sleep(0.05)
+                assert stopped.incidents() == []
+                signer.blocked = False
+    finally:
+        stop_logging()
+    assert [len(one.incidents()) for one in (stopped, keeper)] == [3, 3]
+    assert signer.asked == 3 + 3
+    log = (tmp_path / "run.jsonl").read_text()
+    codes = [json.loads(one)["code"] for one in log.splitlines() if "incident_unstated" in one]
+    assert codes == ["immune.call_blocked"] * 3
+    assert "41.7" not in log + "".join(capfd.readouterr())
 
 
 def test_an_incident_inside_of_a_call_that_holds_the_writers_lock_waits_its_turn(

@@ -4,8 +4,8 @@ Rules kept here:
 
 1. A party states what was noticed once it has begun to state something in its job; until then, it is kept for
    it. A party that never begins states nothing: an incident alone is no part in a job.
-2. One party that can't state keeps no other one from it, whatever the reason. It is tried again with the
-   next incident, and when this is closed.
+2. One party that can't state keeps no other one from it, whatever the reason, a blocked signature included.
+   It is tried again with the next incident, and when this is closed.
 3. A watched call may hold the very lock that a statement needs: therefore a thread of its own.
 """
 
@@ -110,10 +110,10 @@ class _Party:
             while subject is not None and self._kept:
                 self._writer.write(Incident, [subject], **self._kept[0].incident_fields())
                 self._kept.popleft()
-        except CloisterError as error:
-            # A log that is closed stops the job by itself.
+        except Exception as error:
+            # A log that is closed stops the job by itself, and a blocked call is an incident of its own.
             self._failed = True
-            get_logger("immune").error("incident_unstated", code=error.code)
+            get_logger("immune").error("incident_unstated", **_told_as(error))
 
     def _subject(self) -> Subject | None:
         """What its statements are about; None where it hasn't begun."""
@@ -125,3 +125,12 @@ class _Party:
         if log.last(job) is None:
             return None
         return Subject(f"job {job}", sha256_hex(job.encode("ascii")))
+
+
+def _told_as(error: Exception) -> dict[str, object]:
+    """How a log names an error: never by its message, which may hold figures."""
+    from cloister.immune.errors import CALL_BLOCKED, CallBlocked
+
+    if isinstance(error, CallBlocked):
+        return {"code": CALL_BLOCKED}
+    return {"code": error.code} if isinstance(error, CloisterError) else {"error": error}
