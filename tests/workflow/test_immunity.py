@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,8 @@ from cloister.federation import RefusalError
 from cloister.federation.events import RoundFinished, SiteLeft
 from cloister.immune import ImmuneError, ImmuneIncident, present, protect
 from cloister.immune.audit_event import AuditKind
+from cloister.immune.audit_export import export_audit
+from cloister.immune.audit_folder import AuditFolder
 from cloister.immune.errors import CallBlocked
 from cloister.immune.observation import Action, Decision, Entered, Observed
 from cloister.immune.settings import ImmuneSettings
@@ -287,14 +290,16 @@ def test_a_blocked_signature_keeps_no_other_party_from_stating_and_is_asked_for_
     stopped.writer._signer = cast("Signer", signer)
     configure_logging(path=tmp_path / "run.jsonl", level=LogLevel.INFO, experiment_id="test")
     try:
-        with immunity(SETTINGS, tmp_path) as noticing:
-            with noticing.stated_by([stopped.writer, keeper.writer]):
-                for number in range(3):
-                    noticing.take(incident(f"cloister.other:f{number}"))
-                while len(keeper.incidents()) < 3:
-                    time.sleep(0.05)
-                assert stopped.incidents() == []
-                signer.blocked = False
+        with (
+            immunity(SETTINGS, tmp_path) as noticing,
+            noticing.stated_by([stopped.writer, keeper.writer]),
+        ):
+            for number in range(3):
+                noticing.take(incident(f"cloister.other:f{number}"))
+            while len(keeper.incidents()) < 3:
+                time.sleep(0.05)
+            assert stopped.incidents() == []
+            signer.blocked = False
     finally:
         stop_logging()
     assert [len(one.incidents()) for one in (stopped, keeper)] == [3, 3]
@@ -331,17 +336,63 @@ def test_a_log_that_takes_nothing_more_keeps_the_others_from_nothing(
 # One in a process
 
 
-def test_jobs_that_overlap_share_one_and_each_is_told(tmp_path: Path) -> None:
-    with immunity(SETTINGS, tmp_path / "one") as first:
-        with immunity(SETTINGS, tmp_path / "two") as second:
-            assert (first.watching, second.watching) == (True, True)
-            system = present()
-            assert system is not None
-            system.notes.note(AuditKind.DRIFT, "began", TRAIN, REASON)
-        assert present() is system
+def test_jobs_of_one_workspace_that_overlap_share_one_and_each_is_told(tmp_path: Path) -> None:
+    (tmp_path / "here").symlink_to(tmp_path)
+    with immunity(SETTINGS, tmp_path) as first:
+        with immunity(SETTINGS, tmp_path / "here") as second:
+            _notice_a_drift()
+        _notice_a_drift("cloister.other:late")
     assert present() is None
-    assert len(first.noticed) == len(second.noticed) == 1
+    assert [len(first.noticed), len(second.noticed)] == [2, 1]
+
+
+def test_a_job_states_nothing_that_the_audit_of_another_workspace_has(
+    seat: Callable[[str | None], Seat], tmp_path: Path
+) -> None:
+    own, others = seat(None), seat(None)
+    with (
+        immunity(SETTINGS, tmp_path / "one") as first,
+        first.stated_by([own.writer]),
+        immunity(SETTINGS, tmp_path / "two") as second,
+        second.stated_by([others.writer]),
+    ):
+        system = present()
+        assert (first.watching, second.watching) == (True, True)
+        _notice_a_drift()
+        with immunity(SETTINGS, tmp_path / "two"):
+            assert present() is system
+    assert present() is None
+    assert [len(first.noticed), len(second.noticed)] == [1, 0]
+    (stated,) = own.incidents()
+    assert others.incidents() == []
+    export_audit(AuditFolder(tmp_path / "one" / STATE / "audit"), tmp_path / "out.jsonl")
+    assert stated.detail.split()[2] in {one["event_id"] for one in _lines(tmp_path / "out.jsonl")}
     assert not (tmp_path / "two").exists()
+
+
+def test_what_is_noticed_after_the_first_has_ended_is_logged_where_nobody_states_it(tmp_path: Path) -> None:
+    configure_logging(path=tmp_path / "run.jsonl", level=LogLevel.INFO, experiment_id="test")
+    try:
+        with ExitStack() as first:
+            first.enter_context(immunity(SETTINGS, tmp_path / "one"))
+            with immunity(SETTINGS, tmp_path / "two") as second:
+                first.close()
+                _notice_a_drift()
+    finally:
+        stop_logging()
+    assert second.noticed == ()
+    (line,) = [one for one in _lines(tmp_path / "run.jsonl") if one["level"] == "warning"]
+    assert (line["event"], line["kind"], line["place"]) == ("incident_elsewhere", "behaviour-drift", TRAIN)
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(one) for one in path.read_text().splitlines()]
+
+
+def _notice_a_drift(function: str = TRAIN) -> None:
+    system = present()
+    assert system is not None
+    system.notes.note(AuditKind.DRIFT, "began", function, REASON)
 
 
 def test_jobs_that_begin_and_end_in_many_threads_leave_none_on(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ Rules kept here:
 3. What is noticed becomes a signed statement of every party that begins to state something, and a line in the
    run's log (`cloister.workflow.stated_incidents`). It says which function and what was done. Figures stay in
    the immune system's own audit, for how long a round took and how much it was given depend on records.
+4. A statement names an entry of the audit. Therefore only those are told whose folder has that audit.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+from cloister.core.logging import get_logger
 from cloister.evidence import StatementWriter
 from cloister.workflow.stated_incidents import StatedIncidents
 
 if TYPE_CHECKING:
     from cloister.core.settings import Settings
-    from cloister.immune import ImmuneIncident, Protection
+    from cloister.immune import ImmuneIncident, ImmuneSettings, Protection
 
 STATE: Final = "immune"
 """The folder of its state, in a workspace or in a service's own folder."""
@@ -72,18 +74,22 @@ WATCHED: Final = (
 class Immunity:
     """What the immune system noticed while one job or service ran, and who states it.
 
+    Args:
+        folder: where the job's workspace or the service keeps its things; None for nowhere.
+
     Attributes:
         watching: whether cloister's immune system is on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.watching = False
+        self.folder = None if folder is None else folder.resolve()
         self._noticed: list[ImmuneIncident] = []
         self._waiting: SimpleQueue[ImmuneIncident | None] = SimpleQueue()
 
     @property
     def noticed(self) -> tuple[ImmuneIncident, ...]:
-        """All incidents so far."""
+        """All incidents so far that the immune system of its folder has in its audit."""
         return tuple(self._noticed)
 
     def take(self, incident: ImmuneIncident) -> None:
@@ -102,11 +108,18 @@ class _Shared:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.protection: Protection | None = None
+        self.folder: Path | None = None
         self.users: list[Immunity] = []
 
     def tell(self, incident: ImmuneIncident) -> None:
-        for one in tuple(self.users):
+        told = [one for one in tuple(self.users) if one.folder == self.folder]
+        for one in told:
             one.take(incident)
+        if not told:
+            # Whose audit it is in has ended, and somebody else still uses it.
+            get_logger("immune").warning(
+                "incident_elsewhere", kind=incident.incident_class, place=incident.function
+            )
 
 
 _SHARED: Final = _Shared()
@@ -122,19 +135,21 @@ def immunity(settings: Settings, folder: Path | None) -> Iterator[Immunity]:
             keeps nothing, so that everything is learned anew each time.
 
     Yields:
-        What is noticed. An application's own immune system isn't asked.
+        What is noticed. Of an application's own immune system it is nothing, and so it is of one that was
+        opened before in this process, with another folder.
 
     Raises:
-        ImmuneError: ``immune.setting_invalid``, ``immune.state_unusable``: nothing is watched.
+        ImmuneError: ``immune.setting_invalid``: nothing is watched.
+        InputError: the rules can't be read.
     """
-    found = Immunity()
+    found = Immunity(folder)
     with ExitStack() as ending:
         with _SHARED.lock:
             if settings.immune:
                 # Before it is on: what it finds damaged, it says when it starts.
                 _SHARED.users.append(found)
                 ending.callback(_leave, found)
-                found.watching = _watch(folder)
+                found.watching = _watch(found.folder)
         yield found
 
 
@@ -150,17 +165,25 @@ def _leave(one: Immunity) -> None:
 def _watch(folder: Path | None) -> bool:
     """Switch on what isn't; False where an application's own is on."""
     if _SHARED.protection is not None:
+        if _SHARED.folder != folder:
+            get_logger("immune").info("watched_elsewhere")
         return True
-    from cloister.immune import Protection, load_immune_settings, present
+    from cloister.immune import Protection, present
 
     if present() is not None:
         return False
-    state = None if folder is None else folder / STATE
+    rules = _rules(None if folder is None else folder / STATE)
+    _SHARED.folder = folder
+    _SHARED.protection = Protection(rules, on_incident=_SHARED.tell).start(WATCHED)
+    return True
+
+
+def _rules(state: Path | None) -> ImmuneSettings:
+    """What the operator set, in the one file that rules here."""
+    from cloister.immune import load_immune_settings
+
     if state is not None:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    rules = None if state is None or not (state / RULES).exists() else state / RULES
-    settings = load_immune_settings(
-        {"storage.directory": None if state is None else str(state)}, environment=os.environ, file=rules
-    )
-    _SHARED.protection = Protection(settings, on_incident=_SHARED.tell).start(WATCHED)
-    return True
+    file = None if state is None or not (state / RULES).exists() else state / RULES
+    arguments = {"storage.directory": None if state is None else str(state)}
+    return load_immune_settings(arguments, environment=os.environ, file=file)
