@@ -449,6 +449,46 @@ def test_what_may_be_blocked_is_what_the_operator_named(tmp_path: Path) -> None:
         assert [name for name, one in functions.items() if one["enforcing"]] == [TRAIN]  # type: ignore[union-attr,index,call-overload]
 
 
+def _as_file(state: Path) -> None:
+    state.write_text("no folder")
+
+
+def _as_dangling_link(state: Path) -> None:
+    state.symlink_to(state.parent / "nowhere" / "at-all")
+
+
+def _as_folder_of_others(state: Path) -> None:
+    state.mkdir()
+    (state / "audit").write_text("no folder")
+
+
+@pytest.mark.parametrize("spoiled", [_as_file, _as_dangling_link, _as_folder_of_others])
+def test_a_folder_that_cannot_be_used_stops_nothing_and_is_an_alarm(
+    tmp_path: Path, spoiled: Callable[[Path], None]
+) -> None:
+    spoiled(tmp_path / STATE)
+    configure_logging(path=tmp_path / "run.jsonl", level=LogLevel.INFO, experiment_id="test")
+    try:
+        with immunity(SETTINGS, tmp_path) as noticing:
+            system = present()
+            assert noticing.watching
+            assert system is not None
+            assert [one.kind for one in system.brain.alarms] == ["folder_unusable"]
+    finally:
+        stop_logging()
+    assert present() is None
+    found = [(one["level"], one["kind"]) for one in _lines(tmp_path / "run.jsonl") if one["event"] == "alarm"]
+    assert found == [("warning", "folder_unusable")]
+
+
+def test_a_fault_in_closing_is_not_the_jobs(tmp_path: Path) -> None:
+    (tmp_path / STATE).mkdir(mode=0o700)
+    (tmp_path / STATE / "processes").write_text("no folder")
+    with immunity(SETTINGS, tmp_path) as noticing:
+        assert noticing.watching
+    assert present() is None
+
+
 def test_the_command_says_what_was_blocked_without_a_traceback() -> None:
     def stopped() -> int:
         raise CallBlocked(TRAIN, REASON, "event-1")

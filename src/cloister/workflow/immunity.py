@@ -10,6 +10,7 @@ Rules kept here:
    run's log (`cloister.workflow.stated_incidents`). It says which function and what was done. Figures stay in
    the immune system's own audit, for how long a round took and how much it was given depend on records.
 4. A statement names an entry of the audit. Therefore only those are told whose folder has that audit.
+5. A folder that can't be used stops no job: the state is in memory then, and nothing is blocked.
 """
 
 from __future__ import annotations
@@ -159,7 +160,11 @@ def _leave(one: Immunity) -> None:
         _SHARED.users.remove(one)
         if not _SHARED.users and _SHARED.protection is not None:
             protection, _SHARED.protection = _SHARED.protection, None
-            protection.close()
+            try:
+                protection.close()
+            except Exception as fault:
+                # Calls are let go by then, and what a job came to is not for its watchman to say.
+                get_logger("immune").error("immune_unclosed", error=fault)
 
 
 def _watch(folder: Path | None) -> bool:
@@ -174,7 +179,10 @@ def _watch(folder: Path | None) -> bool:
         return False
     rules = _rules(None if folder is None else folder / STATE)
     _SHARED.folder = folder
-    _SHARED.protection = Protection(rules, on_incident=_SHARED.tell).start(WATCHED)
+    protection = Protection(rules, on_incident=_SHARED.tell)
+    _SHARED.protection = protection.start(WATCHED)
+    for alarm in protection.brain.alarms:
+        get_logger("immune").warning("alarm", kind=alarm.kind)
     return True
 
 
@@ -182,8 +190,7 @@ def _rules(state: Path | None) -> ImmuneSettings:
     """What the operator set, in the one file that rules here."""
     from cloister.immune import load_immune_settings
 
-    if state is not None:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = None if state is None or not (state / RULES).exists() else state / RULES
+    # A folder that can't be looked into has no rules: it is unusable, and nothing is blocked.
+    file = state / RULES if state is not None and os.path.lexists(state / RULES) else None
     arguments = {"storage.directory": None if state is None else str(state)}
     return load_immune_settings(arguments, environment=os.environ, file=file)
