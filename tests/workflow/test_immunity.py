@@ -28,6 +28,7 @@ from cloister.evidence.predicates import Incident, Violation
 from cloister.federation import RefusalError
 from cloister.federation.events import RoundFinished, SiteLeft
 from cloister.immune import ImmuneError, ImmuneIncident, present, protect
+from cloister.immune.acting.switch import ThrownBy
 from cloister.immune.audit_event import AuditKind
 from cloister.immune.audit_export import export_audit
 from cloister.immune.audit_folder import AuditFolder
@@ -447,6 +448,29 @@ def test_what_may_be_blocked_is_what_the_operator_named(tmp_path: Path) -> None:
         assert system is not None
         functions = system.status()["functions"]
         assert [name for name, one in functions.items() if one["enforcing"]] == [TRAIN]  # type: ignore[union-attr,index,call-overload]
+
+
+def test_the_environment_rules_nothing_but_the_kill_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "PIC_EFFECTOR__ENFORCING": "cloister.federation.site:*",
+        "PIC_API__URL": "http://127.0.0.1:9",
+        "PIC_CELLAGENT__ENABLED": "false",
+        "PIC_STORAGE__DIRECTORY": str(tmp_path / "elsewhere"),
+        "PIC_NO__SETTING": "1",
+        "PIC_DISABLED": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with immunity(SETTINGS, tmp_path):
+        system = present()
+        assert system is not None
+        assert system.settings.effector.enforcing == ()
+        assert system.settings.api.url is None
+        assert system.settings.cellagent.enabled
+        assert system.switch.thrown_by is ThrownBy.ENVIRONMENT
+    assert (tmp_path / STATE / "immune.db").exists()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def _as_file(state: Path) -> None:

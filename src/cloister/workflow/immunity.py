@@ -3,7 +3,8 @@
 Rules kept here:
 
 1. Nothing is blocked unless an operator names it, in ``pic.yaml`` of the folder where the immune system keeps
-   what it learned.
+   what it learned. That file alone rules: a ``PIC_*`` variable, meant for another program, sets nothing here.
+   The kill switch works by the environment too (``PIC_DISABLED``), for all it does is to let calls through.
 2. One is on in a process. Jobs that overlap share the one of the first; an application that runs jobs and is
    protected itself keeps its own.
 3. What is noticed becomes a signed statement of every party that begins to state something, and a line in the
@@ -15,7 +16,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-import os
+import os.path
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -193,4 +194,4 @@ def _rules(state: Path | None) -> ImmuneSettings:
     # A folder that can't be looked into has no rules: it is unusable, and nothing is blocked.
     file = state / RULES if state is not None and os.path.lexists(state / RULES) else None
     arguments = {"storage.directory": None if state is None else str(state)}
-    return load_immune_settings(arguments, environment=os.environ, file=file)
+    return load_immune_settings(arguments, environment={}, file=file)
