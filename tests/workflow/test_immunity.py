@@ -450,6 +450,20 @@ def test_what_may_be_blocked_is_what_the_operator_named(tmp_path: Path) -> None:
         assert [name for name, one in functions.items() if one["enforcing"]] == [TRAIN]  # type: ignore[union-attr,index,call-overload]
 
 
+@pytest.mark.parametrize(
+    "rules", ["url: 'https://collector.example/v1'", "{url: 'https://127.0.0.1:4318', protocol: otlp}"]
+)
+def test_rules_that_would_send_figures_away_are_refused(tmp_path: Path, rules: str) -> None:
+    (tmp_path / STATE).mkdir()
+    body = rules if rules.startswith("{") else f"{{{rules}}}"
+    (tmp_path / STATE / "pic.yaml").write_text(f"api: {body}\n")
+    with pytest.raises(ImmuneError, match=r"api\.url") as refused, immunity(SETTINGS, tmp_path):
+        pass
+    assert refused.value.code == "immune.setting_invalid"
+    assert "pic status" in refused.value.hint
+    assert present() is None
+
+
 def test_the_environment_rules_nothing_but_the_kill_switch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

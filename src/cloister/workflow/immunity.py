@@ -9,7 +9,8 @@ Rules kept here:
    protected itself keeps its own.
 3. What is noticed becomes a signed statement of every party that begins to state something, and a line in the
    run's log (`cloister.workflow.stated_incidents`). It says which function and what was done. Figures stay in
-   the immune system's own audit, for how long a round took and how much it was given depend on records.
+   the immune system's own audit, for how long a round took and how much it was given depend on records. No
+   collector and no brain service gets them: a file that names one is refused.
 4. A statement names an entry of the audit. Therefore only those are told whose folder has that audit.
 5. A folder that can't be used stops no job: the state is in memory then, and nothing is blocked.
 """
@@ -189,9 +190,16 @@ def _watch(folder: Path | None) -> bool:
 
 def _rules(state: Path | None) -> ImmuneSettings:
     """What the operator set, in the one file that rules here."""
-    from cloister.immune import load_immune_settings
+    from cloister.immune import ImmuneError, load_immune_settings
 
     # A folder that can't be looked into has no rules: it is unusable, and nothing is blocked.
     file = state / RULES if state is not None and os.path.lexists(state / RULES) else None
     arguments = {"storage.directory": None if state is None else str(state)}
-    return load_immune_settings(arguments, environment={}, file=file)
+    settings = load_immune_settings(arguments, environment={}, file=file)
+    if settings.api.url is not None:
+        raise ImmuneError(
+            "immune.setting_invalid",
+            f"api.url in {file} would send figures of cloister's calls away, and they depend on records.",
+            "Remove it. They stay on this machine:  pic status --directory DIR, pic logs export",
+        )
+    return settings
