@@ -39,6 +39,7 @@ RULES: Final = "pic.yaml"
 
 WATCHED: Final = (
     # records
+    "cloister.health.sentry:read_table",
     "cloister.health.sources.breast_cancer:load",
     "cloister.health.sources.csv_files:load",
     "cloister.health.sources.csv_files:load_site",
