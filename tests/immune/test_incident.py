@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.evidence.predicates import Incident
 from cloister.immune.audit_event import AuditEvent, AuditKind
-from cloister.immune.incident import IncidentGate, incident_of
+from cloister.immune.incident import ImmuneIncident, IncidentGate, incident_of
+from cloister.immune.notes import Notes
 
 AT = "2026-11-21T14:00:00.000000Z"
 CLASSES = {
@@ -84,6 +88,20 @@ def test_of_one_kind_at_one_function_one_incident_goes_out_in_a_while_and_the_ne
     assert later is not None
     assert later.detail.endswith("(and 33000 more like the one before)")
     assert stated(later.incident_fields()).incident_class == "call-blocked"
+
+
+def test_a_statement_is_the_same_however_many_entries_came_before_it() -> None:
+    details = []
+    for before in (0, 1, 500):
+        noticed: list[ImmuneIncident] = []
+        notes = Notes(None, on_incident=noticed.append, monotonic=time.monotonic)
+        for _ in range(before):
+            notes.note(AuditKind.CANDIDATE, "made", "shop:pay", "duration 5x")
+        notes.note(AuditKind.DRIFT, "began", "shop:pay", "p=0.0004")
+        (incident,) = noticed
+        details.append(str(incident.incident_fields()["detail"]))
+    shapes = {re.sub("[0-9a-f]{32}", "ID", one) for one in details}
+    assert shapes == {"shop:pay: entry ID of the immune audit"}
 
 
 def test_however_many_functions_there_are_the_gate_remembers_few() -> None:

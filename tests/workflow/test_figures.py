@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,16 +17,21 @@ from cloister.evidence import EvidenceError, EvidenceLog
 from cloister.evidence.predicates import (
     BudgetSpend,
     DataCommitment,
+    Incident,
     JobClosed,
     ManifestAccepted,
     RequestDecided,
 )
 from cloister.evidence.transcript import event_to_json
-from cloister.health import Column, ColumnKind, LabelColumn, SiteData, TableSchema, load_source
+from cloister.health import Column, ColumnKind, FederatedData, LabelColumn, SiteData, TableSchema, load_source
+from cloister.immune import present
+from cloister.immune.audit_event import AuditKind
 from cloister.policy import PolicyError
 from cloister.privacy import BudgetExceeded, BudgetLedger
 from cloister.privacy.errors import PrivacyError
-from cloister.privacy.release import per_subject
+from cloister.privacy.leaving import may_leave
+from cloister.privacy.release import Release, per_subject
+from cloister.workflow import figures
 from cloister.workflow.figures import (
     BoundedValues,
     Counts,
@@ -34,6 +40,7 @@ from cloister.workflow.figures import (
     exact_figure,
     release_figure,
 )
+from cloister.workflow.jobfile import JobSpec
 from cloister.workflow.workspace import open_workspace
 from tests.system.example_job import ExampleJob, run
 from tests.system.reading import stated_in_log
@@ -68,6 +75,38 @@ def spent(folder: Path) -> float:
 
 def stated(folder: Path) -> list[object]:
     return list(stated_in_log(folder / "work", "site", SITE))
+
+
+def test_what_the_immune_system_notices_during_a_figure_the_site_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = "cloister.privacy.ledger:BudgetLedger.settle"
+    seen = []
+    load = figures.load_data
+
+    def loads(spec: JobSpec, data_dir: Path | None) -> FederatedData:
+        system = present()
+        assert system is not None
+        system.notes.note(AuditKind.DRIFT, "began", budget, "duration 41.7x median, p=3e-05")
+        return load(spec, data_dir)
+
+    def leaves(release: Release) -> None:
+        system = present()
+        assert system is not None
+        functions = cast("dict[str, dict[str, int]]", system.status()["functions"])
+        seen.append(functions[budget]["calls"])
+        may_leave(release)
+
+    monkeypatch.setattr(figures, "load_data", loads)
+    monkeypatch.setattr(figures, "may_leave", leaves)
+    release(ExampleJob(), tmp_path)
+    assert present() is None
+    assert seen == [1]
+    *_, closed = stated(tmp_path)
+    assert isinstance(closed, JobClosed)
+    (incident,) = [one for one in stated(tmp_path) if isinstance(one, Incident)]
+    assert (incident.incident_class, incident.detail.startswith(budget)) == ("behaviour-drift", True)
+    assert "41.7" not in repr(stated(tmp_path))
 
 
 def test_a_figure_is_decided_paid_and_stated(tmp_path: Path) -> None:

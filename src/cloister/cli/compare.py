@@ -18,12 +18,15 @@ def compare_command(job: Path, data: Path | None, *, as_json: bool) -> int:
     Returns:
         0.
     """
+    from cloister.cli.watching import watched
     from cloister.core.settings import load_settings
     from cloister.workflow.compare import compare
     from cloister.workflow.jobfile import load_job
 
-    data_dir = load_settings({"data_dir": data}).data_dir
-    comparison = compare(load_job(job, data_dir=data_dir), data_dir)
+    settings = load_settings({"data_dir": data})
+    spec = load_job(job, data_dir=settings.data_dir)
+    with watched(settings):
+        comparison = compare(spec, settings.data_dir)
     if as_json:
         print(json.dumps(asdict(comparison), indent=2))
         return 0

@@ -20,17 +20,20 @@ def data_command(job: Path, data: Path | None, *, as_json: bool) -> int:
     Returns:
         0.
     """
+    from cloister.cli.watching import watched
     from cloister.core.settings import load_settings
     from cloister.health import describe, prepare_source
     from cloister.workflow.admission import load_data
     from cloister.workflow.jobfile import load_job
 
-    data_dir = load_settings({"data_dir": data}).data_dir
+    settings = load_settings({"data_dir": data})
+    data_dir = settings.data_dir
     spec = load_job(job, data_dir=data_dir)
     section = spec.file.data
     for name in prepare_source(section.source, data_dir=data_dir, sites=section.sites):
         print(f"cloister: made {name}, a secret: keep it with the table and its backups", file=sys.stderr)
-    description = describe(load_data(spec, data_dir))
+    with watched(settings):
+        description = describe(load_data(spec, data_dir))
     if as_json:
         print(json.dumps(description.model_dump(mode="json"), indent=2))
         return 0

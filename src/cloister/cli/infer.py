@@ -98,41 +98,44 @@ def _infer(
     debug: Debug = False,
 ) -> int:
     from cloister.cli.enclave_files import collateral_in
+    from cloister.cli.watching import watched
     from cloister.core.clock import system_clock
+    from cloister.core.settings import load_settings
     from cloister.enclave.attestation import Platforms, Verifier
     from cloister.enclave.inference import SocketEndpoint, open_session
 
-    asked, accepted = read_rows(rows), _levels(seal)
-    if simulated:
-        if endpoint is not None:
+    with watched(load_settings({})):
+        asked, accepted = read_rows(rows), _levels(seal)
+        if simulated:
+            if endpoint is not None:
+                raise _wrong("Name an --endpoint, or ask for a --simulated-enclave.", "Give one of the two.")
+            return _rehearse(asked, model, job, accepted, as_json=as_json)
+        if endpoint is None:
             raise _wrong("Name an --endpoint, or ask for a --simulated-enclave.", "Give one of the two.")
-        return _rehearse(asked, model, job, accepted, as_json=as_json)
-    if endpoint is None:
-        raise _wrong("Name an --endpoint, or ask for a --simulated-enclave.", "Give one of the two.")
-    if policy is None and not measurement:
-        raise _wrong(
-            "Nothing says which code may read the input.",
-            "Give --measurement, which you have from who built the image, or --policy.",
+        if policy is None and not measurement:
+            raise _wrong(
+                "Nothing says which code may read the input.",
+                "Give --measurement, which you have from who built the image, or --policy.",
+            )
+        if policy is not None and (measurement or without_revocation):
+            raise _wrong("A --policy says all that the machine has to be.", "Give it alone, or leave it out.")
+        wanted = _wanted(model, model_sha256, package_sha256, developer)
+        verifier = Verifier(trust_in(root or []), system_clock, collateral_in(collateral or []))
+        appraised = (
+            policy_of(
+                measurement or [],
+                Platforms.HARDWARE_OR_SIMULATED if root else Platforms.HARDWARE_ONLY,
+                without_revocation=without_revocation,
+            )
+            if policy is None
+            else policy_in(policy).for_some_machine()
         )
-    if policy is not None and (measurement or without_revocation):
-        raise _wrong("A --policy says all that the machine has to be.", "Give it alone, or leave it out.")
-    wanted = _wanted(model, model_sha256, package_sha256, developer)
-    verifier = Verifier(trust_in(root or []), system_clock, collateral_in(collateral or []))
-    appraised = (
-        policy_of(
-            measurement or [],
-            Platforms.HARDWARE_OR_SIMULATED if root else Platforms.HARDWARE_ONLY,
-            without_revocation=without_revocation,
-        )
-        if policy is None
-        else policy_in(policy).for_some_machine()
-    )
-    remote = SocketEndpoint(endpoint)
-    try:
-        session = open_session(remote, verifier, appraised, seal=accepted, **wanted)
-        return _show(session, session.predict(asked), as_json=as_json)
-    finally:
-        remote.close()
+        remote = SocketEndpoint(endpoint)
+        try:
+            session = open_session(remote, verifier, appraised, seal=accepted, **wanted)
+            return _show(session, session.predict(asked), as_json=as_json)
+        finally:
+            remote.close()
 
 
 def _rehearse(

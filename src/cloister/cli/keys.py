@@ -150,7 +150,11 @@ def _seal(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    length = _keeper(folder).seal(key, source, out)
+    from cloister.cli.watching import watched
+    from cloister.core.settings import load_settings
+
+    with watched(load_settings({}), folder):
+        length = _keeper(folder).seal(key, source, out)
     return _show({"sealed": str(out), "data_key": key, "plain_bytes": length}, as_json=as_json)
 
 

@@ -73,6 +73,7 @@ def _seal(
     debug: Debug = False,
 ) -> int:
     from cloister.cli.serving import description_of
+    from cloister.cli.watching import watched
     from cloister.core.clock import system_clock
     from cloister.core.files import read_bounded, require_place, storage_error, write_new
     from cloister.core.sealing import wipe
@@ -85,26 +86,28 @@ def _seal(
     content, description = read_bounded(model, MAX_IMAGE_BYTES), description_of(job, features)
     require_fit(content, description)
     dataset = package_dataset(name, version)
-    folder = KeeperFolder(keeper, load_settings({}))
+    settings = load_settings({})
+    folder = KeeperFolder(keeper, settings)
     folder.require_apart(out)
     require_place(out)
     if out.exists():
         raise storage_error(FileExistsError(17, ""), out)
     developer = folder.package_signer()
     made = folder.package_key(dataset, KeyPurpose(contents.value), system_clock(), kms_key)
-    key = folder.unwrap(made)
-    try:
-        image = seal_model(
-            content,
-            description,
-            name=name,
-            version=version,
-            data_key=made.data_key,
-            key=key,
-            developer=developer,
-        )
-    finally:
-        wipe(key)
+    with watched(settings, keeper):
+        key = folder.unwrap(made)
+        try:
+            image = seal_model(
+                content,
+                description,
+                name=name,
+                version=version,
+                data_key=made.data_key,
+                key=key,
+                developer=developer,
+            )
+        finally:
+            wipe(key)
     write_new(out, image, mode=0o644)
     package = check_package(image, developer.public_key)
     return _show(

@@ -70,6 +70,7 @@ def _audit(
     debug: Debug = False,
 ) -> int:
     from cloister.cli.failure import EXIT_REFUTED
+    from cloister.cli.watching import watched
     from cloister.core.errors import InputError
     from cloister.core.files import write_atomic
     from cloister.core.settings import load_settings
@@ -82,10 +83,10 @@ def _audit(
         raise InputError(
             "input.schema", "a model alone doesn't say how it was trained", "Name its job file with --job."
         )
-    data_dir = load_settings({"data_dir": data}).data_dir
+    settings = load_settings({"data_dir": data})
     request = AuditRequest(
-        spec=load_job(target if job is None else job, data_dir=data_dir),
-        data_dir=data_dir,
+        spec=load_job(target if job is None else job, data_dir=settings.data_dir),
+        data_dir=settings.data_dir,
         model=model,
         site=site,
         records=Records.CONFIDENTIAL if confidential else Records.IF_PUBLIC,
@@ -94,7 +95,8 @@ def _audit(
         from dataclasses import replace
 
         request = replace(request, power=full_power())
-    report = audit_job(request)
+    with watched(settings):
+        report = audit_job(request)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "report.html", render(report).encode())
     write_atomic(out / "report.json", report.encode())
@@ -119,6 +121,7 @@ def _release(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
+    from cloister.cli.watching import watched
     from cloister.core.settings import load_settings
     from cloister.workflow.figures import FigureRequest, release_figure
     from cloister.workflow.jobfile import load_job
@@ -127,7 +130,7 @@ def _release(
     settings = load_settings({"data_dir": data, "workspace": workspace})
     spec = load_job(job, data_dir=settings.data_dir)
     request = FigureRequest(site, column, epsilon)
-    with open_workspace(settings.workspace, settings=settings) as opened:
+    with open_workspace(settings.workspace, settings=settings) as opened, watched(settings):
         figure = release_figure(spec, opened, request, data_dir=settings.data_dir)
     if as_json:
         print(json.dumps(figure.as_json(), indent=2))

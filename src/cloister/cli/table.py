@@ -57,12 +57,15 @@ def _check(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
+    from cloister.cli.watching import watched
+    from cloister.core.settings import load_settings
+    from cloister.health import sentry
     from cloister.health.declaration import DECLARATION_FILE, read_declaration
-    from cloister.health.sentry import read_table
 
     declared = schema or table.parent / DECLARATION_FILE
     declaration = read_declaration(declared.parent, declared.name)
-    found = read_table(table.parent, table.name, declaration, minimum_group_size=minimum_group)
+    with watched(load_settings({})):
+        found = sentry.read_table(table.parent, table.name, declaration, minimum_group_size=minimum_group)
     counted = None if found.subjects is None else found.subjects.count
     columns = len(declaration.table.columns)
     if as_json:
@@ -107,6 +110,7 @@ def _seal(
     debug: Debug = False,
 ) -> int:
     from cloister.cli.text import printable
+    from cloister.cli.watching import watched
     from cloister.core.clock import system_clock
     from cloister.core.settings import load_settings
     from cloister.enclave.keyrelease.policy import KeyPurpose
@@ -115,7 +119,7 @@ def _seal(
     from cloister.workflow.workspace import open_workspace
 
     settings = load_settings({"workspace": workspace})
-    with open_workspace(settings.workspace, settings=settings) as opened:
+    with open_workspace(settings.workspace, settings=settings) as opened, watched(settings):
         public = seal_table(
             table,
             out,

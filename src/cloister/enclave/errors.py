@@ -104,6 +104,7 @@ class ReleaseError(EnclaveError):
     CODES = MappingProxyType(
         {
             "release.refused": "The keeper of the key refuses; the reason is in its own log.",
+            "release.failed": "The keeper failed over a request; its log has the kind of what failed.",
             "release.malformed": "A message of the key release is not of its exact form.",
             "release.policy": "A release policy is not one, or not signed by who owns the key.",
             "release.unknown": "No such key or policy is in the book.",

@@ -10,6 +10,7 @@ Rules kept here:
   each declared category. Neither bounds nor categories come from the records.
 - Where subjects are protected, each counts once: by the mean of its records, or by its commonest category.
 - A count whose noisy value is below the manifest's suppression threshold is not told.
+- The immune system is on from before the records are read; the site states what it notices.
 - The spend stands in the site's log, and every witness has cosigned that, before the figure is handed out;
   what was told is kept at the site.
 """
@@ -45,6 +46,7 @@ from cloister.privacy.noise import GaussianIntegers, IntegerNoise
 from cloister.privacy.randomness import OsRandom
 from cloister.privacy.release import Release, per_subject, release_histogram, release_mean
 from cloister.workflow.admission import Asked, commit_data, decide_at, load_data, sign_agreement
+from cloister.workflow.immunity import Immunity, immunity
 from cloister.workflow.jobfile import JobSpec
 from cloister.workflow.ledgers import keep_manifest, limits_of, terms_of
 from cloister.workflow.parties import open_site
@@ -177,6 +179,18 @@ def release_figure(
             f"the job has no site {request.site}",
             f"Sites: {', '.join(spec.file.data.sites)}.",
         )
+    with immunity(workspace.settings, workspace.root) as noticing:
+        return _release(spec, workspace, request, data_dir, clock, noticing)
+
+
+def _release(
+    spec: JobSpec,
+    workspace: Workspace,
+    request: FigureRequest,
+    data_dir: Path | None,
+    clock: Clock,
+    noticing: Immunity,
+) -> Figure:
     data = load_data(spec, data_dir)
     table = require_readable(data.sites[request.site], "A figure")
     require_column(data.schema, request.column)
@@ -184,7 +198,11 @@ def release_figure(
     manifest = agreement.manifests[request.site]
     guardrails, dataset = manifest.privacy_guardrails, manifest.dataset_scope.name
     job_id = str(uuid4())
-    with open_site(workspace, request.site, job_id, agreement.log_rules[request.site], clock=clock) as seat:
+    rule = agreement.log_rules[request.site]
+    with (
+        open_site(workspace, request.site, job_id, rule, clock=clock) as seat,
+        noticing.stated_by([seat.writer]),
+    ):
         witnesses = open_witnesses(workspace.settings, [seat.log], clock())
         asked = Asked(
             request.sha256,

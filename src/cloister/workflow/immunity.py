@@ -3,34 +3,35 @@
 Rules kept here:
 
 1. Nothing is blocked unless an operator names it, in ``pic.yaml`` of the folder where the immune system keeps
-   what it learned.
+   what it learned. That file alone rules: a ``PIC_*`` variable, meant for another program, sets nothing here.
+   The kill switch works by the environment too (``PIC_DISABLED``), for all it does is to let calls through.
 2. One is on in a process. Jobs that overlap share the one of the first; an application that runs jobs and is
    protected itself keeps its own.
-3. What is noticed becomes a signed statement of every party that has begun to state something, and a line in
-   the run's log. It says which function and what was done. Figures stay in the immune system's own audit, for
-   how long a round took and how much it was given depend on records.
-4. Statements are written by a thread of their own: a watched call may hold the very lock that they need.
+3. What is noticed becomes a signed statement of every party that begins to state something, and a line in the
+   run's log (`cloister.workflow.stated_incidents`). It says which function and what was done. Figures stay in
+   the immune system's own audit, for how long a round took and how much it was given depend on records. No
+   collector and no brain service gets them: a file that names one is refused.
+4. A statement names an entry of the audit. Therefore only those are told whose folder has that audit.
+5. A folder that can't be used stops no job: the state is in memory then, and nothing is blocked.
 """
 
 from __future__ import annotations
 
-import os
+import os.path
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
-from cloister.core.errors import CloisterError
-from cloister.core.hashes import sha256_hex
 from cloister.core.logging import get_logger
-from cloister.evidence import StatementWriter, Subject
-from cloister.evidence.predicates import Incident
+from cloister.evidence import StatementWriter
+from cloister.workflow.stated_incidents import StatedIncidents
 
 if TYPE_CHECKING:
     from cloister.core.settings import Settings
-    from cloister.immune import ImmuneIncident, Protection
+    from cloister.immune import ImmuneIncident, ImmuneSettings, Protection
 
 STATE: Final = "immune"
 """The folder of its state, in a workspace or in a service's own folder."""
@@ -38,6 +39,7 @@ RULES: Final = "pic.yaml"
 
 WATCHED: Final = (
     # records
+    "cloister.health.sentry:read_table",
     "cloister.health.sources.breast_cancer:load",
     "cloister.health.sources.csv_files:load",
     "cloister.health.sources.csv_files:load_site",
@@ -76,18 +78,22 @@ WATCHED: Final = (
 class Immunity:
     """What the immune system noticed while one job or service ran, and who states it.
 
+    Args:
+        folder: where the job's workspace or the service keeps its things; None for nowhere.
+
     Attributes:
         watching: whether cloister's immune system is on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.watching = False
+        self.folder = None if folder is None else folder.resolve()
         self._noticed: list[ImmuneIncident] = []
         self._waiting: SimpleQueue[ImmuneIncident | None] = SimpleQueue()
 
     @property
     def noticed(self) -> tuple[ImmuneIncident, ...]:
-        """All incidents so far."""
+        """All incidents so far that the immune system of its folder has in its audit."""
         return tuple(self._noticed)
 
     def take(self, incident: ImmuneIncident) -> None:
@@ -100,71 +106,24 @@ class Immunity:
         return StatedIncidents(self._waiting, writers)
 
 
-class StatedIncidents:
-    """A thread that states incidents; a context manager, to be closed before the parties' chains are.
-
-    Args:
-        waiting: where they come from; None ends it.
-        writers: the parties' writers. One that has stated nothing yet in its job isn't begun by an incident.
-    """
-
-    def __init__(
-        self, waiting: SimpleQueue[ImmuneIncident | None], writers: Sequence[StatementWriter]
-    ) -> None:
-        self._waiting, self._writers = waiting, tuple(writers)
-        self._log = get_logger("immune")
-        self._thread = threading.Thread(target=self._state_all, name="immune-incidents", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """State what still waits, and end. Again, it does nothing."""
-        if self._thread.is_alive():
-            self._waiting.put(None)
-            self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _state_all(self) -> None:
-        while (incident := self._waiting.get()) is not None:
-            self._log.warning(
-                "incident", kind=incident.incident_class, word=incident.severity, place=incident.function
-            )
-            for writer in self._writers:
-                try:
-                    _state(incident, writer)
-                except CloisterError as error:
-                    # The next writer's log may be in order; this one's stops the job by itself.
-                    self._log.error("incident_unstated", code=error.code)
-
-
-def _state(incident: ImmuneIncident, writer: StatementWriter) -> None:
-    from cloister.evidence.extract import log_stream
-
-    job, log = writer.job_id, writer.log
-    if job == log_stream(log.origin):
-        subject = Subject(f"log {log.origin}", sha256_hex(log.origin.encode("ascii")))
-    elif log.last(job) is None:
-        return
-    else:
-        subject = Subject(f"job {job}", sha256_hex(job.encode("ascii")))
-    writer.write(Incident, [subject], **incident.incident_fields())
-
-
 class _Shared:
     """The one immune system of this process, for as long as anybody uses it."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.protection: Protection | None = None
+        self.folder: Path | None = None
         self.users: list[Immunity] = []
 
     def tell(self, incident: ImmuneIncident) -> None:
-        for one in tuple(self.users):
+        told = [one for one in tuple(self.users) if one.folder == self.folder]
+        for one in told:
             one.take(incident)
+        if not told:
+            # Whose audit it is in has ended, and somebody else still uses it.
+            get_logger("immune").warning(
+                "incident_elsewhere", kind=incident.incident_class, place=incident.function
+            )
 
 
 _SHARED: Final = _Shared()
@@ -180,19 +139,21 @@ def immunity(settings: Settings, folder: Path | None) -> Iterator[Immunity]:
             keeps nothing, so that everything is learned anew each time.
 
     Yields:
-        What is noticed. An application's own immune system isn't asked.
+        What is noticed. Of an application's own immune system it is nothing, and so it is of one that was
+        opened before in this process, with another folder.
 
     Raises:
-        ImmuneError: ``immune.setting_invalid``, ``immune.state_unusable``: nothing is watched.
+        ImmuneError: ``immune.setting_invalid``: nothing is watched.
+        InputError: the rules can't be read.
     """
-    found = Immunity()
+    found = Immunity(folder)
     with ExitStack() as ending:
         with _SHARED.lock:
             if settings.immune:
                 # Before it is on: what it finds damaged, it says when it starts.
                 _SHARED.users.append(found)
                 ending.callback(_leave, found)
-                found.watching = _watch(folder)
+                found.watching = _watch(found.folder)
         yield found
 
 
@@ -202,23 +163,44 @@ def _leave(one: Immunity) -> None:
         _SHARED.users.remove(one)
         if not _SHARED.users and _SHARED.protection is not None:
             protection, _SHARED.protection = _SHARED.protection, None
-            protection.close()
+            try:
+                protection.close()
+            except Exception as fault:
+                # Calls are let go by then, and what a job came to is not for its watchman to say.
+                get_logger("immune").error("immune_unclosed", error=fault)
 
 
 def _watch(folder: Path | None) -> bool:
     """Switch on what isn't; False where an application's own is on."""
     if _SHARED.protection is not None:
+        if _SHARED.folder != folder:
+            get_logger("immune").info("watched_elsewhere")
         return True
-    from cloister.immune import Protection, load_immune_settings, present
+    from cloister.immune import Protection, present
 
     if present() is not None:
         return False
-    state = None if folder is None else folder / STATE
-    if state is not None:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    rules = None if state is None or not (state / RULES).exists() else state / RULES
-    settings = load_immune_settings(
-        {"storage.directory": None if state is None else str(state)}, environment=os.environ, file=rules
-    )
-    _SHARED.protection = Protection(settings, on_incident=_SHARED.tell).start(WATCHED)
+    rules = _rules(None if folder is None else folder / STATE)
+    _SHARED.folder = folder
+    protection = Protection(rules, on_incident=_SHARED.tell)
+    _SHARED.protection = protection.start(WATCHED)
+    for alarm in protection.brain.alarms:
+        get_logger("immune").warning("alarm", kind=alarm.kind)
     return True
+
+
+def _rules(state: Path | None) -> ImmuneSettings:
+    """What the operator set, in the one file that rules here."""
+    from cloister.immune import ImmuneError, load_immune_settings
+
+    # A folder that can't be looked into has no rules: it is unusable, and nothing is blocked.
+    file = state / RULES if state is not None and os.path.lexists(state / RULES) else None
+    arguments = {"storage.directory": None if state is None else str(state)}
+    settings = load_immune_settings(arguments, environment={}, file=file)
+    if settings.api.url is not None:
+        raise ImmuneError(
+            "immune.setting_invalid",
+            f"api.url in {file} would send figures of cloister's calls away, and they depend on records.",
+            "Remove it. They stay on this machine:  pic status --directory DIR, pic logs export",
+        )
+    return settings

@@ -480,3 +480,30 @@ def test_a_message_too_large_for_its_kind_goes_nowhere() -> None:
     large = Query(session_id(found._welcome.public), 0, bytes(8 * 1024 * 1024 + OVERHEAD_BYTES))
     with pytest.raises(InferenceError):
         line.query(large.encode())
+
+
+class _StoppedDesk(Desk):
+    """A desk whose first calls are stopped by an error that isn't ours."""
+
+    stopped = 2
+
+    def _greet(self, message: bytes) -> tuple[bytes, bytes]:
+        if self.stopped:
+            self.stopped -= 1
+            raise RuntimeError("duration 41.7x median, p=3e-05")
+        return super()._greet(message)
+
+
+def test_whose_call_is_stopped_hears_a_refusal_and_no_figure_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    desk = _StoppedDesk()
+    with door(tmp_path, desk=desk) as listener:
+        for _ in range(2):
+            with pytest.raises(InferenceError) as heard, visiting(listener):
+                pass
+            assert heard.value.code == "inference.refused"
+        with visiting(listener) as visit:
+            assert visit.predict(rows()).shape[0] == len(rows())
+    assert all(one.closed for one in desk.lines)
+    assert "41.7" not in "".join(capfd.readouterr())

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cloister.core.clock import format_time
-from cloister.core.errors import CloisterError
 from cloister.core.keys import EphemeralKeyStore, FileWrappingKey, Signer, WrappingKey
 from cloister.enclave import AppraisalPolicy, Platforms, SimulatedPlatform, TrustStore, Verifier
 from cloister.enclave.attestation import GuestSettings, Tee
@@ -136,7 +135,7 @@ class Hospital:
 class FailingLog:
     """A log whose disk is full."""
 
-    def __init__(self, log: EvidenceLog, error: CloisterError) -> None:
+    def __init__(self, log: EvidenceLog, error: Exception) -> None:
         self.log = log
         self.error = error
 

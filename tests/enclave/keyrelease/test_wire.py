@@ -3,6 +3,7 @@ up, puts out or ends anybody else."""
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import threading
@@ -16,9 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloister.core.logging import LogLevel, configure_logging, stop_logging
 from cloister.enclave.errors import ReleaseError
 from cloister.enclave.keyrelease import (
+    REFUSAL,
     Ask,
+    DataKey,
     KeyDesk,
     KeyRequest,
     KeyServiceEndpoint,
@@ -30,7 +34,7 @@ from cloister.enclave.keyrelease.wire import KEY_RELEASE
 from cloister.enclave.wire import Channel, Kind, ListenerLimits, Pace
 from tests.enclave.attestation_scene import JOB, MEASUREMENT, vendor
 from tests.enclave.inference.scene import serving
-from tests.enclave.keyrelease.scene import DATASET, SEAL, Hospital
+from tests.enclave.keyrelease.scene import DATASET, SEAL, FailingLog, Hospital
 
 QUICK = ListenerLimits(
     pace=Pace(0.3, 64 * 1024 * 1024), first_seconds=1.0, idle_seconds=1.0, drain_seconds=5.0
@@ -250,3 +254,74 @@ def test_garbage_in_a_frame_is_refused_and_raises_nothing_else(data: bytes, kind
             Channel(ours, KEY_RELEASE, Pace(1.0)).read(KEY_RELEASE.bounds, 1.0)
         except ReleaseError:
             return
+
+
+# What fails in the service itself
+
+
+class StoppedCall(RuntimeError):  # noqa: N818 - as the immune system's own
+    """As what the immune system raises in place of a call: no error of ours, with figures in its message."""
+
+
+FIGURES = "duration 41.7x median, p=3e-05"
+
+
+class Stopped:
+    """A keeper of whom every call is stopped."""
+
+    def challenge(self, ask: bytes) -> bytes:
+        raise StoppedCall(FIGURES)
+
+    release = challenge
+
+
+def test_whose_call_is_stopped_hears_a_refusal_and_the_next_one_is_served(
+    hospital: Hospital, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(path=hospital.folder / "run.jsonl", level=LogLevel.INFO, experiment_id="test")
+    try:
+        listener = KeyServiceListener(
+            str(hospital.folder / "socket"), replace(QUICK, connections=1, per_peer=1)
+        )
+        with serving(listener, KeyDesk(Stopped())):
+            for _ in range(5):
+                code = "release.busy"
+                while code == "release.busy":
+                    endpoint = KeyServiceEndpoint(listener.address)
+                    code = code_of(lambda: endpoint.challenge(b"anything"))  # noqa: B023
+                    endpoint.close()
+                assert code == "release.refused"
+    finally:
+        stop_logging()
+    log = (hospital.folder / "run.jsonl").read_text()
+    said = [json.loads(one) for one in log.splitlines()]
+    assert [(one["event"], one["error"], one["refusals"]) for one in said] == [
+        ("wire.answer-failed", "RuntimeError", count) for count in (1, 2, 4)
+    ]
+    assert "41.7" not in log + "".join(capfd.readouterr())
+
+
+def test_a_stopped_unwrap_is_a_refusal_that_the_log_states(
+    hospital: Hospital, capfd: pytest.CaptureFixture[str]
+) -> None:
+    policy_id = hospital.admitted()
+
+    def stopped(_: DataKey) -> bytearray:
+        raise StoppedCall(FIGURES)
+
+    served, hospital.service._unwrap = hospital.service._unwrap, stopped
+    with door(hospital) as listener:
+        assert hospital.refusal(lambda: asked_over(hospital, listener, policy_id)) == "release.failed"
+        hospital.service._unwrap = served
+        assert asked_over(hospital, listener, policy_id) == hospital.data_key()
+    # A release that failed before it was stated costs none.
+    assert [(one.outcome, one.number) for one in hospital.statements()] == [("refused", 0), ("released", 1)]
+    assert "41.7" not in repr(hospital.statements()) + "".join(capfd.readouterr())
+
+
+def test_a_keeper_whose_log_fails_by_whatever_error_answers_with_the_refusal(hospital: Hospital) -> None:
+    _, request = hospital.request(hospital.admitted())
+    failing = hospital.new_service(FailingLog(hospital.log, StoppedCall(FIGURES)))
+    assert failing.release(request) == REFUSAL
+    assert hospital.book.all_policies()[0].released == 0
+    assert failing.challenge(b"no ask") == REFUSAL

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -324,13 +325,21 @@ def test_ids_of_a_child_are_not_its_parents() -> None:
     theirs = os.read(reader, 100).decode()
     os.close(reader)
     ours = ids.next()
-    assert theirs.partition("-")[0] != ours.partition("-")[0]
-    assert theirs.partition("-")[2] == ours.partition("-")[2] == "1"
+    assert len(theirs) == len(ours) == 32
+    assert theirs not in {ours, *(ids.next() for _ in range(1000))}
 
 
 def test_ids_are_given_by_the_randomness_that_was_given() -> None:
-    ids = EventIds(lambda size: bytes(range(size)))
-    assert [ids.next(), ids.next()] == ["0001020304050607-1", "0001020304050607-2"]
+    ids = EventIds(lambda size: bytes(one // 16 for one in range(size)))
+    given = {ids.next() for _ in range(64)}
+    assert given == {f"{number:02x}" * 16 for number in range(64)}
+
+
+def test_ids_drawn_in_many_threads_are_all_different() -> None:
+    ids = EventIds()
+    with ThreadPoolExecutor(8) as pool:
+        drawn = set[str]().union(*pool.map(lambda _: [ids.next() for _ in range(500)], range(16)))
+    assert len(drawn) == 8000
 
 
 def test_the_states_that_are_shown_are_a_copy() -> None:

@@ -16,6 +16,7 @@ from cloister.enclave.inference.refusals import (
     error_for,
     nobody,
     other_end_gone,
+    refused,
     stopped,
     too_slow,
     word_for,
@@ -30,6 +31,7 @@ INFERENCE: Final = Dialect(
     too_slow=too_slow,
     busy=busy,
     stopped=stopped,
+    refused=refused,
     word_for=word_for,
     error_for=error_for,
 )

@@ -20,7 +20,8 @@ Rules kept here, in their order:
 6. Who is refused hears one answer, whatever the reason. The precise code is in the keeper's log: as a
    statement where the request names a policy of the book, else as a log line. Of many refusals for the same
    reason the log has few, and their number.
-7. Nothing a peer sends raises.
+7. Nothing a peer sends raises, nor does what fails here, such as a store of keys or a call that was stopped:
+   that is a refusal as ``release.failed``, and of it only the kind is told, in the log.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from cloister.core.clock import Clock, format_time
 from cloister.core.errors import CloisterError
@@ -61,6 +62,7 @@ from cloister.evidence.predicates import KeyRelease
 from cloister.evidence.statement import Subject
 from cloister.evidence.writer import StatementSink
 
+_FAILED: Final = "release.failed"
 Unwrap = Callable[[DataKey], bytearray]
 """Takes a key as the book has it; answers with the key itself, in a buffer that the caller wipes."""
 
@@ -128,14 +130,14 @@ class ReleaseService:
         """
         try:
             asked = Ask.decode(ask)
-        except CloisterError as error:
-            self._note(error)
+        except Exception as error:
+            self._noted(error)
             return REFUSAL
         try:
             admitted, _ = self._policy(asked)
             return Challenge(self._nonces.issue(admitted.policy_id)).encode()
-        except CloisterError as error:
-            self._note(error)
+        except Exception as error:
+            self._noted(error)
             return Challenge(os.urandom(NONCE_BYTES)).encode()
 
     def release(self, request: bytes) -> bytes:
@@ -147,15 +149,14 @@ class ReleaseService:
         try:
             asked = Request.decode(request)
             admitted, policy = self._policy(asked.ask)
-        except CloisterError as error:
-            self._note(error)
+        except Exception as error:
+            self._noted(error)
             return REFUSAL
         judged = _Judged(asked, admitted, policy)
         try:
             return self._released(judged)
-        except CloisterError as error:
-            self._note(error)
-            self._state_refusal(judged, error)
+        except Exception as error:
+            self._state_refusal(judged, self._noted(error))
             return REFUSAL
 
     def _policy(self, ask: Ask) -> tuple[AdmittedPolicy, ReleasePolicy]:
@@ -220,18 +221,21 @@ class ReleaseService:
             evaluated_at=format_time(verdict.evaluated_at if verdict is not None else self._clock()),
         )
 
-    def _state_refusal(self, judged: _Judged, error: CloisterError) -> None:
+    def _state_refusal(self, judged: _Judged, code: str) -> None:
         try:
-            refusals = self._book.refused(judged.admitted.policy_id, error.code)
+            refusals = self._book.refused(judged.admitted.policy_id, code)
             if is_said(refusals):
-                self._state(judged, outcome="refused", code=error.code, number=0, refusals=refusals)
-        except CloisterError as failure:
-            self._note(failure)
+                self._state(judged, outcome="refused", code=code, number=0, refusals=refusals)
+        except Exception as failure:
+            self._noted(failure)
 
-    def _note(self, error: CloisterError) -> None:
-        count = self._refusals.add(error.code)
+    def _noted(self, error: Exception) -> str:
+        """Log a refusal; the code that stands for it."""
+        code = error.code if isinstance(error, CloisterError) else _FAILED
+        count = self._refusals.add(code)
         if is_said(count):
-            get_logger("enclave").warning("key-release.refused", code=error.code, refusals=count)
+            get_logger("enclave").warning("key-release.refused", code=code, error=error, refusals=count)
+        return code
 
 
 def _require_platform(policy: ReleasePolicy, key: DataKey, verdict: Verdict) -> None:

@@ -72,6 +72,7 @@ KEY_RELEASE: Final = Dialect(
     too_slow=_too_slow,
     busy=_busy,
     stopped=_stopped,
+    refused=refused,
     word_for=_word_for,
     error_for=_error_for,
 )

@@ -4,7 +4,8 @@ Rules kept here:
 
 * A client begins with one kind of message. Only when that was answered may the other kind come.
 * The services' kinds differ, so that who reaches the wrong one is refused at the first frame.
-* Who is refused hears a word of a closed list. Whoever hears one raises an error whose sentence is its own.
+* Who is refused hears a word of a closed list, and where the service itself fails, the word for a refusal.
+  Whoever hears one raises an error whose sentence is its own.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Dialect:
         too_slow: the error for one that is too slow.
         busy: the error that leaves a connection open: the same may be said again later.
         stopped: the error while a service ends.
+        refused: the error for who hears no more than that; also what a fault of the service is told as.
         word_for: what a client hears of an error.
         error_for: what a client raises who hears it.
     """
@@ -70,6 +72,7 @@ class Dialect:
     too_slow: Callable[[], CloisterError]
     busy: Callable[[], CloisterError]
     stopped: Callable[[], CloisterError]
+    refused: Callable[[], CloisterError]
     word_for: Callable[[CloisterError], bytes]
     error_for: Callable[[bytes], CloisterError]
 

@@ -7,6 +7,8 @@ Rules kept here:
   and so many from one address or user of the machine. Who comes beyond that hears that it is busy.
 * Who connects and has not had answered within a minute what they came for makes room; who has, after some
   idle minutes.
+* Whatever fails in an answer, a call that was stopped included, the client hears that it is refused, and the
+  log has the kind of what failed. No message of it is told anywhere: it may hold figures.
 * To close is to take nobody new, to give every answer that is being made, and to end.
 """
 
@@ -16,6 +18,7 @@ import errno
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -98,6 +101,7 @@ class Listener:
         self._open: dict[socket.socket, tuple[str, threading.Thread]] = {}
         self._turning_away = threading.BoundedSemaphore(_TURNING_AWAY)
         self._closed: bool = False
+        self._failures = 0
         self._socket = self._where.listen()
 
     @property
@@ -182,16 +186,25 @@ class Listener:
             connection.close()
 
     def _served(self, connection: socket.socket, reception: Reception) -> None:
-        conversation = reception.connect()
         try:
-            self._answer_all(Channel(connection, self._dialect, self._limits.pace), conversation)
+            with ExitStack() as ending:
+                ending.callback(self._end, connection)
+                conversation = reception.connect()
+                ending.callback(conversation.close)
+                self._answer_all(Channel(connection, self._dialect, self._limits.pace), conversation)
         except CloisterError as error:
             get_logger("enclave").debug("wire.connection-ended", code=error.code)
-        finally:
-            conversation.close()
+        except Exception as error:
             with self._lock:
-                del self._open[connection]
-            connection.close()
+                self._failures += 1
+                failures = self._failures
+            if failures & (failures - 1) == 0:
+                get_logger("enclave").warning("wire.answer-failed", error=error, refusals=failures)
+
+    def _end(self, connection: socket.socket) -> None:
+        with self._lock:
+            del self._open[connection]
+        connection.close()
 
     def _answer_all(self, channel: Channel, conversation: Conversation) -> None:
         dialect = self._dialect
@@ -201,16 +214,20 @@ class Listener:
             patience = self._limits.idle_seconds if proven else proven_by - time.monotonic()
             kind, message = channel.read(bounds, patience)
             try:
-                if self._closed:
-                    raise dialect.stopped()
-                answer = conversation.answer(kind, message)
-            except CloisterError as error:
-                channel.write(Kind.REFUSED, dialect.word_for(error))
-                if error.code == dialect.busy().code:
+                answer = self._answered(conversation, kind, message)
+            except Exception as error:
+                told = error if isinstance(error, CloisterError) else dialect.refused()
+                channel.write(Kind.REFUSED, dialect.word_for(told))
+                if told.code == dialect.busy().code:
                     continue
                 raise
             channel.write(dialect.answer_to(kind), answer)
             bounds, proven = dialect.bounds, proven or kind is dialect.then.said
+
+    def _answered(self, conversation: Conversation, kind: Kind, message: bytes) -> bytes:
+        if self._closed:
+            raise self._dialect.stopped()
+        return conversation.answer(kind, message)
 
     def _turned_away(self, connection: socket.socket) -> None:
         """Say that it is busy. What the other end has sent is read first, else it might not hear it."""
