@@ -18,17 +18,19 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cloister
-from cloister.immune import core
+from cloister.immune import core, monitor
 from cloister.immune.compiled_core import MODULES, PURE, digest_of_sources, shortcut, source_of
 from cloister.immune.detection import TailDetector
 from cloister.immune.wrapping.build import build
 from tests.immune.detection.streams import SHAPES, stream
+from tests.immune.wrapping.watching import TENTH, watching
 
 SOURCE = Path(cloister.__file__).parents[1]
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,6 +163,33 @@ def test_a_watched_function_is_a_function_of_its_own_text_with_a_shortcut() -> N
     wrapper.__doc__, wrapper.__defaults__, wrapper.__kwdefaults__ = "Changed.", (7,), {"home": False}
     assert (wrapper("a"), wrapper.__doc__) == (("a", 7, False), "Changed.")
     assert (gate.calls, gate.errors) == (3, 0)
+
+
+def test_what_is_set_on_a_wrapped_function_changes_every_call_or_none() -> None:
+    def visit(patient: str, ward: int = 1, *, home: bool = True) -> tuple[str, int, bool]:
+        return patient, ward, home
+
+    def other(patient: str, ward: int = 3, more: int = 4, *, home: bool = True) -> tuple[str, int, int, bool]:
+        return patient, ward, more, home
+
+    def outcomes() -> set[object]:
+        return {wrapper("a") for _ in range(3000)}
+
+    with watching(TENTH):
+        wrapper: Any = monitor(visit)
+        assert outcomes() == {("a", 1, True)}
+        visit.__defaults__ = (5,)
+        assert outcomes() == {("a", 1, True)}
+        visit.__kwdefaults__ = {"home": False}
+        assert outcomes() == {("a", 1, True)}
+        visit.__code__ = other.__code__
+        for _ in range(100):
+            with pytest.raises(TypeError):
+                wrapper("a", 2, 3)
+        visit.__defaults__ = (6, 7)
+        assert outcomes() == {("a", 1, 7, True)}
+        wrapper.__defaults__ = (8,)
+        assert outcomes() == {("a", 8, 7, True)}
 
 
 @needs_compiled

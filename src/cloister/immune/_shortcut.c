@@ -8,7 +8,8 @@
  * Rules kept here:
  * - The counters change where the interpreter can't switch threads: under its lock, with no call in between.
  * - A call whose arguments don't fit has not begun: it is counted neither as a call nor as an error.
- * - Defaults that somebody sets on the wrapper hold: they differ from the wrapped function's, so its code runs.
+ * - The shortcut is for what was wrapped as it was. Code or defaults that somebody sets on the wrapper or on the
+ *   wrapped function have the wrapper's code run, for every call, so that no result depends on chance.
  * - Only the main interpreter is served, and only where there is a global lock.
  */
 #define PY_SSIZE_T_CLEAN
@@ -62,13 +63,22 @@ static PyTypeObject Counter_Type = {
     .tp_members = counter_members,
 };
 
+/* What a call of a function depends on beside its arguments, and what anybody can set. */
+typedef struct {
+    PyObject *code;
+    PyObject *defaults;
+    PyObject *named_defaults;
+} Form;
+
 typedef struct {
     PyFunctionObject wrapper;
     PyObject *function;
+    /* What is wrapped, where it is a function that takes the wrapper's parameters; else the wrapper itself. */
+    PyFunctionObject *inner;
     Counter *left;
     Counter *errors;
-    PyObject *defaults;
-    PyObject *named_defaults;
+    Form form;
+    PyObject *inner_code;
     vectorcallfunc whole;
     char counts_errors;
     char fits_exactly;
@@ -105,12 +115,22 @@ didnt_fit(const Watched *self)
     return before;
 }
 
+/* Whether neither the wrapper nor what it wraps was given other code or defaults since. */
+static inline int
+is_as_it_was(const Watched *self)
+{
+    const PyFunctionObject *wrapper = &self->wrapper, *inner = self->inner;
+    return wrapper->func_defaults == self->form.defaults && inner->func_defaults == self->form.defaults
+           && wrapper->func_kwdefaults == self->form.named_defaults
+           && inner->func_kwdefaults == self->form.named_defaults && wrapper->func_code == self->form.code
+           && inner->func_code == self->inner_code;
+}
+
 static PyObject *
 watched_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
 {
     Watched *self = (Watched *)callable;
-    if (self->function == NULL || self->left->value <= 1 || self->wrapper.func_defaults != self->defaults
-        || self->wrapper.func_kwdefaults != self->named_defaults) {
+    if (self->function == NULL || self->left->value <= 1 || !is_as_it_was(self)) {
         return self->whole(callable, args, nargsf, names);
     }
     self->left->value--;
@@ -146,18 +166,29 @@ watched_traverse(PyObject *one, visitproc visit, void *arg)
 {
     Watched *self = (Watched *)one;
     Py_VISIT(self->function);
-    Py_VISIT(self->defaults);
-    Py_VISIT(self->named_defaults);
+    Py_VISIT(self->form.code);
+    Py_VISIT(self->form.defaults);
+    Py_VISIT(self->form.named_defaults);
+    Py_VISIT(self->inner_code);
     return PyFunction_Type.tp_traverse(one, visit, arg);
+}
+
+/* Without a function the shortcut is closed: what was of it is no longer read. */
+static void
+let_go(Watched *self)
+{
+    Py_CLEAR(self->function);
+    Py_CLEAR(self->form.code);
+    Py_CLEAR(self->form.defaults);
+    Py_CLEAR(self->form.named_defaults);
+    Py_CLEAR(self->inner_code);
 }
 
 static int
 watched_clear(PyObject *one)
 {
     Watched *self = (Watched *)one;
-    Py_CLEAR(self->function);
-    Py_CLEAR(self->defaults);
-    Py_CLEAR(self->named_defaults);
+    let_go(self);
     return PyFunction_Type.tp_clear(one);
 }
 
@@ -166,9 +197,7 @@ watched_dealloc(PyObject *one)
 {
     Watched *self = (Watched *)one;
     PyObject_GC_UnTrack(one);
-    Py_CLEAR(self->function);
-    Py_CLEAR(self->defaults);
-    Py_CLEAR(self->named_defaults);
+    let_go(self);
     Py_CLEAR(self->left);
     Py_CLEAR(self->errors);
     /* The function's own end takes it out of the collector's list again. */
@@ -264,8 +293,14 @@ shorten(PyObject *Py_UNUSED(module), PyObject *args)
     self->function = Py_NewRef(function);
     self->left = (Counter *)Py_NewRef(left);
     self->errors = (Counter *)Py_NewRef(errors);
-    self->defaults = Py_XNewRef(wrapper->func_defaults);
-    self->named_defaults = Py_XNewRef(wrapper->func_kwdefaults);
+    self->inner = made;
+    if (fits_exactly && PyObject_TypeCheck(function, &PyFunction_Type)) {
+        self->inner = (PyFunctionObject *)function;
+    }
+    self->form.code = Py_NewRef(wrapper->func_code);
+    self->form.defaults = Py_XNewRef(wrapper->func_defaults);
+    self->form.named_defaults = Py_XNewRef(wrapper->func_kwdefaults);
+    self->inner_code = Py_NewRef(self->inner->func_code);
     self->whole = wrapper->vectorcall;
     self->counts_errors = (char)counts_errors;
     self->fits_exactly = (char)fits_exactly;
