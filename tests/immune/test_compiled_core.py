@@ -367,6 +367,73 @@ except RecursionError:
     assert run(program) == "an error"
 
 
+RECURSION = """
+import sys, threading
+from cloister.immune import core, monitor, protect
+from cloister.immune.settings import ImmuneSettings
+from cloister.immune.wrapping.build import gate_of
+
+@monitor(name="tests.shop:direct")
+def direct(number):
+    return 0 if number == 0 else 1 + direct(number - 1)
+
+@monitor(name="tests.shop:through_c")
+def through_c(number):
+    return 0 if number == 0 else 1 + max(map(through_c, [number - 1]))
+
+def found(function, depth):
+    try:
+        return function(depth)
+    except RecursionError:
+        return -1
+
+def in_a_thread(size, work):
+    threading.stack_size(size * 1024)
+    one = threading.Thread(target=work)
+    one.start()
+    one.join()
+
+def all_depths():
+    for size in (64, 128, 256, 1024):
+        for function in (direct, through_c):
+            results = []
+            depths = (20, 300, 950, 4900, 100_000)
+            in_a_thread(size, lambda: results.extend(found(function, one) for one in (*depths, 20)))
+            assert results[0] == results[-1] == 20, results
+            assert all(one in (-1, depth) for one, depth in zip(results, depths)), results
+
+begun = []
+
+@monitor(name="tests.shop:endless")
+def endless():
+    begun.append(1)
+    endless()
+
+def without_end():
+    try:
+        endless()
+    except RecursionError:
+        gate = gate_of(endless)
+        assert gate.calls == gate.errors == len(begun) < 1000, (gate.calls, gate.errors, len(begun))
+        begun.append("ended")
+
+sys.setrecursionlimit(10**6)
+in_a_thread(128, without_end)
+assert begun[-1] == "ended"  # and what had no stack left was not counted
+all_depths()
+observed = {"cellagent": {"sampling": "every-call"}}
+with protect(settings=ImmuneSettings.model_validate(observed)) as protection:
+    all_depths()
+    assert not protection.status()["fault_kinds"]
+print(core().kind)
+"""
+
+
+@needs_compiled
+def test_recursion_in_a_thread_of_any_stack_ends_as_an_error_and_never_the_process() -> None:
+    assert run(RECURSION) == "compiled"
+
+
 @needs_compiled
 def test_another_interpreter_of_the_process_has_the_pure_core_and_says_so() -> None:
     program = """
