@@ -16,6 +16,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -26,7 +27,15 @@ from hypothesis import strategies as st
 
 import cloister
 from cloister.immune import core, monitor
-from cloister.immune.compiled_core import MODULES, PURE, digest_of_sources, shortcut, source_of
+from cloister.immune.compiled_core import (
+    LIBRARY,
+    MODULES,
+    PURE,
+    SHORTCUT,
+    digest_of_sources,
+    shortcut,
+    source_of,
+)
 from cloister.immune.detection import TailDetector
 from cloister.immune.wrapping.build import build
 from tests.immune.detection.streams import SHAPES, stream
@@ -124,6 +133,48 @@ def test_a_core_of_which_a_part_is_missing_is_not_used_and_says_so(tmp_path: Pat
         part.unlink()
     printed = run("from cloister.immune import core; print(core())", path=tmp_path)
     assert printed == "pure (a part of it was not built)"
+
+
+COMPILER = """
+from pathlib import Path
+from setuptools import Extension
+
+def mypycify(paths, group_name, **options):
+    Path("written.c").write_text("#error refused")
+    return [Extension(f"{group_name}__mypyc", ["written.c"])]
+"""
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler here")
+def test_what_can_not_be_built_leaves_no_older_one_in_its_place(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    tree = tmp_path / "tree"
+    within = Path("src", "cloister", "immune")
+    shutil.copytree(
+        SOURCE / "cloister" / "immune", tree / within, ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
+    shutil.copy(ROOT / "setup.py", tree)
+    (tree / "mypyc").mkdir()
+    (tree / "mypyc" / "__init__.py").write_text("")
+    (tree / "mypyc" / "build.py").write_text(COMPILER)
+    (tree / "setup.cfg").write_text("[options]\npackage_dir =\n    = src\n")
+    library, short = (f"{name}{EXTENSION_SUFFIXES[0]}" for name in (f"{LIBRARY}__mypyc", SHORTCUT))
+    built = tree / "build" / "lib" / "cloister" / "immune"
+    built.mkdir(parents=True)
+    for folder in (built, tree / within):
+        (folder / library).write_text("older")
+        os.utime(folder / library, (1, 1))
+    command = [sys.executable, "setup.py", "build_ext", "--inplace", "--build-lib", "build/lib"]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    environment.pop(PURE, None)
+    done = subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "refused" in done.stderr + done.stdout
+    assert (tree / within / short).stat().st_size > 1000
+    assert not (tree / within / library).exists()
+    assert not (built / library).exists()
 
 
 @needs_compiled
