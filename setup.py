@@ -42,6 +42,19 @@ class BuildCore(build_ext):
             self.finalize_options()
         super().run()
 
+    def build_extension(self, one: Extension) -> None:
+        """Build one; where it can't be built an older one of that name doesn't stay in its place.
+
+        The shortcut alone knows which sources it is of, and every extension is optional.
+        """
+        try:
+            super().build_extension(one)
+        except Exception:
+            file = self.get_ext_filename(self.get_ext_fullname(one.name))
+            for folder in (self.build_lib, "src"):
+                Path(folder, file).unlink(missing_ok=True)
+            raise
+
 
 def modules() -> list[Extension]:
     """The compiled modules; none where mypyc isn't there or refuses."""

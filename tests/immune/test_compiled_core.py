@@ -16,19 +16,30 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cloister
-from cloister.immune import core
-from cloister.immune.compiled_core import MODULES, PURE, digest_of_sources, shortcut, source_of
+from cloister.immune import core, monitor
+from cloister.immune.compiled_core import (
+    LIBRARY,
+    MODULES,
+    PURE,
+    SHORTCUT,
+    digest_of_sources,
+    shortcut,
+    source_of,
+)
 from cloister.immune.detection import TailDetector
 from cloister.immune.wrapping.build import build
 from tests.immune.detection.streams import SHAPES, stream
+from tests.immune.wrapping.watching import TENTH, watching
 
 SOURCE = Path(cloister.__file__).parents[1]
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,6 +135,48 @@ def test_a_core_of_which_a_part_is_missing_is_not_used_and_says_so(tmp_path: Pat
     assert printed == "pure (a part of it was not built)"
 
 
+COMPILER = """
+from pathlib import Path
+from setuptools import Extension
+
+def mypycify(paths, group_name, **options):
+    Path("written.c").write_text("#error refused")
+    return [Extension(f"{group_name}__mypyc", ["written.c"])]
+"""
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler here")
+def test_what_can_not_be_built_leaves_no_older_one_in_its_place(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    tree = tmp_path / "tree"
+    within = Path("src", "cloister", "immune")
+    shutil.copytree(
+        SOURCE / "cloister" / "immune", tree / within, ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
+    shutil.copy(ROOT / "setup.py", tree)
+    (tree / "mypyc").mkdir()
+    (tree / "mypyc" / "__init__.py").write_text("")
+    (tree / "mypyc" / "build.py").write_text(COMPILER)
+    (tree / "setup.cfg").write_text("[options]\npackage_dir =\n    = src\n")
+    library, short = (f"{name}{EXTENSION_SUFFIXES[0]}" for name in (f"{LIBRARY}__mypyc", SHORTCUT))
+    built = tree / "build" / "lib" / "cloister" / "immune"
+    built.mkdir(parents=True)
+    for folder in (built, tree / within):
+        (folder / library).write_text("older")
+        os.utime(folder / library, (1, 1))
+    command = [sys.executable, "setup.py", "build_ext", "--inplace", "--build-lib", "build/lib"]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    environment.pop(PURE, None)
+    done = subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "refused" in done.stderr + done.stdout
+    assert (tree / within / short).stat().st_size > 1000
+    assert not (tree / within / library).exists()
+    assert not (built / library).exists()
+
+
 @needs_compiled
 def test_compiled_and_pure_give_every_score_alike_to_the_last_bit() -> None:
     program = "from tests.immune.test_compiled_core import scores_of; print(scores_of(11, 4000))"
@@ -161,6 +214,33 @@ def test_a_watched_function_is_a_function_of_its_own_text_with_a_shortcut() -> N
     wrapper.__doc__, wrapper.__defaults__, wrapper.__kwdefaults__ = "Changed.", (7,), {"home": False}
     assert (wrapper("a"), wrapper.__doc__) == (("a", 7, False), "Changed.")
     assert (gate.calls, gate.errors) == (3, 0)
+
+
+def test_what_is_set_on_a_wrapped_function_changes_every_call_or_none() -> None:
+    def visit(patient: str, ward: int = 1, *, home: bool = True) -> tuple[str, int, bool]:
+        return patient, ward, home
+
+    def other(patient: str, ward: int = 3, more: int = 4, *, home: bool = True) -> tuple[str, int, int, bool]:
+        return patient, ward, more, home
+
+    def outcomes() -> set[object]:
+        return {wrapper("a") for _ in range(3000)}
+
+    with watching(TENTH):
+        wrapper: Any = monitor(visit)
+        assert outcomes() == {("a", 1, True)}
+        visit.__defaults__ = (5,)
+        assert outcomes() == {("a", 1, True)}
+        visit.__kwdefaults__ = {"home": False}
+        assert outcomes() == {("a", 1, True)}
+        visit.__code__ = other.__code__
+        for _ in range(100):
+            with pytest.raises(TypeError):
+                wrapper("a", 2, 3)
+        visit.__defaults__ = (6, 7)
+        assert outcomes() == {("a", 1, 7, True)}
+        wrapper.__defaults__ = (8,)
+        assert outcomes() == {("a", 8, 7, True)}
 
 
 @needs_compiled
@@ -336,6 +416,73 @@ except RecursionError:
     print("an error")
 """
     assert run(program) == "an error"
+
+
+RECURSION = """
+import sys, threading
+from cloister.immune import core, monitor, protect
+from cloister.immune.settings import ImmuneSettings
+from cloister.immune.wrapping.build import gate_of
+
+@monitor(name="tests.shop:direct")
+def direct(number):
+    return 0 if number == 0 else 1 + direct(number - 1)
+
+@monitor(name="tests.shop:through_c")
+def through_c(number):
+    return 0 if number == 0 else 1 + max(map(through_c, [number - 1]))
+
+def found(function, depth):
+    try:
+        return function(depth)
+    except RecursionError:
+        return -1
+
+def in_a_thread(size, work):
+    threading.stack_size(size * 1024)
+    one = threading.Thread(target=work)
+    one.start()
+    one.join()
+
+def all_depths():
+    for size in (64, 128, 256, 1024):
+        for function in (direct, through_c):
+            results = []
+            depths = (20, 300, 950, 4900, 100_000)
+            in_a_thread(size, lambda: results.extend(found(function, one) for one in (*depths, 20)))
+            assert results[0] == results[-1] == 20, results
+            assert all(one in (-1, depth) for one, depth in zip(results, depths)), results
+
+begun = []
+
+@monitor(name="tests.shop:endless")
+def endless():
+    begun.append(1)
+    endless()
+
+def without_end():
+    try:
+        endless()
+    except RecursionError:
+        gate = gate_of(endless)
+        assert gate.calls == gate.errors == len(begun) < 1000, (gate.calls, gate.errors, len(begun))
+        begun.append("ended")
+
+sys.setrecursionlimit(10**6)
+in_a_thread(128, without_end)
+assert begun[-1] == "ended"  # and what had no stack left was not counted
+all_depths()
+observed = {"cellagent": {"sampling": "every-call"}}
+with protect(settings=ImmuneSettings.model_validate(observed)) as protection:
+    all_depths()
+    assert not protection.status()["fault_kinds"]
+print(core().kind)
+"""
+
+
+@needs_compiled
+def test_recursion_in_a_thread_of_any_stack_ends_as_an_error_and_never_the_process() -> None:
+    assert run(RECURSION) == "compiled"
 
 
 @needs_compiled

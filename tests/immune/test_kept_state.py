@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cloister.core.keys import EphemeralKeyStore
-from cloister.immune import monitor
+from cloister.immune import ImmuneIncident, monitor
 from cloister.immune.acting.egress import EgressGuard
 from cloister.immune.acting.reach import Operation
 from cloister.immune.acting.reached import GuardMode
@@ -210,3 +212,34 @@ def test_a_wrong_setting_stays_an_error_of_the_start(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert "storage.direktory" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 200_000 + b"]" * 200_000, b"[]", b"{}", b"5", b"{", b"\xff", b'{"kind": "tail"}', b"1e999"],
+    ids=["deep", "list", "empty", "number", "cut", "no-text", "members", "infinite"],
+)
+def test_whatever_was_put_in_place_of_what_was_learned_the_function_is_watched(
+    folder: Path, content: bytes
+) -> None:
+    begun(folder)
+    connection = sqlite3.connect(folder / "immune.db")
+    changed = connection.execute(
+        "UPDATE learned SET state = ?, sha256 = ? WHERE function = ?",
+        (content, hashlib.sha256(content).hexdigest(), NAME),
+    )
+    assert changed.rowcount == 1
+    connection.commit()
+    connection.close()
+    incidents: list[ImmuneIncident] = []
+    with Protection(settings(folder), on_incident=incidents.append).start() as protection:
+        for amount in range(60):
+            keep(amount % 5)
+        status = protection.status()
+    assert 0 < status["functions"][NAME]["learned"] <= 60
+    assert len(status["alarms"]) == 1
+    assert "can't be read" in status["alarms"][0]
+    assert [one.incident_class for one in incidents] == ["immune-fault"]
+    with Protection(settings(folder)).start() as protection:
+        keep(1)
+        assert protection.status()["alarms"] == []

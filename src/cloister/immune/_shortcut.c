@@ -8,13 +8,25 @@
  * Rules kept here:
  * - The counters change where the interpreter can't switch threads: under its lock, with no call in between.
  * - A call whose arguments don't fit has not begun: it is counted neither as a call nor as an error.
- * - Defaults that somebody sets on the wrapper hold: they differ from the wrapped function's, so its code runs.
+ * - The shortcut is for what was wrapped as it was. Code or defaults that somebody sets on the wrapper or on the
+ *   wrapped function have the wrapper's code run, for every call, so that no result depends on chance.
+ * - A call on the last of its thread's stack ends as RecursionError, whichever way it would go: the interpreter's
+ *   own limit counts calls and knows nothing of how large the stack is.
  * - Only the main interpreter is served, and only where there is a global lock.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stddef.h>
 #include <structmember.h>
+#if defined(_WIN32)
+#include <windows.h>
+#define _Thread_local __declspec(thread)
+#elif defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#if defined(__FreeBSD__)
+#include <pthread_np.h>
+#endif
+#endif
 
 #if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x030E0000
 #error "written for CPython 3.11 to 3.13: elsewhere the pure package serves"
@@ -24,6 +36,13 @@
 #endif
 #ifndef CORE_SOURCES
 #error "the build says which sources the compiled core is of"
+#endif
+
+/* What is rarely needed stays out of the frame of a call, which a recursion has many of. */
+#if defined(__GNUC__)
+#define APART __attribute__((noinline))
+#else
+#define APART
 #endif
 
 /* A whole number that C and Python change; the attribute is named as that of the cells that it stands for. */
@@ -62,25 +81,28 @@ static PyTypeObject Counter_Type = {
     .tp_members = counter_members,
 };
 
+/* What a call of a function depends on beside its arguments, and what anybody can set. */
+typedef struct {
+    PyObject *code;
+    PyObject *defaults;
+    PyObject *named_defaults;
+} Form;
+
 typedef struct {
     PyFunctionObject wrapper;
     PyObject *function;
+    /* What is wrapped, where it is a function that takes the wrapper's parameters; else the wrapper itself. */
+    PyFunctionObject *inner;
     Counter *left;
     Counter *errors;
-    PyObject *defaults;
-    PyObject *named_defaults;
+    Form form;
+    PyObject *inner_code;
     vectorcallfunc whole;
     char counts_errors;
     char fits_exactly;
 } Watched;
 
 static PyTypeObject Watched_Type;
-
-#if PY_VERSION_HEX < 0x030C0000
-/* Before 3.12 only the recursion limit bounds the use of C's stack, and a program may have set it to anything. */
-#define MOST_DEPTH 5000
-static _Thread_local int depth;
-#endif
 
 /* Whether the error that is set is of arguments that don't fit: raised before the function's frame. */
 static int
@@ -105,40 +127,146 @@ didnt_fit(const Watched *self)
     return before;
 }
 
-static PyObject *
-watched_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+/* Take note of a call that ended with an error. */
+static APART void
+count_failure(const Watched *self)
+{
+    if (didnt_fit(self)) {
+        if (self->left != NULL) {
+            self->left->value++;
+        }
+    }
+    else if (self->counts_errors && self->errors != NULL) {
+        self->errors->value++;
+    }
+}
+
+/* Whether neither the wrapper nor what it wraps was given other code or defaults since. */
+static inline int
+is_as_it_was(const Watched *self)
+{
+    const PyFunctionObject *wrapper = &self->wrapper, *inner = self->inner;
+    return wrapper->func_defaults == self->form.defaults && inner->func_defaults == self->form.defaults
+           && wrapper->func_kwdefaults == self->form.named_defaults
+           && inner->func_kwdefaults == self->form.named_defaults && wrapper->func_code == self->form.code
+           && inner->func_code == self->inner_code;
+}
+
+static inline PyObject *
+passed_on(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
 {
     Watched *self = (Watched *)callable;
-    if (self->function == NULL || self->left->value <= 1 || self->wrapper.func_defaults != self->defaults
-        || self->wrapper.func_kwdefaults != self->named_defaults) {
+    if (self->function == NULL || self->left->value <= 1 || !is_as_it_was(self)) {
         return self->whole(callable, args, nargsf, names);
     }
     self->left->value--;
-#if PY_VERSION_HEX < 0x030C0000
-    if (depth >= MOST_DEPTH) {
-        PyErr_SetString(PyExc_RecursionError, "maximum recursion depth of watched functions exceeded");
-        return NULL;
-    }
-    depth++;
-#endif
     /* The call may let go of everything that holds this function. */
     Py_INCREF(callable);
     PyObject *result = PyObject_Vectorcall(self->function, args, nargsf, names);
-#if PY_VERSION_HEX < 0x030C0000
-    depth--;
-#endif
     if (result == NULL) {
-        if (didnt_fit(self)) {
-            if (self->left != NULL) {
-                self->left->value++;
-            }
-        }
-        else if (self->counts_errors && self->errors != NULL) {
-            self->errors->value++;
-        }
+        count_failure(self);
     }
     Py_DECREF(callable);
     return result;
+}
+
+/* The stack of this thread: calls go on from `floor` on, as long as `room` is. Without room it isn't known. */
+typedef struct {
+    uintptr_t low;
+    uintptr_t floor;
+    uintptr_t room;
+    int was_asked_for;
+    int depth;
+} Stack;
+
+/* Read in every call: the model spares it a call, and glibc keeps room for so little. */
+#if defined(__GLIBC__)
+static _Thread_local Stack stack __attribute__((tls_model("initial-exec")));
+#else
+static _Thread_local Stack stack;
+#endif
+
+/* What is left of a stack for what a watched call runs that isn't one itself: a quarter, and at most this. */
+#define MOST_LEFT ((uintptr_t)128 << 10)
+/* On a stack whose end isn't known, so many watched calls may be inside of one another. */
+#define DEPTH_WITHOUT_END 100
+
+/* Where the stack of this thread begins and ends, as the system says; nothing where it doesn't. */
+static void
+ask_for_the_stack(void)
+{
+    uintptr_t low = 0, size = 0;
+#if defined(_WIN32)
+    ULONG_PTR lowest, highest;
+    GetCurrentThreadStackLimits(&lowest, &highest);
+    low = lowest;
+    size = highest - lowest;
+#elif defined(__APPLE__)
+    size = pthread_get_stacksize_np(pthread_self());
+    low = (uintptr_t)pthread_get_stackaddr_np(pthread_self()) - size;
+#elif defined(__linux__) || defined(__FreeBSD__)
+    pthread_attr_t found;
+    void *start;
+    size_t whole, guard;
+#if defined(__linux__)
+    int failed = pthread_getattr_np(pthread_self(), &found);
+#else
+    int failed = pthread_attr_init(&found);
+    if (!failed && pthread_attr_get_np(pthread_self(), &found) != 0) {
+        pthread_attr_destroy(&found);
+        failed = 1;
+    }
+#endif
+    if (!failed) {
+        if (pthread_attr_getstack(&found, &start, &whole) == 0 && pthread_attr_getguardsize(&found, &guard) == 0
+            && guard < whole) {
+            low = (uintptr_t)start + guard;
+            size = whole - guard;
+        }
+        pthread_attr_destroy(&found);
+    }
+#endif
+    uintptr_t kept = size / 4 < MOST_LEFT ? size / 4 : MOST_LEFT;
+    stack.low = low;
+    stack.floor = low + kept;
+    stack.room = size - kept;
+    stack.was_asked_for = 1;
+}
+
+static PyObject *
+too_deep(void)
+{
+    PyErr_SetString(PyExc_RecursionError, "maximum recursion depth of watched functions exceeded");
+    return NULL;
+}
+
+/* A call near the end of its stack, on another stack than its thread's, or the first of its thread. */
+static APART PyObject *
+call_at_the_edge(uintptr_t here, PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    if (!stack.was_asked_for) {
+        ask_for_the_stack();
+        if (here - stack.floor < stack.room) {
+            return passed_on(callable, args, nargsf, names);
+        }
+    }
+    if (here - stack.low < stack.floor - stack.low || stack.depth >= DEPTH_WITHOUT_END) {
+        return too_deep();
+    }
+    stack.depth++;
+    PyObject *result = passed_on(callable, args, nargsf, names);
+    stack.depth--;
+    return result;
+}
+
+static PyObject *
+watched_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    char here;
+    if ((uintptr_t)&here - stack.floor >= stack.room) {
+        return call_at_the_edge((uintptr_t)&here, callable, args, nargsf, names);
+    }
+    return passed_on(callable, args, nargsf, names);
 }
 
 static int
@@ -146,18 +274,29 @@ watched_traverse(PyObject *one, visitproc visit, void *arg)
 {
     Watched *self = (Watched *)one;
     Py_VISIT(self->function);
-    Py_VISIT(self->defaults);
-    Py_VISIT(self->named_defaults);
+    Py_VISIT(self->form.code);
+    Py_VISIT(self->form.defaults);
+    Py_VISIT(self->form.named_defaults);
+    Py_VISIT(self->inner_code);
     return PyFunction_Type.tp_traverse(one, visit, arg);
+}
+
+/* Without a function the shortcut is closed: what was of it is no longer read. */
+static void
+let_go(Watched *self)
+{
+    Py_CLEAR(self->function);
+    Py_CLEAR(self->form.code);
+    Py_CLEAR(self->form.defaults);
+    Py_CLEAR(self->form.named_defaults);
+    Py_CLEAR(self->inner_code);
 }
 
 static int
 watched_clear(PyObject *one)
 {
     Watched *self = (Watched *)one;
-    Py_CLEAR(self->function);
-    Py_CLEAR(self->defaults);
-    Py_CLEAR(self->named_defaults);
+    let_go(self);
     return PyFunction_Type.tp_clear(one);
 }
 
@@ -166,9 +305,7 @@ watched_dealloc(PyObject *one)
 {
     Watched *self = (Watched *)one;
     PyObject_GC_UnTrack(one);
-    Py_CLEAR(self->function);
-    Py_CLEAR(self->defaults);
-    Py_CLEAR(self->named_defaults);
+    let_go(self);
     Py_CLEAR(self->left);
     Py_CLEAR(self->errors);
     /* The function's own end takes it out of the collector's list again. */
@@ -264,8 +401,14 @@ shorten(PyObject *Py_UNUSED(module), PyObject *args)
     self->function = Py_NewRef(function);
     self->left = (Counter *)Py_NewRef(left);
     self->errors = (Counter *)Py_NewRef(errors);
-    self->defaults = Py_XNewRef(wrapper->func_defaults);
-    self->named_defaults = Py_XNewRef(wrapper->func_kwdefaults);
+    self->inner = made;
+    if (fits_exactly && PyObject_TypeCheck(function, &PyFunction_Type)) {
+        self->inner = (PyFunctionObject *)function;
+    }
+    self->form.code = Py_NewRef(wrapper->func_code);
+    self->form.defaults = Py_XNewRef(wrapper->func_defaults);
+    self->form.named_defaults = Py_XNewRef(wrapper->func_kwdefaults);
+    self->inner_code = Py_NewRef(self->inner->func_code);
     self->whole = wrapper->vectorcall;
     self->counts_errors = (char)counts_errors;
     self->fits_exactly = (char)fits_exactly;

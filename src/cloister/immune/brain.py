@@ -6,7 +6,7 @@ same cells learn and score there, and nothing is blocked from afar.
 Rules kept here:
 
 1. What was learned is kept as it goes, and taken over at the next start; a state that can't be read is
-   learned anew, and nothing is blocked meanwhile.
+   learned anew, with an alarm, under which nothing is blocked. No content of it leaves a function unwatched.
 2. An operator's acts come from any process: through the state database that all share, looked at every two
    seconds.
 3. A contained function is contained after a restart as well, as long as it would have been without one.
@@ -242,13 +242,21 @@ class Brain:
             base.min_hours * 3600,
             anomaly.threshold_percentile,
         )
-        with suppress(CloisterError, ValueError):
+        made = new_detector(anomaly.detector, rules)
+        try:
             kept = self.baselines.learned(function)
-            if kept is not None and len(kept) <= _MAX_LEARNED:
-                found = read_detector(json.loads(kept), rules)
-                if isinstance(found, type(new_detector(anomaly.detector, rules))):
-                    return found
-        return new_detector(anomaly.detector, rules)
+        except CloisterError:
+            return made
+        if kept is None or len(kept) > _MAX_LEARNED:
+            return made
+        try:
+            found = read_detector(json.loads(kept), rules)
+        except Exception as error:
+            # Whatever was put in its place, the function is watched.
+            why = error.code if isinstance(error, CloisterError) else type(error).__name__
+            self.store.raise_alarm(Alarm("learned_unreadable", "", self.store.clock(), why))
+            return made
+        return found if isinstance(found, type(made)) else made
 
 
 def _counted(step: Callable[[], None]) -> None:

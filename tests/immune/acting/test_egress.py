@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 from pathlib import Path
 from types import FunctionType
 
@@ -194,6 +196,47 @@ def test_opening_through_ctypes_is_not_seen_but_loading_the_library_is(
     os.close(descriptor)
     with pytest.raises(EgressBlocked, match="load"):
         with_a_library_of_its_own()
+
+
+def test_a_native_module_from_elsewhere_is_not_loaded_by_any_loader(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec("_ctypes_test")
+    if found is None or found.origin is None or not found.origin.endswith(tuple(EXTENSION_SUFFIXES)):
+        pytest.skip("this interpreter has no native module beside it to copy")
+    copied = tmp_path / Path(found.origin).name
+    shutil.copy(found.origin, copied)
+
+    def by_a_loader() -> str:
+        loader = ExtensionFileLoader("_ctypes_test", str(copied))
+        spec = importlib.util.spec_from_file_location("_ctypes_test", copied, loader=loader)
+        assert spec is not None
+        return importlib.util.module_from_spec(spec).__name__
+
+    watched(by_a_loader)
+    watched.enforce()
+    with pytest.raises(EgressBlocked, match="load"):
+        by_a_loader()
+    assert [(one.operation, one.target) for one in watched.reports] == [(Operation.LOAD, str(copied))]
+    # Where modules are looked for it is a module of the function's own.
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert by_a_loader() == "_ctypes_test"
+
+
+def test_what_sqlite_opens_for_a_statement_is_not_seen(watched: Watched, tmp_path: Path) -> None:
+    """The limit of an audit hook, stated: SQL raises no event."""
+    connection = sqlite3.connect(":memory:")
+
+    def export() -> None:
+        connection.execute("ATTACH DATABASE ? AS other", (str(tmp_path / "x.sqlite"),))
+        connection.execute("CREATE TABLE other.records (one)")
+
+    watched(export)
+    watched.enforce()
+    export()
+    connection.close()
+    assert (tmp_path / "x.sqlite").exists()
+    assert not watched.reports
 
 
 def test_a_database_and_a_datagram_are_seen(watched: Watched, tmp_path: Path) -> None:
@@ -755,7 +798,10 @@ def test_a_damaged_state_is_refused_whole(state: object) -> None:
 
 EVENTS = st.tuples(
     st.sampled_from(
-        ["open", "socket.connect", "os.rename", "subprocess.Popen", "os.system", "ctypes.dlopen"]
+        [
+            *("open", "socket.connect", "os.rename", "subprocess.Popen", "os.system", "ctypes.dlopen"),
+            *("import", "sqlite3.load_extension"),
+        ]
     ),
     st.lists(
         st.one_of(

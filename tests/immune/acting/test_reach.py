@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -76,6 +77,21 @@ def test_removing_moving_linking_and_databases_write() -> None:
     assert _reaches("sqlite3.connect", "file:/srv/db/x.sqlite?mode=ro") == [(WRITE, "/srv/db")]
     assert _reaches("sqlite3.connect", Path("/srv/db/x.sqlite")) == [(WRITE, "/srv/db")]
     assert _reaches("sqlite3.connect", ":memory:") == []
+
+
+def test_native_code_is_loaded_by_its_file_and_a_search_for_a_module_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "path", ["/srv/app", Path("/srv/odd")])
+    load = Operation.LOAD
+    assert _reaches("import", "json", None, [], [], []) == []
+    assert _reaches("import", "x", "/usr/lib/python3/lib-dynload/x.so", None, None, None) == []
+    assert _reaches("import", "x", "/srv/app/x.so", None, None, None) == []
+    assert _reaches("import", "x", "/srv/application/x.so", None, None, None) == [
+        (load, "/srv/application/x.so")
+    ]
+    assert _reaches("import", "x", "/srv/app/../x.so", None, None, None) == [(load, "/srv/x.so")]
+    assert _reaches("sqlite3.load_extension", None, "/srv/x.so") == [(load, "/srv/x.so")]
 
 
 @pytest.mark.parametrize(

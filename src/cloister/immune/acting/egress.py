@@ -18,7 +18,10 @@ Rules this module keeps:
 This is not a sandbox. What it doesn't see:
 
 * C code and ctypes: a C library's own ``open`` raises no event. Loading a library (``ctypes.dlopen``) is one
-  and is guarded; a library that was loaded before isn't seen. SSL reads its certificates in C.
+  and is guarded, and so is importing a native module from elsewhere than where modules are looked for; a
+  library that was loaded before isn't seen. SSL reads its certificates in C.
+* SQL: SQLite opens and writes files of its own accord. ``sqlite3.connect`` and ``load_extension`` are
+  guarded; ``ATTACH`` and ``VACUUM INTO`` on a connection that is open reach any file.
 * Threads: a thread or an executor's worker has a stack of its own, without the function that started it, also
   under ``asyncio.to_thread``, and so has a task. `EgressGuard.carrying` hands work over with its owners. What
   a coroutine awaits itself is on the stack and is seen; asyncio looks names up in a worker, which isn't, and

@@ -7,20 +7,23 @@ host without the port, a program for its name without arguments. Of a file's con
 
 What the interpreter opens for itself is left out (`Places`): reading its library, installed packages, time
 zones, sources of randomness, ``/proc/self``; what the import system and the printing of a traceback read; and
-``/dev/null``. Reading a watched function's own new module is no egress, and a traceback must not fail.
+``/dev/null``. Reading a watched function's own new module is no egress, and a traceback must not fail. A
+native module is loaded like any library, unless it lies where modules are looked for (``sys.path``).
 
 What is changed in the immune system's own folder (`Places.kept`) is told apart, whatever lies around it: also
 its mode, its owner, its times, and a folder that holds it.
 
 Limits: links aren't followed, so a link in a folder that is known leads anywhere. A relative path that is
 opened from a folder's descriptor (``dir_fd``) is taken to count from the current folder: the event doesn't
-name the descriptor. ``os.mkfifo``, ``os.mknod`` and ``signal.raise_signal`` are no audit events.
+name the descriptor. ``os.mkfifo``, ``os.mknod``, ``signal.raise_signal`` and SQLite's ``ATTACH`` and ``VACUUM
+INTO`` are no audit events: who has a connection reaches other database files through it.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -227,6 +230,19 @@ def _loaded(arguments: tuple[object, ...], _: Places) -> Iterable[Reach]:
     return ((Operation.LOAD, "itself" if name is None else _name(name)),)
 
 
+def _imported(arguments: tuple[object, ...], places: Places) -> Iterable[Reach]:
+    # A search for a module names no file; bringing native code into the process does, by whatever loader.
+    if arguments[1] is None:
+        return ()
+    file = _absolute(arguments[1])
+    imported = (_folder(_absolute(one)) for one in sys.path if isinstance(one, str))
+    return () if file.startswith((*places.own, *imported)) else ((Operation.LOAD, file),)
+
+
+def _extended(arguments: tuple[object, ...], _: Places) -> Iterable[Reach]:
+    return ((Operation.LOAD, _name(arguments[1])),)
+
+
 READERS: Final[Mapping[str, Reader]] = MappingProxyType(
     {
         "open": _opened,
@@ -262,6 +278,8 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
         "os.system": _in_a_shell,
         "pty.spawn": _on_a_terminal,
         "ctypes.dlopen": _loaded,
+        "import": _imported,
+        "sqlite3.load_extension": _extended,
     }
 )
 """What reads each audit event that is looked at; any other costs one failed look-up."""

@@ -69,7 +69,8 @@ class Alarm:
     """The state can't be trusted: nothing should block until a person has looked.
 
     Attributes:
-        kind: ``state_damaged``, ``state_unusable``, ``folder_unusable`` or ``stage_forged``.
+        kind: ``state_damaged``, ``state_unusable``, ``folder_unusable``, ``stage_forged`` or
+            ``learned_unreadable``.
         put_aside: the name that a damaged file was given; empty where it couldn't be renamed.
         at: seconds since 1970.
         detail: a code or a name of this package's own, where it says more.
@@ -93,4 +94,9 @@ class Alarm:
             return f"the folder of the state or its keys can't be used{why}; nothing is kept or blocked"
         if self.kind == "stage_forged":
             return "a kept containment didn't verify and was removed; nothing is blocked until the next start"
+        if self.kind == "learned_unreadable":
+            return (
+                f"what was learned of a function can't be read ({self.detail}) and is learned anew;"
+                " nothing is blocked until the next start"
+            )
         return "the state database can't be used; what is learned stays in memory"
