@@ -44,7 +44,7 @@ from cloister.immune.keeping import (
 from cloister.immune.keeping.events import Alarm
 from cloister.immune.keeping.stages import StageKeeper
 from cloister.immune.resuming import StageMemory
-from cloister.immune.wrapping.faults import FAULTS
+from cloister.immune.wrapping.faults import counted
 
 if TYPE_CHECKING:
     from cloister.core.keys import Signer
@@ -210,7 +210,7 @@ class Brain:
         """Keep everything and close the store. What fails is counted, and takes no other step with it."""
         with ExitStack() as ending:
             for step in (self.store.close, self._stop_upkeep, self.save):
-                ending.callback(_counted, step)
+                ending.callback(counted, "close", step)
 
     def _stop_upkeep(self) -> None:
         for event in self.upkeep.stop():
@@ -257,13 +257,6 @@ class Brain:
             self.store.raise_alarm(Alarm("learned_unreadable", "", self.store.clock(), why))
             return made
         return found if isinstance(found, type(made)) else made
-
-
-def _counted(step: Callable[[], None]) -> None:
-    try:
-        step()
-    except Exception as error:
-        FAULTS.note("close", error)
 
 
 def observed_rates(detector: Detector) -> dict[str, JSON]:

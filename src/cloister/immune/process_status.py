@@ -94,9 +94,10 @@ class ProcessStatus:
             write_atomic(path, canonicalize({**self.now(), "new_targets": self._new_targets()}))
 
     def remove(self) -> None:
-        """Remove the file: the process is watched no more."""
+        """Remove the file, where that can be done: the process is watched no more."""
         if self._folder is not None:
-            _file(self._folder).unlink(missing_ok=True)
+            with suppress(OSError):
+                _file(self._folder).unlink()
 
     def _function(self, name: str, cell: Cell) -> JSON:
         brain, now = self._brain, self._monotonic()

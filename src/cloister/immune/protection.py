@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FunctionType
@@ -39,7 +39,7 @@ from cloister.immune.process_status import ProcessStatus
 from cloister.immune.settings import ImmuneSettings
 from cloister.immune.telemetry import Telemetry
 from cloister.immune.wrapping.calls import Bounds
-from cloister.immune.wrapping.faults import FAULTS
+from cloister.immune.wrapping.faults import FAULTS, counted
 from cloister.immune.wrapping.importing import Instrumented, instrument
 from cloister.immune.wrapping.monitor import Watch, gates, use
 from cloister.immune.wrapping.sampling import Mode, Sampling
@@ -119,7 +119,8 @@ class Protection:
             gates=self._gates,
             monotonic=monotonic,
         )
-        self._unhandle: Callable[[], None] | None = None
+        self._unhandle: Callable[[], None] = _nothing
+        self._closing = threading.RLock()
         self._heartbeat = Heartbeat(self._beat, _STATUS_SECONDS)
 
     def start(self, targets: Sequence[str] = ()) -> Self:
@@ -192,30 +193,40 @@ class Protection:
         return self._status.now()
 
     def close(self) -> None:
-        """Switch off: functions are themselves again, what was learned is kept. Again, it does nothing."""
-        with _ON.lock:
+        """Switch off: functions are themselves again, what was learned is kept. Again, it does nothing.
+
+        Every step is taken, whatever fails in another one and wherever an interrupt comes; what fails is
+        counted.
+        """
+        with self._closing:
             if _ON.protection is not self:
                 return
-            _ON.protection = None
-        self._heartbeat.close()
-        use(None)
-        if self._unhandle is not None:
-            with suppress(ValueError):  # not outside of the main thread
-                self._unhandle()
-        self.guard.disarm()
-        for one in reversed(self._instrumented):
-            one.undo()
-        self._telemetry.close()
-        self._upkeep.save_egress()
-        self.brain.close()
-        self.notes.close()
-        self._status.remove()
+            steps: tuple[Callable[[], object], ...] = (
+                self._heartbeat.close,
+                partial(use, None),
+                self._unhandle,
+                self.guard.disarm,
+                *(one.undo for one in reversed(self._instrumented)),
+                self._telemetry.close,
+                self._upkeep.save_egress,
+                self.brain.close,
+                self.notes.close,
+                self._status.remove,
+                self._let_another_on,
+            )
+            with ExitStack() as ending:
+                for step in reversed(steps):
+                    ending.callback(counted, "close", step)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _let_another_on(self) -> None:
+        with _ON.lock:
+            _ON.protection = None
 
     def _may_refuse(self, function: str) -> bool:
         return matches(function, self.settings.effector.enforcing) and not self.brain.alarms
@@ -305,6 +316,10 @@ class Protection:
         self.brain.cell(reach.function).reached(
             reach.operation.value, Score(_REACH_SCORE, self.settings.anomaly.alpha / 10, "egress target")
         )
+
+
+def _nothing() -> None:
+    """No signal is handled."""
 
 
 class _On:

@@ -168,7 +168,8 @@ def on_signal(switch: KillSwitch, number: int) -> Callable[[], None]:
 
     def undo() -> None:
         if signal.getsignal(number) is handle:
-            signal.signal(number, signal.SIG_DFL if before is None else before)
+            with suppress(ValueError):  # not outside of the main thread
+                signal.signal(number, signal.SIG_DFL if before is None else before)
 
     return undo
 

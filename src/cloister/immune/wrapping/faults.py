@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Final
 
@@ -46,3 +47,16 @@ class Faults:
 
 FAULTS: Final = Faults()
 """Those of this process."""
+
+
+def counted(name: str, step: Callable[[], object]) -> None:
+    """Take a step, and count what is raised in it.
+
+    Args:
+        name: of the step.
+        step: what is done.
+    """
+    try:
+        step()
+    except Exception as fault:
+        FAULTS.note(name, fault)

@@ -77,9 +77,11 @@ class Instrumented:
         """Put back what was there; what others have replaced since stays theirs."""
         _FINDER.forget(self)
         while self._replaced:
-            owner, name, before, wrapped = self._replaced.pop()
+            owner, name, before, wrapped = self._replaced[-1]
             if vars(owner).get(name) is wrapped:
                 setattr(owner, name, before)
+            # Not before: an interrupt would leave the wrapper where it is.
+            self._replaced.pop()
 
 
 def instrument(target: str) -> Instrumented:
