@@ -132,6 +132,20 @@ def test_where_it_is_cheap_enough_every_call_is_compared_with_what_is_known() ->
         assert not gate.checking
 
 
+def test_a_look_that_had_to_wait_ends_the_comparing_for_a_while_and_not_for_good() -> None:
+    gate = Gate("a:b", Kind.SYNC, len)
+    gate.attach(Keeping(), Sampling(), Pace(0.02), Ticks(lambda: 0.3), lambda: 0.0)
+    gate.expect(Bounds(size=10, callers=frozenset()))
+    for second in range(40):
+        gate.learn(1e-5, 3e-4, Choice.CHANCE, float(second))
+    assert gate.checking
+    gate.looked(0.05)
+    assert not gate.checking
+    for second in range(300):
+        gate.learn(1e-5, 3e-4, Choice.CHANCE, 40.0 + second)
+    assert gate.checking
+
+
 def _from_elsewhere(body: object) -> None:
     body("a")  # type: ignore[operator]
 

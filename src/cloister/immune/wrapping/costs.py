@@ -55,6 +55,14 @@ class Costs:
         """
         self.look = _downwards(self.look, _AFTERMATH * seconds + _LOOK_UNSEEN)
 
+    def unlooked(self) -> None:
+        """Take note that no look is being measured: what was known of it is less and less so.
+
+        Where one that waited made looks too dear to be taken, nothing else would ever tell that they aren't.
+        """
+        if self.look > _LOOK:
+            self.look += (_LOOK - self.look) / _MEMORY
+
     def observed(self, seconds: float) -> None:
         """Take note of an observation.
 

@@ -313,6 +313,8 @@ class Gate:
         """
         costs = self._costs
         costs.observed(cost)
+        if not self.checking:
+            costs.unlooked()
         # What learning a function costs comes once, and is no reason to look away from all afterwards. Nor is
         # what a suspicion costs: its calls are judged whatever chance chooses.
         if self.observed - self._known_at > WARM_UP and choice is CHANCE:
