@@ -297,7 +297,8 @@ def test_a_blocked_signature_keeps_no_other_party_from_stating_and_is_asked_for_
         ):
             for number in range(3):
                 noticing.take(incident(f"cloister.other:f{number}"))
-            while len(keeper.incidents()) < 3:
+            deadline = time.monotonic() + 30
+            while len(keeper.incidents()) < 3 and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert stopped.incidents() == []
             signer.blocked = False
