@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -84,3 +86,14 @@ def test_a_server_is_not_used_again_when_a_package_that_offers_models_lies_elsew
     moved = {**measured_packages(), "cloister": tmp_path}
     monkeypatch.setattr(sealing, "measured_packages", lambda: moved)
     assert not own.usable
+
+
+def test_a_process_that_is_interrupted_while_it_ends_its_server_ends_without_a_traceback() -> None:
+    script = """
+import signal, subprocess
+from cloister.workflow.sealing import begin_sealing
+begin_sealing().result()
+subprocess.Popen.wait = lambda *_: signal.raise_signal(signal.SIGINT)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=100)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")

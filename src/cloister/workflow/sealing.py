@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,8 +141,14 @@ def _start(future: Future[Sealing]) -> None:
     except BaseException as error:
         future.set_exception(error)
         return
-    atexit.register(measured.host.close)
+    atexit.register(_end, measured.host)
     future.set_result(Sealing(measured.host, measured.watched, measured.baseline, os.getpid()))
+
+
+def _end(host: SealedHost) -> None:
+    # Interrupted meanwhile, nobody waits: the server and its workers end when their connection does.
+    with suppress(KeyboardInterrupt):
+        host.close()
 
 
 def _failed_or_gone(future: Future[Sealing]) -> bool:
