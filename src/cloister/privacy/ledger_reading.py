@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import Connection
 
 from cloister.core.hashes import Sha256
+from cloister.core.interrupts import interruptible
 from cloister.evidence.transcript import Event, Mode, Unit
 from cloister.privacy.errors import LedgerError
 from cloister.privacy.ledger_chain import catch_up
@@ -140,12 +141,12 @@ class LedgerReading:
     ) -> None:
         self.close()
 
-    @contextmanager
+    @interruptible
     def _reading(self) -> Iterator[Connection]:
         with self._taken_in(self._store.reading()) as connection:
             yield connection
 
-    @contextmanager
+    @interruptible
     def _taken_in(self, access: AbstractContextManager[Connection]) -> Iterator[Connection]:
         """Hold the ledger and take in what was written since; state comes from here."""
         with self._lock, access as connection:

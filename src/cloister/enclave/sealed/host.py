@@ -90,7 +90,9 @@ class SealedHost:
     ) -> None:
         self._process, self._connection = process, connection
         self._on_violation, self._clock = on_violation, clock
-        self._changed = threading.Condition()
+        # A lock's own `with` has no instruction of Python in it that an interrupt could land before.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._ready: ServerReady | None = None
         self._modules: list[tuple[str, str]] = []
         self._sealed: dict[int, WorkerSealed] = {}
@@ -138,7 +140,7 @@ class SealedHost:
     @property
     def running(self) -> bool:
         """Whether the server still serves."""
-        with self._changed:
+        with self._lock:
             return self._gone is None
 
     @property
@@ -199,7 +201,7 @@ class SealedHost:
         Args:
             reason: why; the first one stays.
         """
-        with self._changed:
+        with self._lock:
             self._gone = self._gone or reason
             self._changed.notify_all()
         self._process.kill()
@@ -227,7 +229,7 @@ class SealedHost:
 
     def end_worker(self, number: int, *, look: bool) -> WorkerEnded | None:
         """Kill a worker and wait until it is reaped; None where the server does not say so in time."""
-        with self._changed:
+        with self._lock:
             known = self._ended.get(number)
         if known is not None:
             return known
@@ -242,7 +244,7 @@ class SealedHost:
         Raises:
             SealedError: see `cloister.enclave.sealed.ends.error_of_end`.
         """
-        with self._changed:
+        with self._lock:
             ended, gone = self._ended.get(number), self._gone
             violation = self._violations.get(number)
         if ended is not None:
@@ -256,7 +258,7 @@ class SealedHost:
             self._await(lambda: number in self._ended, _END_SECONDS)
 
     def _forked(self, level: SealLevel, limits: WorkerLimits, on_violation: ViolationSink) -> SealedWorker:
-        with self._changed:
+        with self._lock:
             self._number += 1
             number = self._number
             self._sinks[number] = on_violation
@@ -295,7 +297,7 @@ class SealedHost:
 
     def _await(self, holds: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        with self._changed:
+        with self._lock:
             while not holds():
                 if self._gone is not None:
                     raise self._gone
@@ -312,7 +314,7 @@ class SealedHost:
         except OSError:
             pass
         finally:
-            with self._changed:
+            with self._lock:
                 self._gone = self._gone or reason
                 self._changed.notify_all()
 
@@ -320,7 +322,7 @@ class SealedHost:
         if isinstance(event, WorkerEnded):
             self._take_end(event)
             return
-        with self._changed:
+        with self._lock:
             match event:
                 case ServerLoaded(modules=modules):
                     self._modules.extend(modules)
@@ -333,7 +335,7 @@ class SealedHost:
             self._changed.notify_all()
 
     def _take_end(self, ended: WorkerEnded) -> None:
-        with self._changed:
+        with self._lock:
             sink = self._sinks.pop(ended.worker, None)
         violation = None
         if ended.cause == "violation" and sink is not None:
@@ -345,7 +347,7 @@ class SealedHost:
                 log_violation(violation)
                 get_logger("enclave").error("sealed.violation-untold", error=error)
                 self.stop(SealedError("sealed.closed", "A violation could not be taken note of."))
-        with self._changed:
+        with self._lock:
             if violation is not None:
                 self._violations[ended.worker] = violation
             self._ended[ended.worker] = ended

@@ -151,7 +151,8 @@ class LocalServerEngine(_Participant, ServerEngineSpec):
     ) -> None:
         super().__init__("server", job_id, workspace, config, properties)
         self._clients: dict[str, LocalClientEngine] = {}
-        self._tasks_posted = threading.Condition()
+        self._posting = threading.RLock()
+        self._tasks_posted = threading.Condition(self._posting)
         self._postings = 0
         self.runner = ServerRunner(config, job_id, self)
         self.handlers.append(self.runner)
@@ -164,7 +165,7 @@ class LocalServerEngine(_Participant, ServerEngineSpec):
         """Fires an event; new tasks and the run's end wake the sites that wait."""
         super().fire_event(event_type, fl_ctx)
         if event_type in {TASKS_POSTED, EventType.END_RUN}:
-            with self._tasks_posted:
+            with self._posting:
                 self._postings += 1
                 self._tasks_posted.notify_all()
 
@@ -175,7 +176,7 @@ class LocalServerEngine(_Participant, ServerEngineSpec):
 
     def wait_for_tasks(self, after: int, seconds: float) -> None:
         """Sleeps until tasks were posted more than `after` times, at most `seconds`."""
-        with self._tasks_posted:
+        with self._posting:
             self._tasks_posted.wait_for(lambda: self._postings > after, seconds)
 
     def get_clients(self) -> list[Client]:
