@@ -192,6 +192,7 @@ ADVICE: Final = MappingProxyType(
         "release.count": "Ask the owner of the key for another release policy.",
         "release.exists": "Use the one that is there.",
         "release.expired": "Ask the owner of the key for another release policy.",
+        "release.failed": "See the keeper's log and its key store; a stopped call is in:  pic logs export",
         "release.malformed": _UPDATE,
         "release.not": "Wait until the release policy holds.",
         "release.policy": "Ask the owner of the key to sign the release policy anew.",
