@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloister.core.clock import Clock
+from cloister.core.clock import Clock, fixed_clock
 from cloister.core.errors import InputError
 from cloister.core.keys import Signer
 from cloister.immune.audit_event import AuditEvent, AuditKind
@@ -27,6 +27,7 @@ from cloister.immune.errors import ImmuneError
 from cloister.immune.starting import Release, watched_code
 from cloister.immune.supervisor import Supervisor, WatchedCode, http_health, read_status, request_reset
 from cloister.immune.watchdog import Mode, RestartPolicy, WatchState
+from tests.conftest import START
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = RestartPolicy()
@@ -132,6 +133,12 @@ def test_the_code_is_due_each_minute_and_the_brain_each_ten_seconds() -> None:
 
 
 # Manifests of code.
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """One that dates, where the room's others count seconds."""
+    return fixed_clock(START)
 
 
 @pytest.fixture

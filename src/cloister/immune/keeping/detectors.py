@@ -387,7 +387,7 @@ def _not_eligible(why: str) -> ImmuneError:
     return ImmuneError(
         "immune.not_eligible",
         f"The detector isn't promoted or validated: {why}.",
-        "Let it see more ordinary calls, then validate it again.",
+        "It is tried once, on 100 ordinary calls; what came of it says:  pic detectors list",
     )
 
 
