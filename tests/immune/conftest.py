@@ -1,4 +1,4 @@
-"""A folder of a protection's own, and a clock that steps."""
+"""A folder of a protection's own, a clock that steps, and no faults of the tests before."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from cloister.immune.wrapping import FAULTS
 from tests.immune.scene import SteppingClock
+
+
+@pytest.fixture(autouse=True)
+def _no_faults_yet() -> None:
+    FAULTS.forget()
 
 
 @pytest.fixture

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloister.immune.wrapping import FAULTS
 from tests.immune.wrapping.watching import KeepingWatcher, watching
 
 
 @pytest.fixture(autouse=True)
 def _not_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PIC_DISABLED", raising=False)
-    FAULTS.forget()
 
 
 @pytest.fixture
