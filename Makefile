@@ -78,7 +78,7 @@ bench-enclave: install ## attestation, key release, airlock, sealed workers and 
 bench-immune: PICTURE = build/immune.png
 bench-immune: .venv-immune-peers/.installed ## the immune room beside its peers (SECTION=name, PICTURE=file)
 	@mkdir -p build
-	@PYTHONPATH=src .venv-immune-peers/bin/python benchmarks/immune.py \
+	@PYTHONPATH=$(CURDIR)/src .venv-immune-peers/bin/python benchmarks/immune.py \
 		$(addprefix --section ,$(SECTION)) --picture $(PICTURE)
 .venv-immune-peers/.installed: requirements/immune-peers.txt | .venv/.installed
 	@$(BIN)/python -m venv --clear .venv-immune-peers
