@@ -55,18 +55,8 @@ class RegulationName(StrEnum):
     GDPR = "gdpr"
 
 
-def attach(app: typer.Typer, says: str) -> None:
-    """Attach the commands to the application.
-
-    Args:
-        app: the application.
-        says: what its help says of the group.
-    """
-    group = typer.Typer(
-        no_args_is_help=True,
-        help=says,
-        epilog="Start with:  cloister audit export --job ID --recipient 'Dr Roy' --out export.json",
-    )
+def attach(group: typer.Typer) -> None:
+    """Attach the commands to their group."""
     group.command(
         "export",
         help="Write a signed bundle of a job's or a period's statements, verifiable with public keys alone.",
@@ -87,7 +77,6 @@ def attach(app: typer.Typer, says: str) -> None:
         help="Verify exports, oldest first, and that each names the one before; a missing one is located.",
         epilog="Example:  cloister audit chain first.json second.json third.json --trust trust/",
     )(_chain)
-    app.add_typer(group, name="audit")
 
 
 def _export(

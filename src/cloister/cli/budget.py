@@ -19,18 +19,8 @@ Dataset = Annotated[
 ]
 
 
-def attach(app: typer.Typer, says: str) -> None:
-    """Attach the group to the application.
-
-    Args:
-        app: the application.
-        says: what its help says of the group.
-    """
-    group = typer.Typer(
-        no_args_is_help=True,
-        help=says,
-        epilog="Start with:  cloister budget show",
-    )
+def attach(group: typer.Typer) -> None:
+    """Attach the commands to their group."""
     group.command(
         "show",
         help="Show every dataset's epsilon beside its limit. A ledger that was set back is refused.",
@@ -46,7 +36,6 @@ def attach(app: typer.Typer, says: str) -> None:
         help="Say in sentences what the figures mean, and how many more steps of a kind would fit.",
         epilog="Example:  cloister budget explain --site northgate --sampling 0.1 --noise 2",
     )(_explain)
-    app.add_typer(group, name="budget")
 
 
 def _budgets(workspace: Path | None, site: str | None, dataset: str | None) -> tuple[Budget, ...]:

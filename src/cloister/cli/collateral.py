@@ -58,18 +58,8 @@ IssuerFiles = Annotated[
 ]
 
 
-def attach(app: typer.Typer, says: str) -> None:
-    """Attach the group to the application.
-
-    Args:
-        app: the application.
-        says: what its help says of the group.
-    """
-    group = typer.Typer(
-        no_args_is_help=True,
-        help=says,
-        epilog="Start with:  cloister collateral import FILE...",
-    )
+def attach(group: typer.Typer) -> None:
+    """Attach the commands to their group."""
     group.command(
         "import",
         help="Take in documents that hold now. Out of date, not verifiably signed, or older than what is "
@@ -83,7 +73,6 @@ def attach(app: typer.Typer, says: str) -> None:
         help="Show what is held, from when it is and until when it holds.",
         epilog="Example:  cloister collateral show collateral/ --json",
     )(_show)
-    app.add_typer(group, name="collateral")
 
 
 def _import(

@@ -18,40 +18,63 @@ JobPath = Annotated[
 
 
 GROUPS: Final = {
-    "audit": ("audit", "Export logs, report on them, and see who read them."),
+    "audit": (
+        "audit",
+        "Export logs, report on them, and see who read them.",
+        "cloister audit export --job ID --recipient 'Dr Roy' --out export.json",
+    ),
     "budget": (
         "budget",
         "Show what was spent of each dataset's privacy budget, by which jobs, and what is left.",
+        "cloister budget show",
     ),
     "collateral": (
         "collateral",
         "Documents of hardware vendors: revocation lists, TCB information, reference values.",
+        "cloister collateral import FILE...",
     ),
     "enclave": (
         "enclave_app",
         "Machines that prove what runs on them: see what this one is, verify others, start jobs on it.",
+        "cloister enclave detect",
     ),
-    "keys": ("keys", "Keys that a hospital keeps, and releases to attested enclaves only."),
-    "log": ("log", "Show a log's head, prove that it only grew, publish it; change the key that signs it."),
+    "keys": (
+        "keys",
+        "Keys that a hospital keeps, and releases to attested enclaves only.",
+        "cloister keys data-key create keeper/ --dataset heart-disease",
+    ),
+    "log": (
+        "log",
+        "Show a log's head, prove that it only grew, publish it; change the key that signs it.",
+        "cloister log checkpoint --party hub/hub",
+    ),
     "package": (
         "package",
         "A developer's model as a sealed package: everybody can check it, only an attested worker reads it.",
+        "cloister package seal model.safetensors --help",
     ),
-    "pki": ("pki", "Certificates that bind a key to a party and its role: make, issue, revoke, show."),
+    "pki": (
+        "pki",
+        "Certificates that bind a key to a party and its role: make, issue, revoke, show.",
+        "cloister pki root root/ --name 'Example root'",
+    ),
     "privacy": (
         "privacy",
         "Put a claim of privacy to the test; release a figure about records, with noise and at a price.",
+        "cloister privacy audit examples/tumour/job.yaml",
     ),
     "table": (
         "table",
         "Check one table (.csv, .safetensors or .pt) against its declared columns, bounds and classes.",
+        "cloister table check DIR/clinic.csv",
     ),
     "witness": (
         "witness",
         "Watch other parties' logs and cosign their checkpoints: who shows two pasts is found out.",
+        "cloister witness init east/ --name east --trust trust/",
     ),
 }
-"""By name: the module that attaches the group, and what is said of it."""
+"""By name: the module that attaches the commands, what is said of them, and the one to start with."""
 
 
 def attach(app: typer.Typer, word: str | None) -> None:
@@ -83,11 +106,11 @@ def attach(app: typer.Typer, word: str | None) -> None:
     )(_data)
     infer.attach(app)
     serve_inference.attach(app)
-    for name, (module, says) in GROUPS.items():
+    for name, (module, says, start) in GROUPS.items():
+        group = typer.Typer(help=says, no_args_is_help=True, epilog=f"Start with:  {start}")
         if name == word:
-            import_module(f"cloister.cli.{module}").attach(app, says)
-        else:
-            app.add_typer(typer.Typer(help=says), name=name)
+            import_module(f"cloister.cli.{module}").attach(group)
+        app.add_typer(group, name=name)
     app.callback()(_version)
 
 

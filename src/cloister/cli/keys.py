@@ -53,19 +53,8 @@ PurposeOption = Annotated[
 ]
 
 
-def attach(app: typer.Typer, says: str) -> None:
-    """Attach the group to the application.
-
-    Args:
-        app: the application.
-        says: what its help says of the group.
-    """
-    group = typer.Typer(
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-        help=says,
-        epilog="Start with:  cloister keys data-key create keeper/ --dataset heart-disease",
-    )
+def attach(group: typer.Typer) -> None:
+    """Attach the commands to their group."""
     keys = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode="rich",
@@ -105,7 +94,6 @@ def attach(app: typer.Typer, says: str) -> None:
     )(_status)
     group.add_typer(keys, name="data-key")
     keys_serve.attach(group)
-    app.add_typer(group, name="keys")
 
 
 def _create(

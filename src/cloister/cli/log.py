@@ -24,18 +24,8 @@ Party = Annotated[str, typer.Option("--party", metavar="ROLE/NAME", help="Whose 
 OutFile = Annotated[Path | None, typer.Option("--out", help="Write it here; by default it is printed.")]
 
 
-def attach(app: typer.Typer, says: str) -> None:
-    """Attach the commands to the application.
-
-    Args:
-        app: the application.
-        says: what its help says of the group.
-    """
-    group = typer.Typer(
-        no_args_is_help=True,
-        help=says,
-        epilog="Start with:  cloister log checkpoint --party hub/hub",
-    )
+def attach(group: typer.Typer) -> None:
+    """Attach the commands to their group."""
     group.command(
         "checkpoint",
         help="Show the log's newest signed head, a C2SP checkpoint. It is public: this is not logged.",
@@ -68,7 +58,6 @@ def attach(app: typer.Typer, says: str) -> None:
         "move that part to a new log, which states that. The old one is only read.",
         epilog="Example:  cloister log recover --party site/north --held north.note --to recovered.sqlite",
     )(_recover)
-    app.add_typer(group, name="log")
 
 
 def _checkpoint(

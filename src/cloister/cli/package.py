@@ -19,19 +19,8 @@ class Contents(str, Enum):  # noqa: UP042 - a choice of the command line
     TEST_DATA = "test-data"
 
 
-def attach(app: typer.Typer, says: str) -> None:
-    """Attach the group to the application.
-
-    Args:
-        app: the application.
-        says: what its help says of the group.
-    """
-    group = typer.Typer(
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-        help=says,
-        epilog="Start with:  cloister package seal model.safetensors --help",
-    )
+def attach(group: typer.Typer) -> None:
+    """Attach the commands to their group."""
     group.command(
         "seal",
         help="Encrypt a model under a new data key of your own book, and sign the package. Its description - "
@@ -45,7 +34,6 @@ def attach(app: typer.Typer, says: str) -> None:
         "hospital does.",
         epilog="Example:  cloister package check lungs.package --developer developer.pem",
     )(_check)
-    app.add_typer(group, name="package")
 
 
 def _seal(

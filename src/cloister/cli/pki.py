@@ -67,19 +67,8 @@ Days = Annotated[int, typer.Option(min=1, max=36_500, help="How long it holds.")
 NewKey = Annotated[Algorithm, typer.Option("--algorithm", help="Of the authority's new key.")]
 
 
-def attach(app: typer.Typer, says: str) -> None:
-    """Attach the group to the application.
-
-    Args:
-        app: the application.
-        says: what its help says of the group.
-    """
-    group = typer.Typer(
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-        help=says,
-        epilog="Start with:  cloister pki root root/ --name 'Example root'",
-    )
+def attach(group: typer.Typer) -> None:
+    """Attach the commands to their group."""
     group.command(
         "root",
         help="Make a root with a new key. Keep it offline: it only makes authorities and revokes them.",
@@ -120,7 +109,6 @@ def attach(app: typer.Typer, says: str) -> None:
         help="Show certificates, a revocation list, or an authority's book.",
         epilog="Examples:  cloister pki show chain.pem   ·   cloister pki show sites/ --json",
     )(_show)
-    app.add_typer(group, name="pki")
 
 
 def _root(

@@ -14,18 +14,8 @@ if TYPE_CHECKING:
     from cloister.workflow.figures import Figure
 
 
-def attach(app: typer.Typer, says: str) -> None:
-    """Attach the commands to the application.
-
-    Args:
-        app: the application.
-        says: what its help says of the group.
-    """
-    group = typer.Typer(
-        no_args_is_help=True,
-        help=says,
-        epilog="Start with:  cloister privacy audit examples/tumour/job.yaml",
-    )
+def attach(group: typer.Typer) -> None:
+    """Attach the commands to their group."""
     group.command(
         "audit",
         help="Test the trainer, bound epsilon from below with canaries, attack models and updates, and write "
@@ -40,7 +30,6 @@ def attach(app: typer.Typer, says: str) -> None:
         epilog="Example:  cloister privacy release examples/tumour/job.yaml --site northgate "
         "--column diagnosis --epsilon 0.2",
     )(_release)
-    app.add_typer(group, name="privacy")
 
 
 def _audit(

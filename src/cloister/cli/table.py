@@ -19,18 +19,8 @@ class Contents(str, Enum):  # noqa: UP042 - a choice of the command line
     TEST_DATA = "test-data"
 
 
-def attach(app: typer.Typer, says: str) -> None:
-    """Attach the group to the application.
-
-    Args:
-        app: the application.
-        says: what its help says of the group.
-    """
-    group = typer.Typer(
-        no_args_is_help=True,
-        help=says,
-        epilog="Start with:  cloister table check DIR/clinic.csv",
-    )
+def attach(group: typer.Typer) -> None:
+    """Attach the commands to their group."""
     group.command(
         "check",
         help="Check a table against its schema: columns, kinds, bounds, classes, persons and their number.",
@@ -42,7 +32,6 @@ def attach(app: typer.Typer, says: str) -> None:
         help="Encrypt a hospital's table under a key of its own: the node that runs jobs can't read it.",
         epilog="Example:  cloister table seal DIR/clinic.csv --out node/clinic.sealed --workspace work/",
     )(_seal)
-    app.add_typer(group, name="table")
 
 
 def _check(

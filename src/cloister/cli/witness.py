@@ -16,19 +16,8 @@ if TYPE_CHECKING:
 Folder = Annotated[Path, typer.Argument(help="The witness's folder.")]
 
 
-def attach(app: typer.Typer, says: str) -> None:
-    """Attach the group to the application.
-
-    Args:
-        app: the application.
-        says: what its help says of the group.
-    """
-    group = typer.Typer(
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-        help=says,
-        epilog="Start with:  cloister witness init east/ --name east --trust trust/",
-    )
+def attach(group: typer.Typer) -> None:
+    """Attach the commands to their group."""
     group.command(
         "init",
         help="Make a witness with a new key; with --trust it follows the logs of all hubs and sites there.",
@@ -51,7 +40,6 @@ def attach(app: typer.Typer, says: str) -> None:
         "that came without a proof, which prove nothing yet.",
         epilog="Example:  cloister witness show east/",
     )(_show)
-    app.add_typer(group, name="witness")
 
 
 def _init(
