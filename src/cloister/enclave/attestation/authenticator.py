@@ -13,7 +13,7 @@ from cloister.enclave.attestation.claims import Claims
 from cloister.enclave.attestation.collateral import Collateral
 from cloister.enclave.attestation.evidence import Evidence, Tee
 from cloister.enclave.attestation.policy import AppraisalPolicy
-from cloister.enclave.attestation.trust import TrustStore
+from cloister.enclave.attestation.trust import TrustedRoot, TrustStore
 from cloister.enclave.attestation.verified import VerifiedFacts
 from cloister.enclave.errors import AttestationError
 
@@ -49,6 +49,21 @@ class Ground:
     def collateral_now(self) -> datetime:
         """The time collateral must hold at."""
         return self.now if self.known_at is None else self.known_at
+
+    def pinned_root(self, sha256: str, tee: Tee) -> TrustedRoot:
+        """The pinned root that a chain ends at.
+
+        Args:
+            sha256: of the chain's last certificate.
+            tee: whose it has to be.
+
+        Raises:
+            AttestationError: ``attestation.untrusted_root``.
+        """
+        root = self.trust.find(sha256, tee)
+        if root is None:
+            raise AttestationError("attestation.untrusted_root", "The chain does not end at a trusted root.")
+        return root
 
 
 class Authenticator(Protocol):

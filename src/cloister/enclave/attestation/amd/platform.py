@@ -80,9 +80,7 @@ def authenticate(evidence: Evidence, ground: Ground, steps: Steps) -> Claims:
         chain = parse_chain(evidence.chain)
         virtual_tpm = read_virtual_tpm(evidence.extras, evidence.report)
     with steps.step("root"):
-        root = ground.trust.find(chain.root_sha256, Tee.AMD_SEV_SNP)
-        if root is None:
-            raise AttestationError("attestation.untrusted_root", "The chain does not end at a trusted root.")
+        root = ground.pinned_root(chain.root_sha256, Tee.AMD_SEV_SNP)
     with steps.step("chain"):
         verify_chain(chain)
     with steps.step("validity"):

@@ -52,9 +52,7 @@ def authenticate(evidence: Evidence, ground: Ground, steps: Steps) -> Claims:
         signed = SignedDocument.parse(evidence.report)
         chain = P384Chain(signed.document.chain, ground.facts)
     with steps.step("root"):
-        root = ground.trust.find(chain.root_sha256, Tee.AWS_NITRO)
-        if root is None:
-            raise AttestationError("attestation.untrusted_root", "The chain does not end at a trusted root.")
+        root = ground.pinned_root(chain.root_sha256, Tee.AWS_NITRO)
     with steps.step("chain"):
         chain.verify()
     with steps.step("validity"):

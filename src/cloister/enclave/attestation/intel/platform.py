@@ -129,9 +129,7 @@ def authenticate_quote(evidence: Evidence, ground: Ground, steps: Steps) -> Clai
             f"a quote of {quote.length} bytes; the {trailing} behind its end count for nothing",
         )
     with steps.step("root"):
-        root = ground.trust.find(chain.root_sha256, evidence.tee)
-        if root is None:
-            raise AttestationError("attestation.untrusted_root", "The chain does not end at a trusted root.")
+        root = ground.pinned_root(chain.root_sha256, evidence.tee)
     with steps.step("chain"):
         verify_chain(chain)
     with steps.step("validity"):

@@ -92,9 +92,7 @@ def authenticate(evidence: Evidence, ground: Ground, steps: Steps) -> Claims:
         chain = P384Chain(evidence.chain, ground.facts)
         firmware = firmware_of(chain.leaf.x509)
     with steps.step("root"):
-        root = ground.trust.find(chain.root_sha256, Tee.NVIDIA_GPU)
-        if root is None:
-            raise AttestationError("attestation.untrusted_root", "The chain does not end at a trusted root.")
+        root = ground.pinned_root(chain.root_sha256, Tee.NVIDIA_GPU)
     with steps.step("chain"):
         chain.verify()
     with steps.step("validity"):
