@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -86,6 +87,32 @@ def test_a_server_is_not_used_again_when_a_package_that_offers_models_lies_elsew
     moved = {**measured_packages(), "cloister": tmp_path}
     monkeypatch.setattr(sealing, "measured_packages", lambda: moved)
     assert not own.usable
+
+
+def test_a_server_that_was_on_its_way_when_a_package_was_installed_is_started_anew(
+    measured: Sealing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    packages = measured_packages()
+    installed = {**packages, "clinicnets": tmp_path / "clinicnets"}
+    before, after = (replace(measured, watched=WatchedFiles(one)) for one in (packages, installed))
+    begun: list[Future[Sealing]] = []
+
+    def start(future: Future[Sealing]) -> None:
+        begun.append(future)
+        if len(begun) == 2:
+            future.set_result(after)
+
+    monkeypatch.setattr(sealing, "_starting", None)
+    monkeypatch.setattr(sealing, "_start", start)
+    waiting = sealing.begin_sealing()
+    while not begun:  # by a thread
+        time.sleep(0.001)
+    monkeypatch.setattr(sealing, "measured_packages", lambda: installed)
+    assert sealing.begin_sealing() is waiting
+    waiting.set_result(before)
+    assert sealing.sealed_server() is after
+    assert sealing.sealed_server() is after
+    assert len(begun) == 2
 
 
 def test_a_process_that_is_interrupted_while_it_ends_its_server_ends_without_a_traceback() -> None:

@@ -218,9 +218,9 @@ def _watched(
     from cloister.enclave.sealed.integrity import changed_error
     from cloister.evidence import Subject
     from cloister.evidence.predicates import Incident
-    from cloister.workflow.sealing import begin_sealing
+    from cloister.workflow.sealing import sealed_server
 
-    sealing = begin_sealing().result()
+    sealing = sealed_server()
     changes: list[CodeChange] = []
 
     def ended(change: CodeChange) -> None:

@@ -165,9 +165,9 @@ def serving_package(package: Packaged, machine: ServingMachine, levels: SealPoli
 
 def _host() -> SealedHost:
     """This process's fork server; a start that takes long says why."""
-    from cloister.workflow.sealing import begin_sealing, what_takes_time
+    from cloister.workflow.sealing import begin_sealing, sealed_server, what_takes_time
 
     starting = begin_sealing()
     if why := what_takes_time(starting):
         print(f"cloister: starting; {why}", file=sys.stderr)
-    return starting.result().host
+    return sealed_server().host

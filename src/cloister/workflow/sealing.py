@@ -76,6 +76,16 @@ def begin_sealing() -> Future[Sealing]:
         return future
 
 
+def sealed_server() -> Sealing:
+    """The server, as soon as it runs; one that was on its way when a package was installed is started anew.
+
+    Raises:
+        SealedError: it can't be had.
+    """
+    found = begin_sealing().result()
+    return found if found.usable else begin_sealing().result()
+
+
 def what_takes_time(sealing: Future[Sealing]) -> str:
     """One more word for whoever waits for the server, where its start takes longer than others; or none."""
     own = own_byte_code()

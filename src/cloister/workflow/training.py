@@ -45,7 +45,14 @@ from cloister.workflow.ledgers import limits_of
 from cloister.workflow.outcome import RoundRecord
 from cloister.workflow.release import measure_model
 from cloister.workflow.scoring import CLASSES
-from cloister.workflow.sealing import Sealing, accepted_levels, begin_sealing, watched, what_takes_time
+from cloister.workflow.sealing import (
+    Sealing,
+    accepted_levels,
+    begin_sealing,
+    sealed_server,
+    watched,
+    what_takes_time,
+)
 from cloister.workflow.watching import Stage
 
 _NEEDED_LATER: Final = ("dp_accounting", "matplotlib.figure")
@@ -88,7 +95,7 @@ def train(case: Case) -> Trained:
     if not starting.done():
         for name in _NEEDED_LATER:
             import_module(name)
-    sealing = starting.result()
+    sealing = sealed_server()
 
     def watch(event: FederationEvent) -> None:
         match event:
