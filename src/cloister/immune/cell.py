@@ -54,6 +54,7 @@ _NO_CHANCE: Final = 1e-6
 _TIMES: Final = ("duration", "run")
 _NO_TIMES: Final = ("size", "errors")
 _LEVELS: Final = ("duration", "size", "errors")
+_NOTHING_APPROVED: Final = (Approval.UNAPPROVED, Approval.INVALID)
 _CALM: Final = frozenset({Stage.LEARNING, Stage.OBSERVE, Stage.RELEASE})
 
 
@@ -165,8 +166,11 @@ class Cell(ForkSafe):
     def enter(self, entered: Entered) -> Decision | None:
         """See `Sensor.enter`."""
         organs = self._organs
+        detector = self.detector
         with self._lock:
-            score = self.detector.entry(entered)
+            score = detector.entry(entered)
+        if organs.effector.passes(self.name, score, judging=detector.judging, now=entered.at):
+            return None
         if score.value > self.rules.threshold:
             self._recognise(score)
         decision = organs.effector.consider(self.name, score, self.standing, entered.at)
@@ -200,19 +204,17 @@ class Cell(ForkSafe):
             self._unusual(score, began)
         if at_entry is not None:
             self._unusual(at_entry, began)
-        organs.effector.ended(self.name, score, self.standing, began, now)
+        if not organs.effector.unmoved(self.name, score, judging=judging):
+            organs.effector.ended(self.name, score, self.standing, began, now)
         calm = organs.effector.state(self.name).stage in _CALM
         if calm:
             self.recognised_by = 0
         for event in organs.upkeep.observed(self.name, observed, ordinary=calm, blocks=self.rules.enforcing):
             organs.record.happened(event)
         if judging and observed.entered.teaches:
-            levels = {feature: detector.level(feature) for feature in _LEVELS}
-            levels[SCORING] = self._yardstick.level
-            drifted = organs.anchors.check(self.name, levels, began, calm=calm, unusual=unusual)
-            if drifted is not None:
-                organs.record.happened(drifted)
-            self._take_a_persons_word(now)
+            if self._relearning or organs.anchors.standing(self.name) not in _NOTHING_APPROVED:
+                self._compare(began, calm=calm, unusual=unusual)
+                self._take_a_persons_word(now)
             if calm and learned % organs.mature_every == 0:
                 self._try_candidates(inf)
         if observed.entered.teaches and (learned == 1 or learned % organs.mature_every == 0):
@@ -258,6 +260,14 @@ class Cell(ForkSafe):
         self._unusual(score, now)
         self._organs.effector.ended(self.name, score, self.standing, now, now)
 
+    def _compare(self, began: float, *, calm: bool, unusual: bool) -> None:
+        """Compare where the function lies with what was approved."""
+        levels = {feature: self.detector.level(feature) for feature in _LEVELS}
+        levels[SCORING] = self._yardstick.level
+        drifted = self._organs.anchors.check(self.name, levels, began, calm=calm, unusual=unusual)
+        if drifted is not None:
+            self._organs.record.happened(drifted)
+
     def _take_a_persons_word(self, now: float) -> None:
         """Where a person says that what the function does is normal, forget what was held against it so far.
 
@@ -298,10 +308,12 @@ class Cell(ForkSafe):
         detector.follow(observed)
 
     def _may_teach(self, score: Score) -> bool:
+        if not self.rules.enforcing:
+            return True
         anchors = self._organs.anchors
-        if not anchors.may_learn(self.name, blocks=self.rules.enforcing):
+        if not anchors.may_learn(self.name, blocks=True):
             return False
-        if score.p >= _NO_CHANCE or not (self.rules.enforcing and anchors.may_block(self.name)):
+        if score.p >= _NO_CHANCE or not anchors.may_block(self.name):
             return True
         return all(score.p_by_feature.get(one, 1.0) >= _NO_CHANCE for one in _NO_TIMES)
 

@@ -113,6 +113,38 @@ class Effector:
             Action.ALLOW, "nothing unusual", score.value, self._an_id()
         )
 
+    def passes(self, function: str, score: Score, *, judging: bool, now: float) -> bool:
+        """Whether an ordinary call of a calm function passes: `consider` would decide and change nothing.
+
+        Most calls are such, and what they take is what observing costs.
+
+        Args:
+            function: ``module:qualname``.
+            score: how unusual what is known before the call is.
+            judging: whether there is a baseline to judge by.
+            now: when the call began, monotonic seconds.
+        """
+        if not self.unmoved(function, score, judging=judging) or not now >= self._latest:
+            return False
+        if self._switched_off():
+            return False
+        self._latest = now
+        return True
+
+    def unmoved(self, function: str, score: Score, *, judging: bool) -> bool:
+        """Whether the end of such a call changes nothing: it is ordinary, and no stage has its time.
+
+        Args:
+            function: ``module:qualname``.
+            score: how unusual the call was.
+            judging: whether there is a baseline to judge by.
+        """
+        return (
+            self._states.get(function, _UNKNOWN).stage is (Stage.OBSERVE if judging else Stage.LEARNING)
+            and 0.0 <= score.value <= self._rules.unusual_above
+            and 0.0 <= score.p <= 1.0
+        )
+
     def consider(self, function: str, score: Score, standing: Standing, now: float) -> Decision | None:
         """`decide`, with None for an ordinary call, of which nothing is to be recorded."""
         try:

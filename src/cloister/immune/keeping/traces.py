@@ -30,6 +30,7 @@ LONGEST_CALLER: Final = 300
 _LARGEST: Final = 2**63 - 1
 _MOST: Final = 2**32 - 1
 _TEACHES, _FAILED, _ORDINARY = 1, 2, 4
+_WITH_ORDINARY: Final = bytes(flags for flags in range(8) if flags & _ORDINARY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +235,10 @@ class _Ring:
 
     def usual(self, callers: _Names) -> tuple[int, frozenset[str]]:
         # Over the columns: objects of a thousand calls would take milliseconds, on the way of a call.
-        if self._length == len(self._at):
-            kept: Iterable[tuple[int, int, int]] = zip(self._flags, self._sizes, self._callers, strict=False)
-        else:
-            kept = ((self._flags[one], self._sizes[one], self._callers[one]) for one in self.places())
+        length = len(self._at)
+        if self._length == length and not bytes(self._flags).translate(None, _WITH_ORDINARY):
+            return max(self._sizes, default=0), frozenset(callers.name(one) for one in set(self._callers))
+        kept = ((self._flags[one], self._sizes[one], self._callers[one]) for one in self.places())
         found = [(size, caller) for flag, size, caller in kept if flag & _ORDINARY]
         largest = max((size for size, _ in found), default=0)
         return largest, frozenset(callers.name(number) for number in {caller for _, caller in found})
