@@ -85,7 +85,7 @@ SHORTCUT = Extension(
     f"cloister.immune.{PLAN.SHORTCUT}",
     [str(IMMUNE / f"{PLAN.SHORTCUT}.c")],
     define_macros=[("CORE_SOURCES", f'"{PLAN.digest_of_sources(IMMUNE)}"')],
-    depends=SOURCES,
+    depends=[*SOURCES, str(IMMUNE / PLAN.HEADER)],
     optional=True,
 )
 

@@ -7,7 +7,6 @@ import math
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from cloister.immune.observation import Observed, Score
 from cloister.immune.protection import Protection
 from immune_parts._clinic import FUNCTIONS, application
 from immune_parts._clinic_traffic import ATTACKS, Asked, ask, attack, ordinary
-from immune_parts._clinic_watched import OwnClock, clinic_folder, ours, settings_of
+from immune_parts._clinic_watched import Clock, clinic_folder, ours, settings_of
 
 LEARNED, BETWEEN, SESSION = 8000, 250, 50
 """Requests before anything counts, between two attacks, and of a session."""
@@ -25,21 +24,19 @@ DAY = 20.0
 """Seconds of the clinic's day: requests come 40 % more and less often over it."""
 
 
-def attacks(sampling: str, share: float, reading: Callable[[], float], seed: int) -> dict[str, Any]:
+def attacks(sampling: str, share: float, clock: Clock, seed: int) -> dict[str, Any]:
     """One service that learns, and is attacked once in each way; its sessions.
 
     Args:
         sampling: of ours.
         share: of the full size.
-        reading: the clock that calls are dated by; it stands still between requests, and what lies between
-            two is added, so that requests come as often as they ought to on any machine.
+        clock: that calls are dated by and requests wait for.
         seed: of all requests.
 
     Returns:
         Of ordinary sessions, of those after attacks and of each attack: how rare its rarest call was (-ln p),
         and whether any was flagged; and what there is to explain them.
     """
-    clock = OwnClock(reading)
     with (
         clinic_folder() as folder,
         tempfile.TemporaryDirectory() as elsewhere,
@@ -164,12 +161,13 @@ class _Heard:
 class _Arrivals:
     """When requests come: at random, more often by day than by night."""
 
-    def __init__(self, clock: OwnClock, chance: random.Random) -> None:
+    def __init__(self, clock: Clock, chance: random.Random) -> None:
         self._clock, self._chance = clock, chance
 
     async def answer(self, app: Any, asked: Asked) -> None:
         """Let a request come when it does, or at once where it is a hasty one."""
         hour = math.sin(2 * math.pi * self._clock() / DAY)
-        self._clock.go(0.0 if asked.hasty else self._chance.expovariate(1.0) * PACE / (1.0 + 0.4 * hour))
+        pause = 0.0 if asked.hasty else self._chance.expovariate(1.0) * PACE / (1.0 + 0.4 * hour)
+        await self._clock.wait(pause)
         await ask(app, asked)
         self._clock.stand()

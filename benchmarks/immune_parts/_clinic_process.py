@@ -4,7 +4,7 @@ Only one protection is on in a process, so each figure has a process of its own.
 output, as JSON.
 
 Use: python -m immune_parts._clinic_process overhead SAMPLING SHARE REQUESTS_A_SECOND
-     ... attacks|attacks-by-processor SAMPLING SHARE SEED, or ... serve SAMPLING SHARE 0
+     ... attacks|attacks-nothing-to-spare SAMPLING SHARE SEED, or ... serve SAMPLING SHARE 0
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import time
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -21,9 +21,9 @@ from cloister.immune.protection import Protection
 from immune_parts._clinic import application
 from immune_parts._clinic_attacked import attacks
 from immune_parts._clinic_overhead import BARE, overhead
-from immune_parts._clinic_watched import clinic_folder, ours, settings_of
+from immune_parts._clinic_watched import Clock, OwnClock, RealTime, clinic_folder, ours, settings_of
 
-CLOCKS = {"attacks": time.perf_counter, "attacks-by-processor": time.thread_time}
+CLOCKS: dict[str, Callable[[], Clock]] = {"attacks": RealTime, "attacks-nothing-to-spare": OwnClock}
 
 
 def serve(sampling: str) -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     if what == "serve":
         serve(sampling)
     elif what in CLOCKS:
-        json.dump(attacks(sampling, float(share), CLOCKS[what], int(number)), sys.stdout)
+        json.dump(attacks(sampling, float(share), CLOCKS[what](), int(number)), sys.stdout)
     else:
         json.dump(overhead(sampling, float(share), float(number)), sys.stdout)
 

@@ -1,13 +1,14 @@
-"""The clinic's service under protection: the three samplings, and a clock of its own."""
+"""The clinic's service under protection: the three samplings, and the clocks."""
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cloister.immune import ImmuneSettings, monitor
 from cloister.immune.settings import CellAgentSettings, StorageSettings
@@ -44,27 +45,57 @@ def clinic_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+class Clock(Protocol):
+    """What calls are dated by, and who waits for the next request."""
+
+    def __call__(self) -> float:
+        """Seconds."""
+        ...
+
+    async def wait(self, pause: float) -> None:
+        """Let a request begin, so many seconds after the one before ended."""
+        ...
+
+    def stand(self) -> None:
+        """It has ended."""
+        ...
+
+
+class RealTime:
+    """The clock on the wall: who waits leaves the processor to whoever wants it, as a service does."""
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return time.perf_counter()
+
+    async def wait(self, pause: float) -> None:
+        """Sleep until a request begins."""
+        await asyncio.sleep(pause)
+
+    def stand(self) -> None:
+        """Nothing stands still."""
+
+
 class OwnClock:
     """The clock of a service that has the machine to itself: it stands still while another way has its turn.
 
-    Args:
-        reading: seconds of the clock that it is made of.
+    Nobody sleeps: what lies between two requests is added, and the process works all the time. So it has no
+    processor time to spare, like a service on a machine that others use as well.
     """
 
-    def __init__(self, reading: Callable[[], float] = time.perf_counter) -> None:
-        self._reading = reading
+    def __init__(self) -> None:
         self._passed = 0.0
         self._since: float | None = None
 
     def __call__(self) -> float:
         """Seconds."""
         since = self._since
-        return self._passed if since is None else self._passed + self._reading() - since
+        return self._passed if since is None else self._passed + time.perf_counter() - since
 
-    def go(self, pause: float) -> None:
-        """A request begins, so many seconds after the one before ended."""
+    async def wait(self, pause: float) -> None:
+        """Let a request begin at once, dated so many seconds after the one before."""
         self._passed += pause
-        self._since = self._reading()
+        self._since = time.perf_counter()
 
     def stand(self) -> None:
         """It has ended."""

@@ -23,7 +23,7 @@ TARGETS = (
     *(Target(name, CPU, "at most", 2.0) for name in ("20 us", "100 us", "1 ms")),
     *(Target(name, MEDIAN, "at most", 1.05) for name in LENGTHS),
 )
-_LEARNED, _SETTLES, _SLICE = 600, 4.0, 0.02
+_LEARNED, _SETTLES, _SLICE = 1200, 4.0, 0.02
 
 
 def working(seconds: float) -> Callable[[], object]:

@@ -310,14 +310,16 @@ def test_the_shortcut_refuses_what_it_was_not_made_for() -> None:
 
     def plain(*_: object) -> None: ...
 
-    left, errors = found.Counter(5), found.Counter()
-    wrapper = found.shorten(plain, plain, left, errors, True, True)
+    left, errors, entry = found.Counter(5), found.Counter(), found.Entry()
+    wrapper = found.shorten(plain, plain, plain, left, errors, entry, True, True)
     for wrong in (
-        (wrapper, plain, left, errors, True, True),
-        (len, plain, left, errors, True, True),
-        (plain, 3, left, errors, True, True),
-        (plain, plain, 5, errors, True, True),
-        (plain, plain, left, None, True, True),
+        (wrapper, plain, plain, left, errors, entry, True, True),
+        (len, plain, plain, left, errors, entry, True, True),
+        (plain, len, plain, left, errors, entry, True, True),
+        (plain, plain, 3, left, errors, entry, True, True),
+        (plain, plain, plain, 5, errors, entry, True, True),
+        (plain, plain, plain, left, None, entry, True, True),
+        (plain, plain, plain, left, errors, None, True, True),
         (plain, plain),
     ):
         with pytest.raises(TypeError):

@@ -10,6 +10,7 @@
  * - A call whose arguments don't fit has not begun: it is counted neither as a call nor as an error.
  * - The shortcut is for what was wrapped as it was. Code or defaults that somebody sets on the wrapper or on the
  *   wrapped function have the wrapper's code run, for every call, so that no result depends on chance.
+ * - A call that isn't as calls were before goes the long way as well, where the gate says what they were.
  * - A call on the last of its thread's stack ends as RecursionError, whichever way it would go: the interpreter's
  *   own limit counts calls and knows nothing of how large the stack is.
  * - Only the main interpreter is served, and only where there is a global lock.
@@ -44,6 +45,8 @@
 #else
 #define APART
 #endif
+
+#include "_entry.h"
 
 /* A whole number that C and Python change; the attribute is named as that of the cells that it stands for. */
 typedef struct {
@@ -93,8 +96,11 @@ typedef struct {
     PyObject *function;
     /* What is wrapped, where it is a function that takes the wrapper's parameters; else the wrapper itself. */
     PyFunctionObject *inner;
+    /* The wrapper's parameters, and always the long way. */
+    PyObject *compared;
     Counter *left;
     Counter *errors;
+    Entry *entry;
     Form form;
     PyObject *inner_code;
     vectorcallfunc whole;
@@ -158,6 +164,9 @@ passed_on(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *na
     Watched *self = (Watched *)callable;
     if (self->function == NULL || self->left->value <= 1 || !is_as_it_was(self)) {
         return self->whole(callable, args, nargsf, names);
+    }
+    if (self->entry->most >= 0 && !needs_no_judgement(self->entry, &self->wrapper, args, nargsf, names)) {
+        return PyObject_Vectorcall(self->compared, args, nargsf, names);
     }
     self->left->value--;
     /* The call may let go of everything that holds this function. */
@@ -274,6 +283,8 @@ watched_traverse(PyObject *one, visitproc visit, void *arg)
 {
     Watched *self = (Watched *)one;
     Py_VISIT(self->function);
+    Py_VISIT(self->compared);
+    Py_VISIT(self->entry);
     Py_VISIT(self->form.code);
     Py_VISIT(self->form.defaults);
     Py_VISIT(self->form.named_defaults);
@@ -306,8 +317,10 @@ watched_dealloc(PyObject *one)
     Watched *self = (Watched *)one;
     PyObject_GC_UnTrack(one);
     let_go(self);
+    Py_CLEAR(self->compared);
     Py_CLEAR(self->left);
     Py_CLEAR(self->errors);
+    Py_CLEAR(self->entry);
     /* The function's own end takes it out of the collector's list again. */
     PyObject_GC_Track(one);
     PyFunction_Type.tp_dealloc(one);
@@ -347,13 +360,15 @@ static PyTypeObject Watched_Type = {
 };
 
 PyDoc_STRVAR(shorten_doc,
-"shorten(wrapper, function, left, errors, counts_errors, fits_exactly)\n--\n\n"
+"shorten(wrapper, compared, function, left, errors, entry, counts_errors, fits_exactly)\n--\n\n"
 "The wrapper with a shortcut to what it wraps.\n\n"
 "Args:\n"
 "    wrapper: a Python function.\n"
+"    compared: one of the same parameters, for calls that aren't as the entry says that they are.\n"
 "    function: what it wraps; any callable.\n"
 "    left: a `Counter`; above one a call counts it down and goes to the function.\n"
 "    errors: a `Counter` of what such calls raised.\n"
+"    entry: what a call looks like that needs no judgement.\n"
 "    counts_errors: whether these are counted.\n"
 "    fits_exactly: whether the function takes exactly the wrapper's parameters.\n");
 
@@ -361,11 +376,13 @@ static PyObject *
 shorten(PyObject *Py_UNUSED(module), PyObject *args)
 {
     PyFunctionObject *wrapper;
-    PyObject *function;
+    PyObject *compared, *function;
     Counter *left, *errors;
+    Entry *entry;
     int counts_errors, fits_exactly;
-    if (!PyArg_ParseTuple(args, "O!OO!O!pp:shorten", &PyFunction_Type, &wrapper, &function, &Counter_Type, &left,
-                          &Counter_Type, &errors, &counts_errors, &fits_exactly)) {
+    if (!PyArg_ParseTuple(args, "O!O!OO!O!O!pp:shorten", &PyFunction_Type, &wrapper, &PyFunction_Type, &compared,
+                          &function, &Counter_Type, &left, &Counter_Type, &errors, &Entry_Type, &entry,
+                          &counts_errors, &fits_exactly)) {
         return NULL;
     }
     if (Py_TYPE(wrapper) != &PyFunction_Type) {
@@ -399,8 +416,10 @@ shorten(PyObject *Py_UNUSED(module), PyObject *args)
     made->vectorcall = watched_call;
     made->func_version = 0;
     self->function = Py_NewRef(function);
+    self->compared = Py_NewRef(compared);
     self->left = (Counter *)Py_NewRef(left);
     self->errors = (Counter *)Py_NewRef(errors);
+    self->entry = (Entry *)Py_NewRef(entry);
     self->inner = made;
     if (fits_exactly && PyObject_TypeCheck(function, &PyFunction_Type)) {
         self->inner = (PyFunctionObject *)function;
@@ -430,7 +449,7 @@ execute(PyObject *module)
     if (PyType_Ready(&Watched_Type) < 0) {
         return -1;
     }
-    if (PyModule_AddType(module, &Counter_Type) < 0) {
+    if (PyModule_AddType(module, &Counter_Type) < 0 || PyModule_AddType(module, &Entry_Type) < 0) {
         return -1;
     }
     return PyModule_AddStringConstant(module, "SOURCES", CORE_SOURCES);

@@ -48,6 +48,8 @@ MODULES: Final = (
 LIBRARY: Final = "compiled_core"
 """Its shared library is named by this and mypyc's ending."""
 SHORTCUT: Final = "_shortcut"
+HEADER: Final = "_entry.h"
+"""What the shortcut's source includes of the package's own."""
 _HERE: Final = Path(__file__).parent
 _PACKAGE: Final = "cloister.immune"
 
@@ -90,7 +92,7 @@ def digest_of_sources(folder: Path = _HERE) -> str:
     """
     import hashlib
 
-    files = [source_of(module, folder) for module in MODULES] + [folder / f"{SHORTCUT}.c"]
+    files = [source_of(module, folder) for module in MODULES] + [folder / f"{SHORTCUT}.c", folder / HEADER]
     whole = hashlib.sha256()
     for file in files:
         whole.update(f"{file.name}\n{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())

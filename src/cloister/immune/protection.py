@@ -237,7 +237,8 @@ class Protection:
         if learned >= base.retrain_every:
             bounds = Bounds(*self.brain.cell(function).usual())
             for gate in self._gates(function):
-                gate.expect(bounds)
+                # Of a function whose calls may be stopped no unusual one goes by unjudged.
+                gate.expect(bounds, sparing=not matches(function, self.settings.effector.enforcing))
         # What a function reaches for may have been lost where what it learned was not.
         fresh = learned - self._egress_since.get(function, 0)
         if learned >= base.block_after and fresh >= egress.learn_calls:

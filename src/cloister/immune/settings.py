@@ -31,7 +31,8 @@ class CellAgentSettings(_Part):
         enabled: whether anything is observed; off, a wrapped function costs a pass-through.
         sampling: ``budgeted`` observes as many calls as the overhead budget pays for, all of a slow function;
             ``fixed`` observes one in 1/sampling_rate; ``every-call`` observes all.
-        sampling_rate: share of calls that ``fixed`` observes, and the least that ``budgeted`` starts from.
+        sampling_rate: share of calls that ``fixed`` observes; until ``budgeted`` has learned a function it
+            observes a third of its calls, or this share where it is more.
         overhead_budget: share of processor time that observing may cost under ``budgeted``.
         cpu_threshold: share of one processor above which the whole process observes less.
         buffer_size: events that the ring buffer holds.

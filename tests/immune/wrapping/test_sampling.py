@@ -140,9 +140,10 @@ def test_slow_and_seldom_functions_are_observed_often_and_fast_busy_ones_within_
         assert least <= watcher.gate("one").interval <= most
 
 
-def test_a_function_that_is_not_learned_yet_is_observed_at_the_rate_at_least() -> None:
+def test_a_function_that_is_not_learned_yet_is_observed_at_a_third_of_its_calls_or_the_rate() -> None:
     budgeted = Sampling(Mode.BUDGETED, rate=0.1)
-    assert budgeted.interval(1e-3, 1e-6, 0.01, observed=WARM_UP - 1) == 10
+    assert budgeted.interval(1e-3, 1e-6, 0.01, observed=WARM_UP - 1) == 3
+    assert Sampling(Mode.BUDGETED, rate=0.5).interval(1e-3, 1e-6, 0.01, observed=WARM_UP - 1) == 2
     assert budgeted.interval(1e-3, 1e-6, 0.01, observed=WARM_UP) > 1000
     assert budgeted.interval(1e-6, 1.0, observed=0) == 1
 

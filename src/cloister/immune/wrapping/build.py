@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from types import CellType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any, Final, cast
 
 from cloister.immune.compiled_core import shortcut
@@ -21,7 +21,7 @@ from cloister.immune.errors import ImmuneError
 from cloister.immune.wrapping.calls import Kind
 from cloister.immune.wrapping.gate import Gate
 from cloister.immune.wrapping.locked import LockedGate, is_locked
-from cloister.immune.wrapping.signature import ANYTHING, signature_of, wrapper_code
+from cloister.immune.wrapping.signature import ANYTHING, compared_code, signature_of, wrapper_code
 from cloister.immune.wrapping.slow import OPENERS
 
 MARK: Final = "__immune_gate__"
@@ -98,8 +98,10 @@ def build(
     locked = not is_locked() if locked is None else locked
     kind = kind_of(function)
     short = None if locked else shortcut()
-    counter = CellType if short is None else short.Counter
-    gate = (LockedGate if locked else Gate)(name or name_of(function), kind, function, substitute, counter)
+    counter, entry = (CellType, None) if short is None else (short.Counter, short.Entry())
+    gate = (LockedGate if locked else Gate)(
+        name or name_of(function), kind, function, substitute, counter, entry
+    )
     signature = signature_of(function.__code__) if isinstance(function, FunctionType) else ANYTHING
     checked = kind is Kind.SYNC
     code, roles = wrapper_code(signature, counts_errors=checked, locked=locked, shortened=short is not None)
@@ -113,16 +115,22 @@ def build(
         "slow": OPENERS[kind],
         "every_error": BaseException,
     }
-    found = [parts[role] for role in roles]
-    closure = tuple(one if type(one) is CellType else CellType(one) for one in found)
-    space = function.__globals__ if isinstance(function, FunctionType) else {"__builtins__": {}}
-    wrapper = FunctionType(code, space, own_name, None, closure)
     exact = isinstance(function, FunctionType) and signature is not ANYTHING
-    if isinstance(function, FunctionType) and exact:
-        wrapper.__defaults__ = function.__defaults__
-        wrapper.__kwdefaults__ = cast("dict[str, Any]", function.__kwdefaults__)
+
+    def made(code: CodeType, roles: tuple[str, ...]) -> FunctionType:
+        found = [parts[role] for role in roles]
+        closure = tuple(one if type(one) is CellType else CellType(one) for one in found)
+        space = function.__globals__ if isinstance(function, FunctionType) else {"__builtins__": {}}
+        one = FunctionType(code, space, own_name, None, closure)
+        if isinstance(function, FunctionType) and exact:
+            one.__defaults__ = function.__defaults__
+            one.__kwdefaults__ = cast("dict[str, Any]", function.__kwdefaults__)
+        return one
+
+    wrapper = made(code, roles)
     if short is not None:
-        wrapper = short.shorten(wrapper, function, *gate.counters.values(), checked, exact)
+        compared = made(*compared_code(signature))
+        wrapper = short.shorten(wrapper, compared, function, *gate.counters.values(), entry, checked, exact)
     functools.update_wrapper(wrapper, function)
     setattr(wrapper, MARK, gate)
     return wrapper, gate

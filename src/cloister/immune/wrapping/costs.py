@@ -72,6 +72,14 @@ class Costs:
         cost = _AFTERMATH * seconds + UNSEEN
         self.observation = _downwards(self.observation, cost) if self.observation else cost
 
+    def beside_looking(self, budget: float) -> float:
+        """What an observation costs where each call is looked at, which takes its part of the budget.
+
+        Args:
+            budget: share of a function's own time, more than a look at its shortest calls takes.
+        """
+        return self.observation / (1.0 - self.look / (self.shortest * budget))
+
     def took(self, duration: float) -> None:
         """Take note of how long a call that chance chose took, seconds."""
         self._taught += 1

@@ -10,29 +10,27 @@ Rules kept here:
   and backward jumps, and the sequences marked "unbroken" have neither. Python without that lock gets
   `LockedGate`, whose wrapper reads a flag of its own; there the counts are near, and a hold is still exact.
 * Chance chooses the calls that teach. A call that a hold or a request sends here teaches nothing.
+* Where half of the overhead budget pays for it, calls are compared with what is usual: by the compiled
+  shortcut (`Entry`), or in the slow path, for which every call is held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import CellType
-from typing import Any, Final, Protocol
+from types import CellType, CodeType
+from typing import Final
 
 from cloister.immune.observation import Sensor
 from cloister.immune.wrapping.calls import CHANCE, CHECKED, GATED, Bounds, Choice, Kind
 from cloister.immune.wrapping.costs import UNSEEN, Costs
 from cloister.immune.wrapping.recording import Recorder
 from cloister.immune.wrapping.sampling import MOST, WARM_UP, Pace, Sampling, Ticks
+from cloister.immune.wrapping.shortened import MOST_CALLERS, SHORT_LOOK, Counter, Entry
 
 MEASURE_ONE_IN: Final = 64
 """Of the calls that are looked at, one in so many is timed."""
 LEARN_ONE_IN: Final = 8
-
-
-class Counter(Protocol):
-    """What a wrapper counts with: a cell of its closure, or a whole number of the compiled core."""
-
-    cell_contents: Any
+"""Of the observations, one in so many is timed; for each, so many calls beyond the bounds may be judged."""
 
 
 class Gate:
@@ -45,6 +43,7 @@ class Gate:
         substitute: is called with the arguments of a call that was blocked, and gives its result; without one
             the call raises `CallBlocked`.
         counter: makes what the wrapper counts with.
+        entry: what a shortcut compares calls with; without one the slow path does.
     """
 
     __slots__ = (
@@ -52,6 +51,7 @@ class Gate:
         "_asked",
         "_costs",
         "_drawn",
+        "_entry",
         "_errors",
         "_fast",
         "_fill",
@@ -65,6 +65,7 @@ class Gate:
         "_seen_calls",
         "_seen_errors",
         "_slow",
+        "_sparing",
         "_ticks",
         "_until",
         "blocked",
@@ -88,11 +89,14 @@ class Gate:
         function: Callable[..., object],
         substitute: Callable[..., object] | None = None,
         counter: Callable[[int], Counter] = CellType,
+        entry: Entry | None = None,
     ) -> None:
         self.name, self.kind, self.function, self.substitute = name, kind, function, substitute
         self.sensor: Sensor | None = None
         self.bounds: Bounds | None = None
         self.recorder: Recorder | None = None
+        self._entry: Entry | None = entry
+        self._sparing = True
         self._left: Counter = counter(MOST)
         self._errors: Counter = counter(0)
         self._holding: Counter = counter(0)
@@ -107,10 +111,12 @@ class Gate:
         self._fill, self._until, self._drawn, self._mean = MOST, 1, MOST, MOST
         self.interval = float(MOST)
         self._left.cell_contents, self._errors.cell_contents, self._holding.cell_contents = MOST, 0, False
-        self._costs = Costs()
-        self.checks = 0
+        self._costs, self.checks = Costs(), 0
+        if self._entry is not None:
+            self._costs.look = SHORT_LOOK
+            self._entry.forget()
         if self.sensor is not None:
-            self._restart()
+            self._choose_anew(UNSEEN, 0.0)
         if armed:
             self.arm()
 
@@ -177,22 +183,32 @@ class Gate:
         """Observe as many calls as of a function that isn't known yet, until it is again."""
         self._known_at = self.observed
         if self.sensor is not None:
-            self.interval = self._sampling.interval(
-                self._scoring_cost(), self._costs.duration, self._pace.factor, observed=0
-            )
-            self._mean = round(self.interval)
-            self._drawn = self._ticks.next(self.interval)
-            self._refill(self._ticks.next(self.interval))
+            self._choose_anew(self._scoring_cost(), self._costs.duration)
             self._reconsider()
 
-    def expect(self, bounds: Bounds | None) -> None:
+    def expect(self, bounds: Bounds | None, *, sparing: bool = True) -> None:
         """Judge calls that are larger or come from elsewhere, where looking at each call is cheap enough.
 
         Args:
             bounds: what needs no judgement; None looks at no call but those chosen.
+            sparing: whether a shortcut sends on only so many as cost what chance's choice does. A caller that
+                is new and stays would otherwise have each of its calls judged.
         """
-        self.bounds = bounds
+        if self._entry is not None and bounds is not None:
+            self._entry.anyone = len(bounds.callers) > MOST_CALLERS
+            if self.bounds is not None and self.bounds.callers != bounds.callers:
+                self._entry.forget()
+        self.bounds, self._sparing = bounds, sparing
+        self._allow()
         self._reconsider()
+
+    def usual(self, caller: CodeType, at: float) -> None:
+        """Take note of a call that was compared from a time on, and is as calls are; and of who called."""
+        if self._entry is not None:
+            return self._entry.know(caller)
+        self.checks += 1
+        if not self.checks % MEASURE_ONE_IN:
+            self.looked(self.clock() - at)
 
     @property
     def checking(self) -> bool:
@@ -241,7 +257,7 @@ class Gate:
             recorder,
         )
         self.sensor = sensor
-        self._restart()
+        self._choose_anew(UNSEEN, 0.0)
         self._reconsider()
 
     def detach(self) -> None:
@@ -255,9 +271,10 @@ class Gate:
         # unbroken
         left = self._left
         if not self._held and left.cell_contents > 1:
-            # Came while another thread's call was filling the countdown: one of those that pass.
+            # One of those that pass: a shortcut found it unusual, or it came while another thread's call was
+            # filling the countdown.
             left.cell_contents -= 1
-            return GATED
+            return CHECKED
         self._slow += 1
         self._until -= 1
         chance = self._until <= 0
@@ -313,14 +330,15 @@ class Gate:
         """
         costs = self._costs
         costs.observed(cost)
-        if not self.checking:
+        if not self.checking and self._entry is None:
             costs.unlooked()
-        # What learning a function costs comes once, and is no reason to look away from all afterwards. Nor is
-        # what a suspicion costs: its calls are judged whatever chance chooses.
+        # What learning costs comes once, and is no reason to look away from all afterwards. Nor is what a
+        # suspicion costs: its calls are judged whatever chance chooses.
         if self.observed - self._known_at > WARM_UP and choice is CHANCE:
             self._pace.add(costs.observation * LEARN_ONE_IN, now)
         if choice is CHANCE:
             costs.took(duration)
+            self._allow()
         self.interval = interval = self._sampling.interval(
             self._scoring_cost(),
             # Where nothing is to spare, what a call waits for the processor is in its time as well.
@@ -333,18 +351,24 @@ class Gate:
         self._reconsider()
 
     def _scoring_cost(self) -> float:
-        # Where every call is looked at, that part of the budget is gone.
-        return self._costs.observation * 2 if self.checking else self._costs.observation
+        return self._costs.beside_looking(self._sampling.budget) if self.checking else self._costs.observation
 
-    def _restart(self) -> None:
+    def _allow(self) -> None:
+        if self._entry is not None:
+            self._entry.allowance = LEARN_ONE_IN if self._sparing else -1
+
+    def _choose_anew(self, cost: float, duration: float) -> None:
         known = self.observed - self._known_at
-        self.interval = self._sampling.interval(UNSEEN, 0.0, self._pace.factor, observed=known)
+        self.interval = self._sampling.interval(cost, duration, self._pace.factor, observed=known)
         self._mean = round(self.interval)
         self._drawn = self._ticks.next(self.interval)
         self._refill(self._ticks.next(self.interval))
 
     def _reconsider(self) -> None:
-        wanted = self.sensor is not None and (self._armed or self.checking)
+        checking, entry, bounds = self.checking, self._entry, self.bounds
+        if entry is not None:
+            entry.most = bounds.size if checking and bounds is not None else -1
+        wanted = self.sensor is not None and (self._armed or (checking and entry is None))
         if wanted and not self._held:
             self._stop(hold=True)
         elif self._held and not wanted:

@@ -24,7 +24,7 @@ from cloister.immune.wrapping.arguments import ArgumentMetadata
 from cloister.immune.wrapping.calls import CHANCE, CHECKED, Choice
 from cloister.immune.wrapping.entering import caller_of, size_of
 from cloister.immune.wrapping.faults import FAULTS
-from cloister.immune.wrapping.gate import MEASURE_ONE_IN, Gate
+from cloister.immune.wrapping.gate import Gate
 
 INSIDE: Final[set[int]] = set()
 """Threads that are inside a sensor."""
@@ -69,10 +69,10 @@ def look(gate: Gate, positional: tuple[object, ...], named: Named, caller: Frame
         size, name = size_of(arguments), caller_of(caller)
         if choice is CHECKED:
             bounds = gate.bounds
-            if bounds is None or (size <= bounds.size and name in bounds.callers):
-                gate.checks += 1
-                if not gate.checks % MEASURE_ONE_IN:
-                    gate.looked(gate.clock() - at)
+            if bounds is None:
+                return None
+            if size <= bounds.size and name in bounds.callers:
+                gate.usual(caller.f_code, at)
                 return None
         recorder = gate.recorder
         described = recorder.describe(arguments) if recorder is not None else None

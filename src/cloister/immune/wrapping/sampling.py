@@ -21,8 +21,10 @@ from typing import Final
 
 MEDIAN_SHARE: Final = 0.05
 """Of a call's own time that observing may add to more than a third of the calls (PIC-P1)."""
-WARM_UP: Final = 400
-"""Observed calls before the budget alone rules: enough for a baseline that may block."""
+WARM_UP: Final = 1000
+"""Observed calls before the budget alone rules: what is rarer than one in a thousand is known as that."""
+_LEARNING: Final = 3.0
+"""Calls to one observed call until then, at most; the median call is one that nobody observed."""
 MOST: Final = 2**30 - 1
 """The longest distance between two observed calls: the largest integer of one digit in CPython."""
 
@@ -45,8 +47,8 @@ class Sampling:
 
     Attributes:
         mode: one of three.
-        rate: share of calls that ``fixed`` observes, and the least of ``budgeted`` until it has learned a
-            function.
+        rate: share of calls that ``fixed`` observes. Until it has learned a function, ``budgeted`` observes a
+            third at least, or this share where it is more.
         budget: share of a function's own time, or of the time from one call to the next where that is more,
             that observing may cost under ``budgeted``.
         cpu_threshold: share of one processor that observing may take in the whole process.
@@ -74,8 +76,8 @@ class Sampling:
             factor: of the rate, above 0 and at most 1; see `Pace`.
             spacing: mean seconds from one call to the next in this process that nobody uses. A function that
                 is called seldom leaves a processor that has time; the budget is then of that.
-            observed: calls that were observed so far. Until there are `WARM_UP`, ``rate`` is the least share
-                that ``budgeted`` observes: a function is learned once, and is unprotected until then.
+            observed: calls that were observed so far. Until there are `WARM_UP`, ``budgeted`` observes a
+                third at least: a function is learned once, and is unprotected until then.
 
         Returns:
             1 to `MOST`.
@@ -91,7 +93,7 @@ class Sampling:
                 # So that the median call is one that nobody observed.
                 affordable = max(affordable, 3.0)
             if observed < WARM_UP:
-                return min(max(affordable, 1.0), calls)
+                return min(max(affordable, 1.0), _LEARNING, calls)
             calls = affordable
         return min(max(calls / factor, 1.0), MOST / 2)
 

@@ -44,6 +44,13 @@ def factory({free}):
         return {slow}({gate}, {positional}, {named})
 """
 
+# For a call that a shortcut found unusual: it isn't counted here, but where it is judged.
+_COMPARED: Final = """\
+def factory({free}):
+    def wrapper({parameters}):
+        return {slow}({gate}, {positional}, {named})
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -106,8 +113,7 @@ def wrapper_code(
         shortened: whether it counts with `Counter` objects, which its shortcut in C changes too, in place of
             cells.
     """
-    taken = set(signature.names)
-    own = {role: next(name for name in _variants(role) if name not in taken) for role in _FREE}
+    own = _own_names(signature)
     left, errors = own["left"], own["errors"]
     source = (_CHECKED if counts_errors else _PASSED).format(
         declared="" if shortened else f"nonlocal {left}, {errors}" if counts_errors else f"nonlocal {left}",
@@ -121,6 +127,30 @@ def wrapper_code(
         named=_named(signature),
         **{role: own[role] for role in _FREE if role not in {"holding", "left", "errors"}},
     )
+    return _compiled(source, own)
+
+
+@lru_cache(maxsize=1024)
+def compared_code(signature: Signature) -> tuple[CodeType, tuple[str, ...]]:
+    """The code of a wrapper that takes the slow path with every call; the rest as of `wrapper_code`."""
+    own = _own_names(signature)
+    source = _COMPARED.format(
+        free=", ".join(own.values()),
+        parameters=_parameters(signature),
+        slow=own["slow"],
+        gate=own["gate"],
+        positional=_positional(signature),
+        named=_named(signature),
+    )
+    return _compiled(source, own)
+
+
+def _own_names(signature: Signature) -> dict[str, str]:
+    taken = set(signature.names)
+    return {role: next(name for name in _variants(role) if name not in taken) for role in _FREE}
+
+
+def _compiled(source: str, own: dict[str, str]) -> tuple[CodeType, tuple[str, ...]]:
     code = _inner(_inner(compile(source, "<immune wrapper>", "exec")))
     roles = {name: role for role, name in own.items()}
     return code, tuple(roles[name] for name in code.co_freevars)
