@@ -131,6 +131,7 @@ def test_the_demo_learns_is_attacked_blocks_explains_and_proves_it_in_half_a_min
         (["status"], "immune.state_unusable"),
         (["status", "--directory", "nowhere"], "immune.state_unusable"),
         (["detectors", "promote", "7", "--directory", "."], "immune.detector_unknown"),
+        (["detectors", "retry", "7", "--directory", "."], "immune.detector_unknown"),
         (["approve", "a:b", "--ahead", "--calls", "0", "--directory", "."], "immune.setting_invalid"),
         (["status", "--url", "http://127.0.0.1:9"], "immune.unreachable"),
         (["approve", "a:b", "--ahead", "--target", "10.1.2.3", "--directory", "."], "immune.setting_invalid"),

@@ -220,3 +220,48 @@ def test_all_candidates_of_a_function_that_passed_are_promoted_by_what_they_name
         DetectorState.CANDIDATE,
         DetectorState.CANDIDATE,
     ]
+
+
+def test_another_trial_of_what_failed_is_asked_for_listed_and_recorded(pic: Pic, folder: Path) -> None:
+    from cloister.immune.keeping import DetectorRegistry, pattern_key
+
+    store = StateStore(folder / "immune.db")
+    registry = DetectorRegistry(store, pattern_key(folder), 90.0, str)
+    for number in range(2):
+        made, _ = registry.store_detector(NAME, b"%d" % number, 80.0, "size 80x median")
+        registry.validate(made.id, calls(6), scorer)
+    store.close()
+    code, out, err = pic("detectors", "promote", "1")
+    assert (code, "pic detectors retry" in err) == (2, True)
+    code, out, err = pic("detectors", "retry", "1", "--json")
+    assert code == 0, err
+    assert json.loads(out) == {
+        "happened": "retry-asked",
+        "function": NAME,
+        "reason": "6 of 100 ordinary calls flagged: it is tried again on 100 from now on",
+        "detector": 1,
+    }
+    code, out, err = pic("detectors", "retry", "2")
+    assert (code, out.split(":")[0]) == (0, "retry-asked"), err
+    code, out, err = pic("detectors", "retry", "1")
+    assert (code, "immune.not_failed" in err, "pic detectors list" in err) == (2, True, True)
+    assert "to be tried again" in " ".join(pic("detectors", "list")[1].split())
+    listed = json.loads(pic("detectors", "list", "--json")[1])["detectors"]
+    assert [(one["passed"], one["retry_at"] is None) for one in listed] == [(False, False)] * 2
+    assert pic("detectors", "promote", "1")[0] == 2
+    assert pic("logs", "export", "out.jsonl")[0] == 0
+    entries = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    asked = [one for one in entries if one["action"] == "retry-asked"]
+    assert [(one["event_type"], one["function"]) for one in asked] == [("validation", NAME)] * 2
+    assert all("; by " in one["reason"] for one in asked)
+    assert "Example:" in pic_help("detectors", "retry")
+
+
+def pic_help(*words: str) -> str:
+    import contextlib
+    import io
+
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    return shown.getvalue()

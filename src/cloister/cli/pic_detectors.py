@@ -23,7 +23,7 @@ _STATES = ("candidate", "active", "rejected", "expired")
 def group() -> typer.Typer:
     """The group of commands."""
     made = typer.Typer(
-        no_args_is_help=True, help="Candidates and detectors: list, promote, reject, roll back."
+        no_args_is_help=True, help="Candidates and detectors: list, promote, retry, reject, roll back."
     )
     made.command(
         "list",
@@ -36,6 +36,12 @@ def group() -> typer.Typer:
         epilog="Examples:  pic detectors promote 3   ·   pic detectors promote shop:export --feature size   "
         "·   pic detectors promote shop:export --all-passed",
     )(_promote)
+    made.command(
+        "retry",
+        help="Ask for another trial of a candidate that failed its validation, on 100 ordinary calls from "
+        "now on; a running process that watches the function makes it.",
+        epilog="Example:  pic detectors retry 3",
+    )(_retry)
     made.command(
         "reject",
         help="Refuse a candidate, or switch a detector off.",
@@ -60,10 +66,17 @@ def _shown(one: Detector) -> dict[str, JSON]:
         "made_by": one.provenance,
         "validation": None if verdict is None else verdict.reason,
         "passed": None if verdict is None else verdict.passed,
+        "retry_at": one.retry_at,
         "expires_at": one.expires_at,
         "reason": one.reason,
         "version": one.version,
     }
+
+
+def _trial(one: Detector) -> str:
+    """What came of its validation, and whether another one is to come."""
+    found = "not validated" if one.verdict is None else one.verdict.reason
+    return found if one.retry_at is None else f"{found}; to be tried again"
 
 
 def _of_use(one: Detector) -> tuple[int, str, bool, int]:
@@ -96,13 +109,12 @@ def _list(
 
     table = Table("id", "function", "state", "made by", "validation", box=None, pad_edge=False)
     for one in found:
-        shown = _shown(one)
         table.add_row(
             str(one.id),
             printable(one.function_name),
             one.state.value,
             printable(one.provenance),
-            printable(str(shown["validation"] or "not validated")),
+            printable(_trial(one)),
         )
     console().print(table)
     return 0
@@ -137,6 +149,17 @@ def _promote(
     for one in events:
         said(one, as_json=False)
     return 0
+
+
+def _retry(
+    number: Number,
+    config: Config = None,
+    directory: Directory = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    with operator(config, directory) as opened:
+        return said(opened.retry(number), as_json=as_json)
 
 
 def _reject(

@@ -347,22 +347,41 @@ class Cell(ForkSafe):
         return scores
 
     def _try_candidates(self, before: float) -> None:
-        """Try what was found on the ordinary calls before a time, where there are enough of them."""
-        if not self._untried:
+        """Try what was found on the ordinary calls before a time, where there are enough of them.
+
+        What an operator asked another trial of is tried only where all of them came since.
+        """
+        again = self._to_retry()
+        if not self._untried and not again:
             return
         organs = self._organs
         ordinary = organs.traces.ordinary(self.name, _VALIDATED_ON, before)
         if len(ordinary) < _VALIDATED_ON:
             return
-        scores = self._scores_of(ordinary)
+        oldest = min(one.entered.at for one in ordinary)
         untried, self._untried = self._untried, []
-        for number, score in untried:
+        due = [*untried, *((number, None) for number, since in again if oldest >= since)]
+        if not due:
+            return
+        scores = self._scores_of(ordinary)
+        for number, score in due:
             try:
                 verdict, tried = organs.registry.validate(number, ordinary, lambda one: scores[id(one)])
                 organs.record.happened(tried)
                 if verdict.passed and self.rules.by_policy:
                     organs.record.happened(organs.registry.promote(number, POLICY))
-                    self._recognise(score)
+                    if score is not None:
+                        self._recognise(score)
             except ImmuneError as error:
                 if error.code not in {"immune.not_eligible", "immune.detector_unknown"}:
                     raise
+
+    def _to_retry(self) -> list[tuple[int, float]]:
+        """What an operator asked another trial of, and since when the calls count that it is tried on."""
+        try:
+            asked = self._organs.registry.to_retry(self.name)
+        except CloisterError:
+            # A store that is busy for a moment is asked at the next look.
+            return []
+        now = self._organs.monotonic()
+        return [(number, now - ago) for number, ago in asked]

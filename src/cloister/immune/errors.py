@@ -22,6 +22,7 @@ class ImmuneError(CloisterError):
         "immune.function_unknown": "No function of this name is watched.",
         "immune.detector_unknown": "There is no detector of this number.",
         "immune.not_eligible": "A detector that didn't pass its validation, or is too young, isn't promoted.",
+        "immune.not_failed": "Only a candidate whose trial failed is tried again.",
         "immune.baseline_damaged": "What was learned of a function is damaged, or of another kind.",
         "immune.state_damaged": "A state database is damaged; it was put aside.",
         "immune.state_unusable": "A state database is of another version, or can't be opened.",

@@ -37,6 +37,7 @@ _KINDS: Final[Mapping[Happened, AuditKind]] = MappingProxyType(
         Happened.DRIFT_ENDED: AuditKind.DRIFT,
         Happened.CANDIDATE_MADE: AuditKind.CANDIDATE,
         Happened.DETECTOR_VALIDATED: AuditKind.VALIDATION,
+        Happened.RETRY_ASKED: AuditKind.VALIDATION,
         Happened.DETECTOR_PROMOTED: AuditKind.PROMOTION,
         Happened.DETECTOR_REJECTED: AuditKind.REJECTION,
         Happened.DETECTOR_EXPIRED: AuditKind.EXPIRY,

@@ -37,7 +37,7 @@ from cloister.immune.keeping import (
     pattern_key,
 )
 from cloister.immune.keeping.approval import RELEARNING_CALLS
-from cloister.immune.keeping.detectors import detectors_in
+from cloister.immune.keeping.detector_rows import detectors_in
 from cloister.immune.keeping.events import Happened, StateEvent
 from cloister.immune.keeping.files import acknowledge_damaged, damaged_files
 from cloister.immune.keeping.snapshots import Snapshot, roll_back, snapshots_of
@@ -205,6 +205,10 @@ class Operator:
                 "See which there are:  pic detectors list",
             )
         return tuple(self.promote(number) for number in numbers)
+
+    def retry(self, number: int) -> StateEvent:
+        """See `DetectorRegistry.retry`."""
+        return self._recorded(lambda: self.registry.retry(number, self._by))
 
     def reject(self, number: int, why: str) -> StateEvent:
         """See `DetectorRegistry.reject`."""

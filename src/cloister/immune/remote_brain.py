@@ -105,7 +105,7 @@ class RemoteBrain:
             detections,
             self._false_positives(),
             sum(one.state is DetectorState.ACTIVE for one in found),
-            sum(one.state is DetectorState.CANDIDATE and one.verdict is None for one in found),
+            sum(one.waits for one in found),
             self._watchdog(),
         )
 

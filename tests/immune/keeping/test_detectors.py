@@ -452,10 +452,13 @@ def test_whatever_the_clock_does_what_is_active_isnt_ended_and_versions_only_ris
 # Rollback
 
 
+STEPS = ("find", "validate", "retry", "promote", "reject", "expire")
+
+
 @settings(max_examples=100)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["find", "validate", "promote", "reject", "expire"]), st.integers(0, 4)),
+        st.tuples(st.sampled_from(STEPS), st.integers(0, 4)),
         max_size=25,
     )
 )
@@ -483,7 +486,9 @@ def test_after_a_rollback_the_detectors_are_those_of_the_snapshot(steps: list[tu
             if step == "find":
                 candidate(registry, b"p%d" % pick)
             elif step == "validate":
-                registry.validate(chosen, calls(pick), scorer)
+                registry.validate(chosen, calls(3 * pick), scorer)
+            elif step == "retry":
+                registry.retry(chosen, "dana")
             elif step == "promote":
                 registry.promote(chosen, "dana")
             elif step == "reject":

@@ -138,6 +138,7 @@ def test_a_state_of_the_version_before_gets_the_table_and_keeps_what_it_holds(
     StateStore(path, hand).close()
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE stages")
+        connection.execute("ALTER TABLE detectors DROP COLUMN retry_at")
         connection.execute("PRAGMA user_version=1")
         connection.execute("INSERT INTO learned VALUES ('shop.orders:place', 0, x'00', '')")
     store = StateStore(path, hand)

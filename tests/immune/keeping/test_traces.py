@@ -44,6 +44,17 @@ def test_the_call_after_the_thousandth_takes_the_place_of_the_first() -> None:
     assert kept == [float(number) for number in range(1000, 0, -1)]
 
 
+def kept_after(
+    kept: list[tuple[Observed, bool]], one: Observed, *, ordinary: bool, bound: int
+) -> list[tuple[Observed, bool]]:
+    """What is kept, oldest first, when a call was added: the newest, but never too many of a suspicion."""
+    left = kept[1:] if len(kept) == bound else kept
+    others = sum(not other for _, other in left)
+    if len(kept) == bound and not ordinary and others >= max(0, min(bound // 2, bound - 100)):
+        return kept
+    return [*left, (one, ordinary)]
+
+
 @settings(max_examples=100)
 @given(
     st.lists(st.tuples(observed_calls, st.booleans()), max_size=60), st.integers(1, 20), st.integers(0, 30)
@@ -51,10 +62,11 @@ def test_the_call_after_the_thousandth_takes_the_place_of_the_first() -> None:
 def test_the_newest_are_read_newest_first_and_equal_to_what_was_given(
     given_calls: list[tuple[Observed, bool]], bound: int, count: int
 ) -> None:
-    traces = TraceStore(bound)
+    traces, model = TraceStore(bound), list[tuple[Observed, bool]]()
     for number, (one, ordinary) in enumerate(given_calls, 1):
         assert traces.add(FUNCTION, one, ordinary=ordinary) == number
-    newest = given_calls[::-1][:bound]
+        model = kept_after(model, one, ordinary=ordinary, bound=bound)
+    newest = model[::-1]
     assert list(traces.newest(FUNCTION, count)) == [one for one, _ in newest[:count]]
     assert [(kept.observed, kept.ordinary) for kept in traces.kept(FUNCTION, bound)] == newest
     wanted = [one for one, ordinary in newest if ordinary]
@@ -88,6 +100,65 @@ def test_the_last_hundred_ordinary_calls_before_a_candidate_are_exactly_those() 
         traces.add(FUNCTION, call(at=float(number)), ordinary=number % 2 == 0)
     found = [one.entered.at for one in traces.ordinary(FUNCTION, 100, before=400.0)]
     assert found == [float(number) for number in range(398, 198, -2)]
+
+
+# A suspicion
+
+
+def test_a_suspicion_however_long_leaves_half_of_the_ordinary_calls() -> None:
+    traces = TraceStore()
+    for number in range(21_000):
+        traces.add(FUNCTION, call(at=float(number)), ordinary=number < 1000)
+    found = [one.entered.at for one in traces.ordinary(FUNCTION, 1000)]
+    assert found == [float(number) for number in range(999, 499, -1)]
+    suspected = [one.observed.entered.at for one in traces.kept(FUNCTION, 1000) if not one.ordinary]
+    assert suspected == [float(number) for number in range(1499, 999, -1)]
+    for number in range(21_000, 21_600):
+        traces.add(FUNCTION, call(at=float(number)), ordinary=True)
+    assert len(traces.ordinary(FUNCTION, 1000)) == 600
+    assert traces.newest(FUNCTION, 1)[0].entered.at == 21_599.0
+
+
+@pytest.mark.parametrize("per_function", [100, 101, 150, 199, 200, 5000])
+def test_however_few_are_kept_a_suspicion_leaves_the_hundred_that_a_candidate_is_tried_on(
+    per_function: int,
+) -> None:
+    traces = TraceStore(per_function)
+    for number in range(3 * per_function):
+        traces.add(FUNCTION, call(at=float(number)), ordinary=number < per_function)
+    newest = [float(number) for number in range(per_function - 1, per_function - 101, -1)]
+    assert [one.entered.at for one in traces.ordinary(FUNCTION, 100)] == newest
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 80), st.booleans()), max_size=12),
+    st.integers(95, 260),
+)
+def test_through_suspicions_that_come_and_go_what_is_kept_is_the_newest_but_for_too_many_of_them(
+    spells: list[tuple[bool, int, bool]], bound: int
+) -> None:
+    traces, model, now = TraceStore(bound), list[tuple[Observed, bool]](), 0.0
+    for ordinary, times, forgets in spells:
+        for _ in range(times):
+            now += 1
+            one = call(at=now)
+            traces.add(FUNCTION, one, ordinary=ordinary)
+            model = kept_after(model, one, ordinary=ordinary, bound=bound)
+        if forgets:
+            traces.forget(now - 70)
+            model = [kept for kept in model if kept[0].entered.at >= now - 70]
+        found = [(kept.observed, kept.ordinary) for kept in traces.kept(FUNCTION, bound)]
+        assert found == model[::-1]
+
+
+def test_calls_of_a_suspicion_that_arent_kept_are_counted_but_not_as_kept() -> None:
+    traces = TraceStore()
+    for number in range(1000):
+        traces.add(FUNCTION, call(at=float(number)), ordinary=True)
+    counted = [traces.add(FUNCTION, call(at=1000.0 + number), ordinary=False) for number in range(2000)]
+    assert counted == list(range(1001, 3001))
+    assert traces.added(FUNCTION) == (1500, 0.0)
 
 
 def test_functions_are_kept_apart() -> None:

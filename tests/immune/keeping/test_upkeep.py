@@ -281,3 +281,20 @@ def test_no_name_of_a_caller_that_cant_be_written_stops_the_upkeep(room: Room) -
     odd = Observed(call(at=1.0).entered.__class__(1.0, 1, "m:\ud800", 1, 0, True), 0.01, False)
     room.upkeep.observed(FUNCTION, odd, ordinary=True, blocks=False)
     assert Happened.UPKEEP_FAILED not in kinds(room.run(99))
+
+
+def test_after_a_long_suspicion_and_a_restart_the_ordinary_calls_are_there(
+    room: Room, signer: Signer
+) -> None:
+    room.run(1000)
+    for number in range(5000):
+        room.monotonic.now += 1
+        room.store.clock.now += 1  # type: ignore[attr-defined]
+        suspected = call(at=room.monotonic.now, size=number)
+        room.upkeep.observed(FUNCTION, suspected, ordinary=False, blocks=False)
+    room.upkeep.stop()
+    again = Room(room.store, signer, HandClock(5.0))
+    again.upkeep.start(FUNCTION)
+    assert len(again.traces.ordinary(FUNCTION, 1000)) == len(room.traces.ordinary(FUNCTION, 1000)) == 500
+    kept = [one.entered.size for one in again.traces.newest(FUNCTION, 500)]
+    assert kept == list(range(499, -1, -1))

@@ -37,6 +37,7 @@ class Detector:
         state: how far it is.
         reason: why it is so, in words of this package or of who decided, redacted.
         verdict: of its last validation; None before it, and after a change that makes it void.
+        retry_at: when another trial was asked for, seconds since 1970; None where nobody did.
     """
 
     id: int
@@ -50,6 +51,13 @@ class Detector:
     state: DetectorState
     reason: str
     verdict: Verdict | None
+    retry_at: float | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is a candidate that is still to be tried, or to be tried again."""
+        tried = self.verdict is not None and self.retry_at is None
+        return self.state is DetectorState.CANDIDATE and not tried
 
     def to_json(self) -> str:
         """It as one line of JSON, with the columns' names: what a command prints."""
@@ -67,6 +75,7 @@ class Detector:
             self.state.value,
             self.reason,
             verdict,
+            self.retry_at,
         )
         return json.dumps(dict(zip(COLUMNS, values, strict=True)), sort_keys=True, allow_nan=False)
 
@@ -90,6 +99,10 @@ class Detector:
         """Whether it is promoted and its time isn't up."""
         return self.state is DetectorState.ACTIVE and now < self.expires_at
 
+    def is_over(self, now: float) -> bool:
+        """Whether its time is up, whether or not anybody has swept it up yet."""
+        return self.state is DetectorState.EXPIRED or now >= self.expires_at
+
 
 def detector_of(row: tuple[object, ...]) -> Detector | None:
     """A detector of a row, in the order of `COLUMNS`; None for a row that isn't one."""
@@ -106,10 +119,13 @@ def detector_of(row: tuple[object, ...]) -> Detector | None:
         state,
         reason,
         verdict,
+        retry_at,
     ) = row
     try:
         numbers = [float(one) for one in (threshold, created, expires) if isinstance(one, int | float)]
         if len(numbers) != 3 or not all(map(math.isfinite, numbers)) or not 0 <= numbers[0] <= 100:
+            return None
+        if retry_at is not None and not (isinstance(retry_at, int | float) and math.isfinite(retry_at)):
             return None
         return Detector(
             int(str(number)),
@@ -123,6 +139,7 @@ def detector_of(row: tuple[object, ...]) -> Detector | None:
             DetectorState(str(state)),
             str(reason),
             None if verdict is None else Verdict.from_json(str(verdict)),
+            None if retry_at is None else float(retry_at),
         )
     except (ValueError, ImmuneError):
         return None

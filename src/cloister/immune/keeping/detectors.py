@@ -11,6 +11,8 @@ Rules kept here:
 4. A detector ends at its time, whether or not anybody has swept it up yet.
 5. A row that can't be read is no detector: it never blocks.
 6. Before a promotion a snapshot of the function's detectors is taken (`snapshots`).
+7. A candidate is tried once, and once more for each time that an operator asked for it after it failed
+   (`retries`). Until then what its last trial found stands, so that it can't be promoted meanwhile.
 """
 
 from __future__ import annotations
@@ -20,20 +22,29 @@ from collections.abc import Sequence
 from typing import Final
 
 from cloister.immune.errors import ImmuneError
-from cloister.immune.keeping.detector import Detector, DetectorState, detector_of
+from cloister.immune.keeping.detector import Detector, DetectorState
+from cloister.immune.keeping.detector_rows import (
+    detector_by_hash,
+    detector_by_number,
+    detectors_in,
+    expire_before,
+    is_any_due,
+    recognising,
+    replace_stronger,
+)
 from cloister.immune.keeping.events import Happened, StateEvent
 from cloister.immune.keeping.locks import ForkSafe
 from cloister.immune.keeping.pattern import hash_pattern, patterns_of_feature, patterns_within
-from cloister.immune.keeping.snapshots import COLUMNS, take_snapshot
+from cloister.immune.keeping.retries import require_failed
+from cloister.immune.keeping.snapshots import take_snapshot
 from cloister.immune.keeping.store import StateStore
-from cloister.immune.keeping.validation import Redact, Scorer, Verdict, is_candidate, validate
+from cloister.immune.keeping.validation import EVENTS, Redact, Scorer, Verdict, is_candidate, validate
 from cloister.immune.observation import Observed, Score
 
 POLICY: Final = "policy"
 """Who promoted, where nobody did by hand."""
 
 _LONGEST: Final = 500
-_SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM detectors"  # noqa: S608 - names of this package
 
 
 class DetectorRegistry(ForkSafe):
@@ -80,14 +91,14 @@ class DetectorRegistry(ForkSafe):
         weaker, stronger = (self._hashes(some) for some in patterns_of_feature(pattern))
         # An attack repeats one pattern: most times there is nothing to write.
         with self._store.reading() as connection:
-            enough = _recognising(connection, signature, weaker, now)
+            enough = recognising(connection, signature, weaker, now)
         if enough is not None:
             return enough, None
         with self._store.writing() as connection:
-            enough = _recognising(connection, signature, weaker, now)
+            enough = recognising(connection, signature, weaker, now)
             if enough is not None:
                 return enough, None
-            known = _one(connection, "signature_hash = ?", signature)
+            known = detector_by_hash(connection, signature)
             values = (function, threshold, self._clean(provenance), now, now + self._seconds)
             if known is None:
                 connection.execute(
@@ -100,13 +111,13 @@ class DetectorRegistry(ForkSafe):
                 connection.execute(
                     "UPDATE detectors SET function = ?, threshold = ?, provenance = ?, created_at = ?,"
                     " expires_at = ?, is_active = 0, version = version + 1, state = 'candidate',"
-                    " reason = 'found anew', verdict_json = NULL WHERE id = ?",
+                    " reason = 'found anew', verdict_json = NULL, retry_at = NULL WHERE id = ?",
                     (*values, known.id),
                 )
-            made = _one(connection, "signature_hash = ?", signature)
+            made = detector_by_hash(connection, signature)
             if made is None:
                 raise ImmuneError("immune.state_damaged", "A detector can't be read after it was stored.")
-            replaced = _replace(connection, stronger, made.id)
+            replaced = replace_stronger(connection, stronger, made.id)
         reason = f"scores above {threshold:g}"
         if replaced:
             reason += f"; in place of {', '.join(map(str, replaced))}, which would recognise less"
@@ -119,7 +130,7 @@ class DetectorRegistry(ForkSafe):
             ImmuneError: ``immune.detector_unknown``; the store can't be used now.
         """
         with self._store.reading() as connection:
-            return _known(connection, number)
+            return detector_by_number(connection, number)
 
     def detectors(self, function: str | None = None) -> tuple[Detector, ...]:
         """All that can be read, in order of their numbers; of one function where it is named.
@@ -135,17 +146,26 @@ class DetectorRegistry(ForkSafe):
         Raises:
             ImmuneError: the store can't be used now.
         """
-        generation = self._store.generation()
-        with self._lock:
-            if self._copy is None or self._copy[0] != generation:
-                active: dict[str, tuple[Detector, ...]] = {}
-                for one in self.detectors():
-                    if one.state is DetectorState.ACTIVE:
-                        active[one.function_name] = (*active.get(one.function_name, ()), one)
-                self._copy = generation, active
-            found = self._copy[1].get(function, ())
         now = self._store.clock()
-        return tuple(one for one in found if one.is_active(now))
+        return tuple(one for one in self._of_use(function) if one.is_active(now))
+
+    def to_retry(self, function: str) -> tuple[tuple[int, float], ...]:
+        """The candidates of a function that an operator asked another trial of.
+
+        From memory where nothing was written.
+
+        Returns:
+            The number of each, and how many seconds ago that was.
+
+        Raises:
+            ImmuneError: the store can't be used now.
+        """
+        now = self._store.clock()
+        return tuple(
+            (one.id, max(now - one.retry_at, 0.0))
+            for one in self._of_use(function)
+            if one.retry_at is not None and one.state is DetectorState.CANDIDATE and not one.is_over(now)
+        )
 
     def matching(self, function: str, score: Score) -> Detector | None:
         """The promoted detector that recognises a call: its pattern at the call's size or weaker.
@@ -166,7 +186,7 @@ class DetectorRegistry(ForkSafe):
     def validate(
         self, number: int, ordinary: Sequence[Observed], scorer: Scorer
     ) -> tuple[Verdict, StateEvent]:
-        """Try a candidate on the newest ordinary calls of its function, and keep the verdict.
+        """Try a candidate that waits for it on its function's newest ordinary calls, and keep the verdict.
 
         Args:
             number: the detector's.
@@ -177,20 +197,54 @@ class DetectorRegistry(ForkSafe):
             The verdict, and what to write down.
 
         Raises:
-            ImmuneError: ``immune.detector_unknown``; ``immune.not_eligible`` where it isn't a candidate.
+            ImmuneError: ``immune.detector_unknown``; ``immune.not_eligible`` where it isn't a candidate, or
+                was tried and nobody asked for another trial: of two processes the first one's counts.
         """
         found = self.detector(number)
         verdict = validate(ordinary, scorer, found.threshold, self._store.clock(), self._redact)
         with self._store.writing() as connection:
-            now_found = _known(connection, number)
-            if now_found.state is not DetectorState.CANDIDATE or now_found.version != found.version:
-                raise _not_eligible("it isn't a candidate")
+            now_found = detector_by_number(connection, number)
+            if not now_found.waits or now_found != found:
+                raise _not_eligible("it isn't a candidate that waits for a trial")
             connection.execute(
-                "UPDATE detectors SET version = version + 1, reason = ?, verdict_json = ? WHERE id = ?",
+                "UPDATE detectors SET version = version + 1, reason = ?, verdict_json = ?, retry_at = NULL"
+                " WHERE id = ?",
                 (verdict.reason, verdict.to_json(), number),
             )
         said = f"{verdict.reason}: {'may be promoted' if verdict.passed else 'not eligible'}"
         return verdict, self._event(Happened.DETECTOR_VALIDATED, now_found, said)
+
+    def retry(self, number: int, by: str) -> StateEvent:
+        """Ask for another trial of a candidate that failed, on 100 ordinary calls from now on.
+
+        The trial is made by the first process that watches the function and saw so many, not by who asks: the
+        state beside it holds some of its calls and what was learned up to a minute ago, which is neither what
+        calls are scored by nor all that it was ordinary to do. And calls that come from now on are none of
+        those that it failed on: who asks often enough on the same ones would have chance pass it.
+
+        Its time goes on, and it stays what it is meanwhile: a candidate that failed.
+
+        Args:
+            number: the detector's.
+            by: who decides.
+
+        Returns:
+            What to write down.
+
+        Raises:
+            ImmuneError: ``immune.detector_unknown``; ``immune.not_failed`` where it isn't a candidate whose
+                trial failed, or another one was asked for already.
+        """
+        now = self._store.clock()
+        with self._store.deciding() as connection:
+            found = detector_by_number(connection, number)
+            verdict = require_failed(found, now)
+            connection.execute(
+                "UPDATE detectors SET version = version + 1, reason = ?, retry_at = ? WHERE id = ?",
+                (f"another trial was asked for by {self._clean(by)}", now, number),
+            )
+        said = f"{verdict.reason}: it is tried again on {EVENTS} from now on"
+        return self._event(Happened.RETRY_ASKED, found, said, by)
 
     def promote(self, number: int, by: str) -> StateEvent:
         """Make a candidate active, for its full time from now, after a snapshot.
@@ -207,7 +261,7 @@ class DetectorRegistry(ForkSafe):
         """
         now = self._store.clock()
         with self._store.deciding() as connection:
-            found = _known(connection, number)
+            found = detector_by_number(connection, number)
             if found.state is not DetectorState.CANDIDATE or now >= found.expires_at:
                 raise _not_eligible("it isn't a candidate")
             if found.verdict is None or not found.verdict.passed:
@@ -264,10 +318,10 @@ class DetectorRegistry(ForkSafe):
         if not reason:
             raise ImmuneError("immune.setting_invalid", "A detector is rejected with a reason.", "Say why.")
         with self._store.deciding() as connection:
-            found = _known(connection, number)
+            found = detector_by_number(connection, number)
             connection.execute(
                 "UPDATE detectors SET version = version + 1, state = 'rejected', is_active = 0,"
-                " reason = ?, verdict_json = NULL WHERE id = ?",
+                " reason = ?, verdict_json = NULL, retry_at = NULL WHERE id = ?",
                 (reason, number),
             )
         return self._event(Happened.DETECTOR_REJECTED, found, reason, by)
@@ -283,24 +337,26 @@ class DetectorRegistry(ForkSafe):
         """
         now = self._store.clock()
         with self._store.reading() as connection:
-            due = connection.execute(_DUE, (now,)).fetchall()
-        if not due:
-            return ()
+            if not is_any_due(connection, now):
+                return ()
         with self._store.writing() as connection:
-            due = connection.execute(
-                f"{_SELECT} WHERE state <> 'expired' AND expires_at <= ?", (now,)
-            ).fetchall()
-            connection.execute(
-                "UPDATE detectors SET version = version + 1, state = 'expired', is_active = 0,"
-                " reason = 'its time is up', verdict_json = NULL"
-                " WHERE state <> 'expired' AND expires_at <= ?",
-                (now,),
-            )
-        ended = [one for row in due if (one := detector_of(row)) is not None]
+            ended = expire_before(connection, now)
         return tuple(
             self._event(Happened.DETECTOR_EXPIRED, one, f"its time is up; it was {one.state}")
             for one in ended
         )
+
+    def _of_use(self, function: str) -> tuple[Detector, ...]:
+        """A function's detectors that are promoted or to be tried again; read where anybody wrote since."""
+        generation = self._store.generation()
+        with self._lock:
+            if self._copy is None or self._copy[0] != generation:
+                found: dict[str, tuple[Detector, ...]] = {}
+                for one in self.detectors():
+                    if one.state is DetectorState.ACTIVE or one.retry_at is not None:
+                        found[one.function_name] = (*found.get(one.function_name, ()), one)
+                self._copy = generation, found
+            return self._copy[1].get(function, ())
 
     def _hashes(self, patterns: Sequence[bytes]) -> list[str]:
         return [hash_pattern(self._key, one) for one in patterns]
@@ -312,9 +368,6 @@ class DetectorRegistry(ForkSafe):
         return StateEvent(
             kind, detector.function_name, self._store.clock(), reason, detector.id, self._clean(by)
         )
-
-
-_DUE: Final = "SELECT 1 FROM detectors WHERE state <> 'expired' AND expires_at <= ? LIMIT 1"
 
 
 def forget_old_detectors(connection: sqlite3.Connection, before: float) -> int:
@@ -333,67 +386,9 @@ def forget_old_detectors(connection: sqlite3.Connection, before: float) -> int:
     return gone + connection.execute("DELETE FROM snapshots WHERE taken_at < ?", (before,)).rowcount
 
 
-def _recognising(
-    connection: sqlite3.Connection, signature: str, weaker: Sequence[str], now: float
-) -> Detector | None:
-    """The detector of a pattern, whatever became of it, or one of a weaker pattern that waits or applies."""
-    known = _one(connection, "signature_hash = ?", signature)
-    if known is not None and not _is_over(known, now):
-        return known
-    rows = connection.execute(
-        f"{_SELECT} WHERE state IN ('candidate', 'active') AND signature_hash IN ({_marks(weaker)})"
-        " ORDER BY id",
-        weaker,
-    ).fetchall()
-    found = (one for row in rows if (one := detector_of(row)) is not None)
-    return next((one for one in found if not _is_over(one, now)), None)
-
-
-def _replace(connection: sqlite3.Connection, stronger: Sequence[str], by: int) -> list[int]:
-    """End the candidates of stronger patterns; their numbers."""
-    condition = f" WHERE state = 'candidate' AND signature_hash IN ({_marks(stronger)}) ORDER BY id"
-    numbers = [int(row[0]) for row in connection.execute(_SELECT + condition, stronger)]
-    connection.executemany(
-        "UPDATE detectors SET version = version + 1, state = 'expired', reason = ?, verdict_json = NULL"
-        " WHERE id = ?",
-        [(f"detector {by} recognises what it would", one) for one in numbers],
-    )
-    return numbers
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _is_over(detector: Detector, now: float) -> bool:
-    return detector.state is DetectorState.EXPIRED or now >= detector.expires_at
-
-
-def _known(connection: sqlite3.Connection, number: int) -> Detector:
-    found = _one(connection, "id = ?", number)
-    if found is None:
-        raise ImmuneError(
-            "immune.detector_unknown", f"There is no detector {number}.", "See: pic detectors list"
-        )
-    return found
-
-
-def _one(connection: sqlite3.Connection, condition: str, value: str | int) -> Detector | None:
-    row = connection.execute(f"{_SELECT} WHERE {condition}", (value,)).fetchone()
-    return None if row is None else detector_of(row)
-
-
 def _not_eligible(why: str) -> ImmuneError:
     return ImmuneError(
         "immune.not_eligible",
         f"The detector isn't promoted or validated: {why}.",
-        "It is tried once, on 100 ordinary calls; what came of it says:  pic detectors list",
+        "What came of its trial says:  pic detectors list; after a failed one:  pic detectors retry N",
     )
-
-
-def detectors_in(store: StateStore, function: str | None = None) -> tuple[Detector, ...]:
-    """See `DetectorRegistry.detectors`; for who has no key of patterns."""
-    where, values = ("", ()) if function is None else (" WHERE function = ?", (function,))
-    with store.reading() as connection:
-        rows = connection.execute(f"{_SELECT}{where} ORDER BY id", values).fetchall()
-    return tuple(one for row in rows if (one := detector_of(row)) is not None)

@@ -21,6 +21,7 @@ class Happened(StrEnum):
     DRIFT_ENDED = "drift-ended"
     CANDIDATE_MADE = "candidate-made"
     DETECTOR_VALIDATED = "detector-validated"
+    RETRY_ASKED = "retry-asked"
     DETECTOR_PROMOTED = "detector-promoted"
     DETECTOR_REJECTED = "detector-rejected"
     DETECTOR_EXPIRED = "detector-expired"

@@ -4,7 +4,8 @@ Rules kept here:
 
 1. ``baselines``: one row per function and version, never changed but for ``updated_at``. The statistics'
    columns are for whoever asks in SQL; ``profile_json`` is what is read.
-2. ``detectors``: of a pattern only its keyed hash (`pattern`); ``is_active`` can't disagree with ``state``.
+2. ``detectors``: of a pattern only its keyed hash (`pattern`); ``is_active`` can't disagree with ``state``;
+   ``retry_at`` is when another trial was asked for, of a candidate that failed.
 3. ``anchors``, ``marks`` and ``stages``: canonical documents with their signatures, as they were signed.
 4. Times of rows are seconds since 1970, UTC.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the tables; kept as SQLite's ``user_version``."""
 
 APPLICATION: Final = 0x636C696D
@@ -68,7 +69,8 @@ TABLES: Final = (
         version INTEGER NOT NULL CHECK (version >= 1),
         state TEXT NOT NULL CHECK (state IN ('candidate', 'active', 'rejected', 'expired')),
         reason TEXT NOT NULL,
-        verdict_json TEXT
+        verdict_json TEXT,
+        retry_at REAL
     )
     """,
     "CREATE INDEX detectors_by_function ON detectors (function, is_active)",
@@ -121,7 +123,7 @@ TABLES: Final = (
     _STAGES,
 )
 
-SINCE: Final = {1: (_STAGES,)}
+SINCE: Final = {1: (_STAGES,), 2: ("ALTER TABLE detectors ADD COLUMN retry_at REAL",)}
 """What an older version has to be given, step by step, to become the next."""
 
 NAMES: Final = frozenset(

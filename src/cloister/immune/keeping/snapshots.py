@@ -31,6 +31,7 @@ COLUMNS: Final = (
     "state",
     "reason",
     "verdict_json",
+    "retry_at",
 )
 _NAMES: Final = ", ".join(COLUMNS)
 _MARKS: Final = ", ".join("?" * len(COLUMNS))
@@ -142,9 +143,11 @@ def _rows(document: object, digest: object) -> list[list[JSON]]:
         rows = parse_canonical(document)
     except CloisterError:
         raise _damaged() from None
-    if not isinstance(rows, list):
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise _damaged()
-    return cast("list[list[JSON]]", rows)
+    found = cast("list[list[JSON]]", rows)
+    # One that was taken before there were retries has none of them.
+    return [[*row, None] if len(row) == len(COLUMNS) - 1 else row for row in found]
 
 
 def _damaged() -> ImmuneError:

@@ -8,6 +8,9 @@ Rules kept here:
    names of callers. The function that was fed least recently makes room for a new one.
 3. An observed call has sizes, times, counts and names of code, and no argument.
 4. Whether a call was ordinary is said by who adds it, from the state its function was in, not from its score.
+5. A suspicion, however long, pushes out at most half of the ordinary calls, and never the newest hundred,
+   which a candidate is tried on: where all places are taken, so many of its calls are kept at once, and those
+   beyond are only counted.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from itertools import islice
 from typing import Final
 
 from cloister.immune.keeping.locks import ForkSafe
+from cloister.immune.keeping.validation import EVENTS
 from cloister.immune.observation import Entered, Observed
 
 PER_FUNCTION: Final = 1000
@@ -69,7 +73,7 @@ class TraceStore(ForkSafe):
             ordinary: whether its function was in no suspicion.
 
         Returns:
-            How many of this function were ever added.
+            How many of this function were ever added, those included that aren't kept.
         """
         with self._lock:
             ring = self._rings.get(function)
@@ -80,7 +84,7 @@ class TraceStore(ForkSafe):
             self._rings.move_to_end(function)
             caller = self._callers.number(observed.entered.caller)
             ring.add(observed, caller, ordinary=ordinary)
-            return ring.added
+            return ring.added + ring.left_out
 
     def newest(self, function: str, count: int = PER_FUNCTION) -> tuple[Observed, ...]:
         """A function's newest calls, newest first, at most so many."""
@@ -122,7 +126,7 @@ class TraceStore(ForkSafe):
             return [] if ring is None else ring.durations(since)
 
     def added(self, function: str) -> tuple[int, float]:
-        """How many calls of a function were ever added, and when the first began, monotonic seconds."""
+        """How many calls of a function were ever kept, and when the first began, monotonic seconds."""
         with self._lock:
             ring = self._rings.get(function)
             return (0, 0.0) if ring is None else (ring.added, ring.first_at)
@@ -175,20 +179,29 @@ class _Ring:
         "_errors",
         "_flags",
         "_length",
+        "_most_others",
+        "_others",
         "_sizes",
         "_start",
         "added",
         "first_at",
+        "left_out",
     )
 
     def __init__(self, bound: int, first_at: float) -> None:
         self._bound, self.first_at = bound, first_at
         self._start = self._length = self.added = 0
+        # Of the calls that are kept, those that aren't ordinary; of all that came, those that aren't kept.
+        self._others = self.left_out = 0
+        self._most_others = max(0, min(bound // 2, bound - EVENTS))
         self._at, self._durations = array("d"), array("d")
         self._sizes, self._callers, self._flags = array("q"), array("H"), array("B")
         self._calls, self._errors = array("I"), array("I")
 
     def add(self, observed: Observed, caller: int, *, ordinary: bool) -> None:
+        if (self._others or not ordinary) and not self._admits(ordinary=ordinary):
+            self.left_out += 1
+            return
         entered = observed.entered
         flags = _TEACHES * entered.teaches | _FAILED * observed.failed | _ORDINARY * ordinary
         place = (self._start + self._length) % self._bound
@@ -209,6 +222,18 @@ class _Ring:
         else:
             self._length += 1
         self.added += 1
+
+    def _admits(self, *, ordinary: bool) -> bool:
+        """Whether a call is kept; if so, it is counted in place of the one whose place it takes."""
+        full = self._length == self._bound
+        others = self._others - (full and self._is_other(self._start))
+        if full and not ordinary and others >= self._most_others:
+            return False
+        self._others = others + (not ordinary)
+        return True
+
+    def _is_other(self, place: int) -> bool:
+        return not self._flags[place] & _ORDINARY
 
     def places(self) -> Iterator[int]:
         """Where the calls are, newest first."""
@@ -256,6 +281,7 @@ class _Ring:
     def forget(self, before: float) -> bool:
         """Remove the oldest calls; whether any is left."""
         while self._length and self._at[self._start] < before:
+            self._others -= self._is_other(self._start)
             self._start = (self._start + 1) % self._bound
             self._length -= 1
         return self._length > 0
