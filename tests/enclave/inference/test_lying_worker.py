@@ -30,9 +30,9 @@ from cloister.evidence.predicates import Destruction, Violation
 from cloister.evidence.statement import open_statement
 from tests.enclave.attestation_scene import MEASUREMENT
 from tests.enclave.inference.hostile_server import COUNTS, LIES
-from tests.enclave.inference.scene import serving
 from tests.enclave.inference.test_operator import MODEL, log_of, verifier
 from tests.enclave.keyrelease.scene import appraisal
+from tests.enclave.wire import serving
 
 ROWS = np.zeros((3, 8), np.float32)
 
