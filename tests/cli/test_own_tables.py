@@ -11,7 +11,7 @@ import yaml
 
 from cloister.health import load_source, prepare_source
 from tests.cli.conftest import Cloister
-from tests.system.example_job import FAST, ExampleJob, finished_jobs
+from tests.system.example_job import FAST, Edits, ExampleJob, finished_jobs
 
 HEADER = "age,pressure,ill"
 SECRET = "97.53"
@@ -58,8 +58,8 @@ def write_tables(folder: Path, west: list[str] | None = None) -> Path:
     return folder
 
 
-def write_job(folder: Path, tables: Path) -> Path:
-    """A job over the tables, with a manifest for them as they are."""
+def write_job(folder: Path, tables: Path, job: Edits = JOB, terms: Edits | None = None) -> Path:
+    """A job over the tables, with a manifest for them as they are, and with these terms."""
     data = load_source("csv", data_dir=tables)
     hospitals = [
         {
@@ -79,9 +79,10 @@ def write_job(folder: Path, tables: Path) -> Path:
         "success_metrics.evaluation_method.test_set_sha256": data.test.sha256,
         "success_metrics.evaluation_method.test_set_records": data.test.records,
         "privacy_guardrails.delta_budget": 0.001,
+        **(terms or {}),
     }
     sites = [{"site": one["id"], "dataset_sha256": one["dataset_sha256"]} for one in hospitals]
-    return ExampleJob(job=JOB, manifest=manifest, request={**REQUEST, "sites": sites}).write(folder)
+    return ExampleJob(job=job, manifest=manifest, request={**REQUEST, "sites": sites}).write(folder)
 
 
 @pytest.fixture

@@ -16,7 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.core.errors import InputError, StorageError
-from cloister.core.files import read_bounded, require_place, resolve_inside, write_atomic, write_new
+from cloister.core.files import (
+    read_bounded,
+    read_or_make,
+    require_place,
+    resolve_inside,
+    write_atomic,
+    write_new,
+)
 
 WRITERS = [write_atomic, write_new]
 AS_ROOT = os.geteuid() == 0
@@ -184,6 +191,19 @@ def test_whether_a_file_can_be_written_is_asked_without_a_trace(tmp_path: Path) 
 def test_a_name_of_the_longest_length_can_be_written(tmp_path: Path) -> None:
     write_atomic(tmp_path / ("n" * 255), b"x")
     assert names(tmp_path) == ["n" * 255]
+
+
+def test_a_file_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
+    def overtaken() -> bytes:
+        assert read_or_make(tmp_path / "key", 5, lambda: b"first") == b"first"
+        return b"later"
+
+    assert read_or_make(tmp_path / "key", 5, overtaken) == b"first"
+    assert read_or_make(tmp_path / "key", 5, lambda: b"later") == b"first"
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    assert names(tmp_path) == ["key"]
+    with pytest.raises(StorageError):
+        read_or_make(tmp_path / "absent" / "key", 5, lambda: b"")
 
 
 def test_reading_is_bounded(tmp_path: Path) -> None:

@@ -17,20 +17,18 @@ from cloister.core.errors import CloisterError
 from cloister.core.logging import LogLevel, configure_logging, stop_logging
 from cloister.core.outlets import guarded_outlets
 from cloister.evidence.predicates import UpdateReleased
-from cloister.federation import FederationJob, SiteRuntime
+from cloister.federation import SiteRuntime
 from cloister.privacy.trainer import DPTrainer
+from tests.federation.nodes import a_job
 from tests.federation.parties import Federation
 
 CANARY = "4711.1875"
-JOB = FederationJob(
-    job_id="6f2a7c1e-90d4-4c56-8a41-0d2b7e4f9c31",
+JOB = a_job(
     clients=("north", "south"),
     min_clients=1,
     rounds=2,
     privacy={"noise_multiplier": 2.0, "target_epsilon": 100.0, "delta": 1e-3},
     training={"sampling_probability": 0.5, "local_steps": 1, "learning_rate": 0.5},
-    model={"architecture": "logistic-regression"},
-    dataset_id="wards",
 )
 
 

@@ -21,7 +21,7 @@ from cloister.core.hashes import sha256_hex
 from cloister.enclave.tensors import tensors_sha256
 from cloister.evidence.change_limit import Descent, change_limit
 from cloister.evidence.predicates import Predicate, UpdateReleased, Violation
-from cloister.federation import FederationJob, SiteRuntime
+from cloister.federation import SiteRuntime
 from cloister.federation.flare.filter import AirlockFilter
 from cloister.federation.flare.messages import (
     ERROR_CODE,
@@ -33,17 +33,15 @@ from cloister.federation.flare.messages import (
 )
 from cloister.federation.hub import initial_weights
 from cloister.policy.manifest import AirlockTerms, NormBound
+from tests.federation.nodes import a_job
 from tests.federation.parties import CLASSES, FEATURES, RECORDS, Federation
 
-JOB = FederationJob(
-    job_id="6f2a7c1e-90d4-4c56-8a41-0d2b7e4f9c21",
+JOB = a_job(
     clients=("north", "south"),
     min_clients=1,
     rounds=3,
     privacy={"noise_multiplier": 2.0, "target_epsilon": 100.0, "delta": 1e-3},
     training={"sampling_probability": 0.25, "local_steps": 3, "learning_rate": 0.5},
-    model={"architecture": "logistic-regression"},
-    dataset_id="wards",
 )
 START = initial_weights(JOB, FEATURES, CLASSES)
 TERMS = AirlockTerms(max_update_bytes=1000, norm_bound=NormBound.FROM_CLIPPING, mantissa_bits=12)

@@ -101,6 +101,27 @@ REQUEST: Document = {
     "submission_timestamp": "2026-11-21T13:00:00.000000Z",
 }
 
+JOB: Document = {
+    "job_id": "5b8e3c1a-7f24-4e0b-8f6d-2a9c4d1e7b61",
+    "clients": [SITE],
+    "min_clients": 1,
+    "rounds": 10,
+    "strategy": "FED_AVG",
+    "model": {
+        "architecture": "logistic-regression",
+        "parameters": {"bias": True, "width": 8, "slope": 0.5, "activation": "tanh"},
+    },
+    "training": {"local_steps": 5, "sampling_probability": 0.1, "learning_rate": 0.5},
+    "privacy": {
+        "mechanism": "DP_SGD",
+        "noise_multiplier": 1,
+        "max_grad_norm": 1,
+        "target_epsilon": 1,
+        "delta": 0.0001,
+    },
+    "seed": 7,
+}
+
 Changes = dict[str, JSON]
 
 

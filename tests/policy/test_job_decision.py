@@ -6,32 +6,11 @@ import math
 from dataclasses import replace
 
 import pytest
-from policy_documents import DATASET, OTHER_DATASET, SITE, Changes, Document, changed, manifest, request
+from policy_documents import DATASET, JOB, OTHER_DATASET, SITE, Changes, changed, manifest, request
 
 from cloister.core.errors import InputError
 from cloister.policy import JobTerms, decide_job, job_terms
 from cloister.policy.job_decision import JOB_RULES
-
-JOB: Document = {
-    "job_id": "5b8e3c1a-7f24-4e0b-8f6d-2a9c4d1e7b61",
-    "clients": [SITE],
-    "min_clients": 1,
-    "rounds": 10,
-    "strategy": "FED_AVG",
-    "model": {
-        "architecture": "logistic-regression",
-        "parameters": {"bias": True, "width": 8, "slope": 0.5, "activation": "tanh"},
-    },
-    "training": {"local_steps": 5, "sampling_probability": 0.1, "learning_rate": 0.5},
-    "privacy": {
-        "mechanism": "DP_SGD",
-        "noise_multiplier": 1,
-        "max_grad_norm": 1,
-        "target_epsilon": 1,
-        "delta": 0.0001,
-    },
-    "seed": 7,
-}
 
 
 def terms(changes: Changes | None = None) -> JobTerms:

@@ -12,6 +12,7 @@ from policy_documents import (
     DATASET,
     DEVELOPER,
     HOSPITAL,
+    JOB,
     KEYS,
     NOW,
     OTHER_DATASET,
@@ -51,26 +52,6 @@ from cloister.policy.receipt_check import policy_problems
 
 HUB_KEY = KEYS.generate("hub")
 SITE_KEY = KEYS.generate("site")
-
-JOB: Document = {
-    "job_id": "5b8e3c1a-7f24-4e0b-8f6d-2a9c4d1e7b61",
-    "clients": [SITE],
-    "min_clients": 1,
-    "rounds": 10,
-    "strategy": "FED_AVG",
-    "model": {
-        "architecture": "logistic-regression",
-        "parameters": {"bias": True, "width": 8, "slope": 0.5, "activation": "tanh"},
-    },
-    "training": {"local_steps": 5, "sampling_probability": 0.1, "learning_rate": 0.5},
-    "privacy": {
-        "mechanism": "DP_SGD",
-        "noise_multiplier": 1,
-        "max_grad_norm": 1,
-        "target_epsilon": 1,
-        "delta": 0.0001,
-    },
-}
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import cast
 
 import pytest
 import yaml
 
-from cloister.core.canonical import JSON
 from cloister.core.errors import CloisterError
 from cloister.evidence.predicates import BudgetSpend, DataCommitment, RequestDecided
-from cloister.health import load_source, prepare_source
+from cloister.health import prepare_source
 from cloister.privacy.errors import LedgerError
 from cloister.workflow.jobfile import load_job
 from cloister.workflow.outcome import JobOutcome
-from tests.cli.test_own_tables import JOB, REQUEST, SCHEMA, rows
-from tests.system.example_job import ExampleJob, run
+from tests.cli.test_own_tables import JOB, SCHEMA, rows, write_job
+from tests.system.example_job import run
 from tests.system.reading import stated_in_log
 from tests.system.tampering import judge
 
@@ -51,31 +49,9 @@ def tables(tmp_path: Path) -> Path:
 
 def job(folder: Path, tables: Path, unit: str, minimum: int = 20) -> Path:
     """A job under manifests that state the tables as they are."""
-    data = load_source("csv", data_dir=tables)
-    hospitals = [
-        {"id": name, "name": name, "dataset_sha256": one.dataset_sha256, "sample_size": one.records}
-        for name, one in data.sites.items()
-    ]
-    manifest = {
-        "hospitals": hospitals,
-        "dataset_scope.name": "wards",
-        "dataset_scope.bounds_sha256": data.bounds_sha256,
-        "success_metrics.threshold": 0.01,
-        "success_metrics.evaluation_method.test_set": "ward-holdout",
-        "success_metrics.evaluation_method.test_set_sha256": data.test.sha256,
-        "success_metrics.evaluation_method.test_set_records": data.test.records,
-        "privacy_guardrails.delta_budget": 0.001,
-        "privacy_guardrails.unit": unit,
-        "privacy_guardrails.minimum_group_size": minimum,
-    }
-    sites = [{"site": one["id"], "dataset_sha256": one["dataset_sha256"]} for one in hospitals]
     by_batch = {"training.sampling_probability": None, "training.batch_size": BATCH}
-    made = ExampleJob(
-        job={**JOB, **by_batch},
-        manifest=cast("dict[str, JSON]", manifest),
-        request=cast("dict[str, JSON]", {**REQUEST, "sites": sites}),
-    )
-    return made.write(folder)
+    terms = {"privacy_guardrails.unit": unit, "privacy_guardrails.minimum_group_size": minimum}
+    return write_job(folder, tables, {**JOB, **by_batch}, terms)
 
 
 def trained(tmp_path: Path, tables: Path, unit: str) -> JobOutcome:

@@ -16,8 +16,6 @@ from cloister.cli.options import Debug, Json, PolicyFile, SimulatedRoots, Vendor
 from cloister.core.errors import InputError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from cloister.enclave.attestation import AppraisalPolicy, TrustStore, Verdict
 
 EXIT_UNATTESTED: Final = 4
@@ -96,6 +94,7 @@ def _verify(
 ) -> int:
     from cloister.cli.enclave_files import collateral_in, evidence_in, gather
     from cloister.cli.enclave_shown import show
+    from cloister.cli.verify import moment_typed
     from cloister.core.clock import system_clock
     from cloister.enclave.attestation import Tee
     from cloister.enclave.attestation.authenticator import Ground
@@ -104,7 +103,7 @@ def _verify(
     asked, wanted = _asked(report_data, nonce), None if policy is None else policy_in(policy)
     signing = _signing(ear, ear_key, wanted, asked)
     evidence = evidence_in(gather([*files, *(chain or ())]), None if tee is None else Tee(tee.value))
-    now = system_clock() if at is None else _moment(at)
+    now = system_clock() if at is None else moment_typed(at)
     ground = Ground(_trust(trust, simulated_root or []), now, collateral_in(collateral or ()))
     if wanted is None:
         found = examine(evidence, ground, asked)
@@ -173,17 +172,3 @@ def _signing(
         write_atomic(path.with_name(f"{path.name}.pem"), signer.public_key.pem.encode(), mode=0o644)
 
     return write
-
-
-def _moment(text: str) -> datetime:
-    from datetime import UTC, datetime
-
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise InputError(
-        "input.syntax", "--at is not a time with its zone.", "Write it like 2026-11-21T14:00:00Z."
-    )

@@ -121,7 +121,7 @@ def verify_command(options: VerifyOptions) -> int:
         held=tuple(read_bounded(path, _MAX_ARTIFACT_BYTES) for path in options.held),
         previous=tuple(read_bounded(path, _MAX_ARTIFACT_BYTES) for path in options.previous),
         certificates=tuple(read_bounded(path, _MAX_CHAIN_BYTES) for path in options.certificates),
-        at=None if options.at is None else _moment(options.at),
+        at=None if options.at is None else moment_typed(options.at),
         party=None if options.party is None else _party(options.party),
         owners_word=OwnersWord.ACCEPT if options.accept_owners_word else None,
         now=system_clock() if kind is ArtifactKind.EXPORT else None,
@@ -153,6 +153,23 @@ def kind_named(name: str | None) -> ArtifactKind | None:
         return ArtifactKind(name)
     raise InputError(
         "input.schema", "That is no kind of artifact.", f"One of these is wanted: {', '.join(ArtifactKind)}."
+    )
+
+
+def moment_typed(text: str) -> datetime:
+    """The time that ``--at`` says, in UTC.
+
+    Raises:
+        InputError: ``input.syntax`` for another word, or a time without its zone.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise InputError(
+        "input.syntax", "--at is not a time with its zone.", "Write it like 2026-11-21T14:00:00Z."
     )
 
 
@@ -212,18 +229,6 @@ def _party(text: str) -> tuple[Role, str]:
     if role in [one.value for one in Role] and re.fullmatch(PARTY_PATTERN, name):
         return Role(role), name
     raise InputError("input.syntax", "--party is not a role and a name.", "Write it like site/lakeview.")
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise InputError(
-        "input.syntax", "--at is not a time with its zone.", "Write it like 2026-11-21T14:00:00Z."
-    )
 
 
 def _opener(path: Path) -> SecretsOpener:

@@ -186,6 +186,27 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     return data
 
 
+def read_or_make(path: Path, max_bytes: int, make: Callable[[], bytes]) -> bytes:
+    """Read a plain file, made with mode 0600 by whoever comes first.
+
+    Args:
+        path: the file; its folder has to exist.
+        max_bytes: more are not read.
+        make: its content, where it isn't there.
+
+    Raises:
+        InputError: as `read_bounded`.
+        StorageError: it isn't there and can't be written.
+    """
+    if not path.exists():
+        try:
+            write_new(path, make())
+        except StorageError as error:
+            if error.code != "storage.exists":
+                raise
+    return read_bounded(path, max_bytes)
+
+
 def open_plain(path: Path) -> int:
     """Open a plain file for reading and return its descriptor; a pipe or device is refused without waiting.
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, cast
 
-from cloister.core.canonical import JSON
 from cloister.enclave.errors import EnclaveError
 from cloister.enclave.tensors import FLOAT_DTYPES, FloatArray
 from cloister.evidence.airlock_policy import (
@@ -20,7 +19,6 @@ from cloister.evidence.airlock_policy import (
     ScalarSpec,
     constraints_of,
     information_bits,
-    policy_json,
     policy_sha256,
 )
 from cloister.evidence.change_limit import ChangeLimit
@@ -122,17 +120,6 @@ class AirlockPolicy:
             mantissa_bits=mantissa_bits,
             change=change,
             max_bits=max_bits,
-        )
-
-    def as_json(self) -> JSON:
-        """The policy as plain JSON values, tensors sorted by name."""
-        return policy_json(
-            self.forms,
-            self.scalars,
-            self.max_bytes,
-            mantissa_bits=self.mantissa_bits,
-            change=self.change,
-            max_bits=self.max_bits,
         )
 
     @cached_property

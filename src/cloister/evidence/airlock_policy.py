@@ -92,7 +92,7 @@ class ScalarSpec:
 NO_SCALARS: Final[Mapping[str, ScalarSpec]] = MappingProxyType({})
 
 
-def policy_json(
+def policy_sha256(
     tensors: Iterable[TensorForm],
     scalars: Mapping[str, ScalarSpec] = NO_SCALARS,
     max_bytes: int = MAX_UPDATE_BYTES,
@@ -100,8 +100,8 @@ def policy_json(
     mantissa_bits: int | None = None,
     change: ChangeLimit | None = None,
     max_bits: int | None = None,
-) -> JSON:
-    """A policy as plain JSON values.
+) -> Sha256:
+    """SHA-256 of a policy's RFC 8785 form.
 
     Args:
         tensors: every tensor that must be there, in any order.
@@ -111,7 +111,7 @@ def policy_json(
         change: how far weights may be from those received; None for any.
         max_bits: how much information an update may hold at most; None for no cap beyond its size.
     """
-    return {
+    policy: JSON = {
         "schema": POLICY_SCHEMA,
         "tensors": [
             {"name": form.name, "shape": list(form.shape), "dtype": form.dtype}
@@ -129,30 +129,6 @@ def policy_json(
             "rounding": float(change.rounding),
         },
     }
-
-
-def policy_sha256(
-    tensors: Iterable[TensorForm],
-    scalars: Mapping[str, ScalarSpec] = NO_SCALARS,
-    max_bytes: int = MAX_UPDATE_BYTES,
-    *,
-    mantissa_bits: int | None = None,
-    change: ChangeLimit | None = None,
-    max_bits: int | None = None,
-) -> Sha256:
-    """SHA-256 of a policy's RFC 8785 form.
-
-    Args:
-        tensors: as in `policy_json`.
-        scalars: as in `policy_json`.
-        max_bytes: as in `policy_json`.
-        mantissa_bits: as in `policy_json`.
-        change: as in `policy_json`.
-        max_bits: as in `policy_json`.
-    """
-    policy = policy_json(
-        tensors, scalars, max_bytes, mantissa_bits=mantissa_bits, change=change, max_bits=max_bits
-    )
     return sha256_hex(canonicalize(policy))
 
 
@@ -162,9 +138,9 @@ def constraints_of(
     """Names of everything an update that left under such a policy was held against, in a fixed order.
 
     Args:
-        mantissa_bits: as in `policy_json`.
-        change: as in `policy_json`.
-        max_bits: as in `policy_json`.
+        mantissa_bits: as in `policy_sha256`.
+        change: as in `policy_sha256`.
+        max_bits: as in `policy_sha256`.
     """
     named = [LISTED_TENSORS, NOTHING_UNPAID, FINITE_VALUES, BYTE_CAP]
     if mantissa_bits is not None:

@@ -44,6 +44,23 @@ class Check:
         object.__setattr__(self, "detail", escaped(self.detail))
 
 
+class Checked:
+    """A verdict: what was found out, check by check. One without a check accepts nothing."""
+
+    __slots__ = ()
+    checks: tuple[Check, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether there were checks and every one passed."""
+        return bool(self.checks) and not self.failures
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that failed or were not run."""
+        return tuple(one for one in self.checks if one.outcome is not Outcome.PASSED)
+
+
 def escaped(text: str) -> str:
     """Text with every character that doesn't print written as its code, safe for a terminal."""
     return "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in text)

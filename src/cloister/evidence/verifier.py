@@ -22,6 +22,7 @@ from cloister.evidence.checks import (
     DEMANDED_CHECKS,
     PLUGGED_CHECKS,
     Check,
+    Checked,
     CheckRegistry,
     Outcome,
     failed,
@@ -151,7 +152,7 @@ _CHECKS: Final[Mapping[str, ReceiptCheck]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Checked):
     """What the verifier found.
 
     Attributes:
@@ -163,16 +164,6 @@ class Verdict:
     checks: tuple[Check, ...]
     simulated: bool
     test_randomness: bool
-
-    @property
-    def accepted(self) -> bool:
-        """Whether every check passed."""
-        return all(one.outcome is Outcome.PASSED for one in self.checks)
-
-    @property
-    def failures(self) -> tuple[Check, ...]:
-        """The checks that failed or were not run."""
-        return tuple(one for one in self.checks if one.outcome is not Outcome.PASSED)
 
 
 _DEFAULT_POLICY: Final = VerificationPolicy()

@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
-from typing import Self, TextIO
+from typing import TextIO
 
+from cloister.core.closing import Closing
 from cloister.immune.errors import ImmuneError
 
 _SECONDS = 30.0
@@ -38,7 +39,7 @@ class Answer:
     event: str = ""
 
 
-class Client:
+class Client(Closing):
     """Asks the service from another process; use it in a ``with`` block.
 
     Args:
@@ -82,12 +83,6 @@ class Client:
         with self._process as process:
             if process.stdin is not None:
                 process.stdin.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def send(port: int, batches: TextIO, answers: TextIO) -> None:

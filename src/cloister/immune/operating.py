@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from cloister.core.canonical import JSON
+from cloister.core.closing import Closing
 from cloister.core.errors import CloisterError
 from cloister.core.files import read_bounded, storage_error
 from cloister.core.redaction import Redactor
@@ -57,7 +58,7 @@ _ID: Final = re.compile(r"[0-9a-f]{16}")
 _PROCESS: Final = re.compile(r"[1-9][0-9]{0,9}\.json")
 
 
-class Operator:
+class Operator(Closing):
     """One folder's operator; close it, or use it in a ``with`` block.
 
     Who only looks makes nothing in the folder: keys and files are made when something is decided.
@@ -333,12 +334,6 @@ class Operator:
             return True
         with self.store.reading() as connection:
             return connection.execute("SELECT 1 FROM marks LIMIT 1").fetchone() is not None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _target_of(self, function: str, number: str) -> tuple[Operation, str]:
         for one in self.processes().values():

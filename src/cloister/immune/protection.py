@@ -18,6 +18,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Final, Self
 
 from cloister.core.canonical import JSON
+from cloister.core.closing import Closing
 from cloister.core.redaction import Redactor
 from cloister.immune.acting.containment import Stage
 from cloister.immune.acting.effector import StageChange
@@ -55,7 +56,7 @@ MOST_FUNCTIONS: Final = 10_000
 """Watched in one process; further ones run unwatched, and are counted as faults."""
 
 
-class Protection:
+class Protection(Closing):
     """The immune system of this process; use `protect`.
 
     Args:
@@ -217,12 +218,6 @@ class Protection:
             with ExitStack() as ending:
                 for step in reversed(steps):
                     ending.callback(counted, "close", step)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _let_another_on(self) -> None:
         with _ON.lock:

@@ -28,9 +28,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Final, Self
+from typing import Final
 
 from cloister.core.clock import Clock, format_time, system_clock
+from cloister.core.closing import Closing
 from cloister.core.errors import CloisterError, InputError
 from cloister.core.files import read_bounded, write_atomic
 from cloister.core.keys import PublicKey
@@ -146,7 +147,7 @@ def http_health(host: str, port: int, path: str = "/health") -> Callable[[], boo
     return ask
 
 
-class Supervisor:
+class Supervisor(Closing):
     """Watches one brain; call `step` once a second, or `run`, always in the same thread.
 
     Args:
@@ -228,12 +229,6 @@ class Supervisor:
         if self._bytecode is not None:
             self._bytecode.cleanup()
             self._bytecode = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _look_at_code(self) -> None:
         problem = "" if self._code is None else self._code.problem()

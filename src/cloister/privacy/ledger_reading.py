@@ -9,11 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Self
 
 from sqlalchemy import Connection
 
+from cloister.core.closing import Closing
 from cloister.core.hashes import Sha256
 from cloister.core.interrupts import interruptible
 from cloister.evidence.transcript import Event, Mode, Unit
@@ -24,7 +23,7 @@ from cloister.privacy.ledger_store import LedgerStore
 from cloister.privacy.modes import epsilon_in
 
 
-class LedgerReading:
+class LedgerReading(Closing):
     """An open ledger, read.
 
     Args:
@@ -132,14 +131,6 @@ class LedgerReading:
     def close(self) -> None:
         """Let go of it."""
         self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @interruptible
     def _reading(self) -> Iterator[Connection]:

@@ -15,8 +15,9 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
+from cloister.core.closing import Closing
 from cloister.core.errors import CloisterError
 from cloister.core.hashes import sha256_hex
 from cloister.core.logging import get_logger
@@ -30,7 +31,7 @@ _LOOK_SECONDS: Final = 1.0
 """How long after a party has begun what was kept for it is stated, at the latest."""
 
 
-class StatedIncidents:
+class StatedIncidents(Closing):
     """A thread that states incidents; a context manager, to be closed before the parties' chains are.
 
     Args:
@@ -52,12 +53,6 @@ class StatedIncidents:
         if self._thread.is_alive():
             self._waiting.put(None)
             self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _state_all(self) -> None:
         going_on = True

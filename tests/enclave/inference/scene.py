@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +26,6 @@ from cloister.enclave.inference.messages import inference_binding, session_id
 from cloister.enclave.keyrelease import Quote
 from cloister.enclave.sealed import Measure, SealClaims, SealLevel, SealPolicy
 from cloister.enclave.sealed.claims import MEASURES
-from cloister.enclave.wire import Listener, Reception
 from tests.enclave.attestation_scene import MEASUREMENT, NOW, vendor
 from tests.enclave.keyrelease.scene import appraisal
 
@@ -38,7 +35,6 @@ CARD = ModelCard(
 )
 SEAL = SealClaims(SealLevel.NAMESPACES, tuple(Measure(name, "held") for name in MEASURES), "6.8.0")
 Rows = npt.NDArray[np.float32]
-Served = TypeVar("Served", bound=Listener)
 
 
 def machine() -> SimulatedPlatform:
@@ -122,15 +118,3 @@ class Desk:
     def _forget(self, session: bytes) -> None:
         with self._lock:
             self.worker.end(session)
-
-
-@contextmanager
-def serving(listener: Served, reception: Reception) -> Iterator[Served]:
-    """A listener that serves in a thread of its own."""
-    thread = threading.Thread(target=listener.serve, args=(reception,))
-    thread.start()
-    try:
-        yield listener
-    finally:
-        listener.close()
-        thread.join()

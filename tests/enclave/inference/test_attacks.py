@@ -40,10 +40,10 @@ from tests.enclave.inference.scene import (
     halves,
     machine,
     rows,
-    serving,
     session,
 )
 from tests.enclave.keyrelease.scene import appraisal
+from tests.enclave.wire import serving
 
 
 class Mallory:

@@ -33,7 +33,8 @@ from cloister.enclave.inference.messages import MAX_ANSWER_BYTES, MAX_HELLO_BYTE
 from cloister.enclave.keyrelease.hpke import OVERHEAD_BYTES
 from cloister.enclave.wire import Address, Channel, Kind, ListenerLimits, Pace
 from cloister.enclave.wire.address import peer_of
-from tests.enclave.inference.scene import CARD, SEAL, Desk, Rows, halves, rows, serving, session
+from tests.enclave.inference.scene import CARD, SEAL, Desk, Rows, halves, rows, session
+from tests.enclave.wire import ended, frame, raw, serving
 
 HELLO = Hello(bytes(32), "0" * 64).encode()
 QUICK = ListenerLimits(pace=Pace(0.3, 64 * 1024 * 1024), first_seconds=1.0, drain_seconds=5.0)
@@ -54,38 +55,6 @@ def visiting(listener: InferenceListener) -> Iterator[InferenceSession]:
         yield session(endpoint)
     finally:
         endpoint.close()
-
-
-def raw(listener: InferenceListener) -> socket.socket:
-    return (
-        socket.create_connection(("127.0.0.1", int(listener.address.rpartition(":")[2])))
-        if (":" in listener.address)
-        else _unix(listener.address)
-    )
-
-
-def _unix(path: str) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    made.settimeout(10)
-    made.connect(path)
-    return made
-
-
-def ended(connection: socket.socket, seconds: float) -> bool:
-    """Whether the other end closes the connection in so many seconds."""
-    connection.settimeout(seconds)
-    try:
-        while connection.recv(65536):
-            pass
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def frame(kind: Kind, payload: bytes) -> bytes:
-    return struct.pack(">IB", len(payload), kind) + payload
 
 
 def settled(desk: Desk, sessions: int) -> bool:

@@ -25,14 +25,15 @@ from cloister.enclave.inference import (
     open_session,
 )
 from cloister.enclave.inference.messages import inference_binding
-from cloister.enclave.sealed import SealedHost, launching
+from cloister.enclave.sealed import SealedHost
 from cloister.evidence.predicates import Destruction, Violation
 from cloister.evidence.statement import open_statement
 from tests.enclave.attestation_scene import MEASUREMENT
 from tests.enclave.inference.hostile_server import COUNTS, LIES
-from tests.enclave.inference.scene import serving
 from tests.enclave.inference.test_operator import MODEL, log_of, verifier
 from tests.enclave.keyrelease.scene import appraisal
+from tests.enclave.sealed.scene import started
+from tests.enclave.wire import serving
 
 ROWS = np.zeros((3, 8), np.float32)
 
@@ -44,11 +45,7 @@ def vendor() -> SimulatedVendor:
 
 @pytest.fixture(scope="module")
 def lying() -> Iterator[SealedHost]:
-    pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launching, "_SERVER", "tests.enclave.inference.hostile_server")
-        made = SealedHost.start()
-    with made:
+    with started("hostile_server", "inference") as (made, _):
         yield made
 
 
@@ -63,7 +60,7 @@ class Machine:
         return self._quote(report_data)
 
 
-def started(host: SealedHost, machine: Machine, lie: str) -> InferenceService:
+def served(host: SealedHost, machine: Machine, lie: str) -> InferenceService:
     description = ModelDescription("logistic-regression", {"lie": lie}, 8)
     try:
         return InferenceService.start(host, description, MODEL, quote=machine.quote, simulated=True)
@@ -75,7 +72,7 @@ def started(host: SealedHost, machine: Machine, lie: str) -> InferenceService:
 
 def test_the_machine_seals_in_what_its_node_composed(lying: SealedHost, vendor: SimulatedVendor) -> None:
     machine = Machine(vendor)
-    with started(lying, machine, "none") as service:
+    with served(lying, machine, "none") as service:
         session = open_session(service.connect(), verifier(vendor), appraisal())
         assert session.predict(ROWS).shape == (3, 2)
         hello = Hello(bytes(range(32)), "a" * 64)
@@ -92,11 +89,11 @@ def test_a_worker_that_says_something_else_than_was_agreed_is_ended_and_that_is_
     machine = Machine(vendor)
     if lie == "other-card":
         with pytest.raises(SealedError) as caught:
-            started(lying, machine, lie)
+            served(lying, machine, lie)
         assert (caught.value.code, machine.asked) == ("sealed.protocol", [])
         return
     with log_of(tmp_path) as (log, writer):
-        service = started(lying, machine, lie)
+        service = served(lying, machine, lie)
         with Metering(service, writer, system_clock):
             if lie in COUNTS:
                 open_session(service.connect(), verifier(vendor), appraisal()).predict(ROWS)
@@ -119,7 +116,7 @@ def test_every_client_of_a_worker_that_was_ended_hears_one_sentence_and_its_serv
     lying: SealedHost, vendor: SimulatedVendor, tmp_path: Path
 ) -> None:
     with (
-        started(lying, Machine(vendor), "longer-answer") as service,
+        served(lying, Machine(vendor), "longer-answer") as service,
         serving(InferenceListener(str(tmp_path / "socket")), service) as listener,
     ):
         service.on_end = listener.close

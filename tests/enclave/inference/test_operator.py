@@ -35,7 +35,7 @@ from cloister.enclave.inference import service as inference_service
 from cloister.enclave.inference.card import USUAL_BUCKET
 from cloister.enclave.inference.messages import MAX_SESSIONS, session_id
 from cloister.enclave.keyrelease.hpke import OVERHEAD_BYTES
-from cloister.enclave.sealed import SealedHost, SealLevel, SealPolicy, launching
+from cloister.enclave.sealed import SealedHost, SealLevel, SealPolicy
 from cloister.evidence.extract import log_origin, log_stream
 from cloister.evidence.log import EvidenceLog
 from cloister.evidence.predicates import Destruction, Incident, InferenceMetered, Predicate, Role, Violation
@@ -47,6 +47,7 @@ from tests.enclave.attestation_scene import MEASUREMENT
 from tests.enclave.inference.host import DESCRIPTION
 from tests.enclave.inference.memory import occurrences
 from tests.enclave.keyrelease.scene import appraisal
+from tests.enclave.sealed.scene import started
 
 NETWORK = build_model("logistic-regression", 8, 2, 7)
 MODEL = encode_model(state_arrays(NETWORK))
@@ -189,11 +190,7 @@ def vendor() -> SimulatedVendor:
 @pytest.fixture(scope="module")
 def forking() -> Iterator[SealedHost]:
     """The real fork server, and a model more that workers can build: one that does what it may not."""
-    pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launching, "_SERVER", "tests.enclave.inference.reaching_out")
-        made = SealedHost.start()
-    with made:
+    with started("reaching_out", "inference") as (made, _):
         yield made
 
 

@@ -52,8 +52,8 @@ from cloister.privacy.models import build_model, state_arrays
 from tests.conftest import ROOT
 from tests.enclave.attestation_scene import MEASUREMENT
 from tests.enclave.inference.memory import occurrences
-from tests.enclave.inference.scene import serving
 from tests.enclave.keyrelease.scene import appraisal
+from tests.enclave.wire import serving
 
 FEATURES = 64
 DESCRIPTION = ModelDescription("logistic-regression", {}, FEATURES)

@@ -171,10 +171,8 @@ def test_a_count_that_cannot_be_kept_after_its_statement_gives_nothing_and_count
     assert hospital.refusal(lambda: hospital.ask_for_key(policy_id)) == "release.count"
 
 
-def test_an_older_copy_of_the_book_put_back_releases_no_more_than_the_policy_allows(
-    hospital: Hospital,
-) -> None:
-    policy_id = hospital.admitted(releases=2)
+def release_two_and_put_back_the_book(hospital: Hospital, policy_id: str) -> None:
+    """Two keys are released, and the book is then the one from before."""
     hospital.book.close()
     backup = hospital.folder / "backup.db"
     shutil.copy(hospital.folder / "keys.db", backup)
@@ -184,21 +182,20 @@ def test_an_older_copy_of_the_book_put_back_releases_no_more_than_the_policy_all
     hospital.book.close()
     shutil.copy(backup, hospital.folder / "keys.db")
     started_anew(hospital)
+
+
+def test_an_older_copy_of_the_book_put_back_releases_no_more_than_the_policy_allows(
+    hospital: Hospital,
+) -> None:
+    policy_id = hospital.admitted(releases=2)
+    release_two_and_put_back_the_book(hospital, policy_id)
     assert hospital.book.all_policies()[0].released == 0
     assert hospital.refusal(lambda: hospital.ask_for_key(policy_id)) == "release.count"
 
 
 def test_an_older_copy_of_the_book_goes_on_where_the_log_is(hospital: Hospital) -> None:
     policy_id = hospital.admitted(releases=3)
-    hospital.book.close()
-    backup = hospital.folder / "backup.db"
-    shutil.copy(hospital.folder / "keys.db", backup)
-    started_anew(hospital)
-    hospital.ask_for_key(policy_id)
-    hospital.ask_for_key(policy_id)
-    hospital.book.close()
-    shutil.copy(backup, hospital.folder / "keys.db")
-    started_anew(hospital)
+    release_two_and_put_back_the_book(hospital, policy_id)
     hospital.ask_for_key(policy_id)
     assert [one.number for one in hospital.statements()] == [1, 2, 3]
     assert hospital.book.all_policies()[0].released == 3

@@ -33,8 +33,8 @@ from cloister.enclave.keyrelease.messages import MAX_REQUEST_BYTES, MAX_SHORT_BY
 from cloister.enclave.keyrelease.wire import KEY_RELEASE
 from cloister.enclave.wire import Channel, Kind, ListenerLimits, Pace
 from tests.enclave.attestation_scene import JOB, MEASUREMENT, vendor
-from tests.enclave.inference.scene import serving
 from tests.enclave.keyrelease.scene import DATASET, SEAL, FailingLog, Hospital
+from tests.enclave.wire import ended, frame, raw, serving
 
 QUICK = ListenerLimits(
     pace=Pace(0.3, 64 * 1024 * 1024), first_seconds=1.0, idle_seconds=1.0, drain_seconds=5.0
@@ -78,30 +78,6 @@ def code_of(use: Callable[[], object]) -> str:
     with pytest.raises(ReleaseError) as caught:
         use()
     return caught.value.code
-
-
-def raw(listener: KeyServiceListener) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    made.settimeout(10)
-    made.connect(listener.address)
-    return made
-
-
-def frame(kind: Kind, payload: bytes) -> bytes:
-    return struct.pack(">IB", len(payload), kind) + payload
-
-
-def ended(connection: socket.socket, seconds: float) -> bool:
-    """Whether the other end closes the connection in so many seconds."""
-    connection.settimeout(seconds)
-    try:
-        while connection.recv(65536):
-            pass
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def test_a_key_comes_over_a_socket_to_an_attested_worker_and_is_stated(hospital: Hospital) -> None:

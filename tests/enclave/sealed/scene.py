@@ -63,12 +63,12 @@ class Violations(list[SealViolation]):
 
 
 @contextmanager
-def started(module: str) -> Iterator[tuple[SealedHost, Violations]]:
-    """A host whose server is one of the test servers here."""
+def started(module: str, room: str = "sealed") -> Iterator[tuple[SealedHost, Violations]]:
+    """A host whose server is one of the test servers here, or of another room."""
     pytest.importorskip("pyseccomp", reason="pyseccomp is not installed")
     seen = Violations()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launching, "_SERVER", f"tests.enclave.sealed.{module}")
+        patch.setattr(launching, "_SERVER", f"tests.enclave.{room}.{module}")
         made = SealedHost.start(on_violation=seen.append)
     with made:
         yield made, seen

@@ -163,8 +163,11 @@ def test_many_threads_of_one_store_write_every_version_once(store: StateStore) -
     assert newest.version == 100
 
 
-def _write_versions(path: Path, times: int) -> None:
-    store = StateStore(path)
+def _open_and_write_versions(path: Path, times: int) -> None:
+    _write_versions(StateStore(path), times)
+
+
+def _write_versions(store: StateStore, times: int) -> None:
     for _ in range(times):
         for _ in range(1000):
             try:
@@ -189,7 +192,7 @@ def _read_versions(path: Path, until: int) -> None:
 
 
 def test_processes_read_and_write_one_file_at_once_and_no_version_is_lost_or_used_twice(path: Path) -> None:
-    workers = [SPAWN.Process(target=_write_versions, args=(path, 30)) for _ in range(2)]
+    workers = [SPAWN.Process(target=_open_and_write_versions, args=(path, 30)) for _ in range(2)]
     workers += [SPAWN.Process(target=_read_versions, args=(path, 60)) for _ in range(2)]
     for worker in workers:
         worker.start()
@@ -213,7 +216,7 @@ def test_a_store_goes_on_in_parent_and_child_after_a_fork(store: StateStore, pat
     thread.start()
     try:
         for _ in range(3):
-            child = FORK.Process(target=_write_versions_with, args=(store, 5))
+            child = FORK.Process(target=_write_versions, args=(store, 5))
             child.start()
             child.join(60)
             assert child.exitcode == 0
@@ -226,16 +229,6 @@ def test_a_store_goes_on_in_parent_and_child_after_a_fork(store: StateStore, pat
     assert newest.version == 17
     with store.reading() as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-
-
-def _write_versions_with(store: StateStore, times: int) -> None:
-    for _ in range(times):
-        for _ in range(1000):
-            try:
-                keeper(store).store_baseline(profile())
-                break
-            except ImmuneError:
-                time.sleep(0.005)
 
 
 def test_no_connection_of_the_parent_is_in_a_forked_child(store: StateStore, path: Path) -> None:

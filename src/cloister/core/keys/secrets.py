@@ -35,17 +35,7 @@ def secret_file(path: Path) -> Secret:
     """
 
     def read() -> bytes:
-        try:
-            descriptor = open_plain(path)
-        except InputError as error:
-            raise KeyStoreError("key.secret", error.message, "Name the file that holds it.") from None
-        try:
-            require_private(os.fstat(descriptor), path)
-            data = os.read(descriptor, MAX_SECRET + 1)
-        finally:
-            os.close(descriptor)
-        secret = data.removesuffix(b"\n").removesuffix(b"\r")
-        return require_secret(secret)
+        return require_secret(bytes(read_private(path)).removesuffix(b"\n").removesuffix(b"\r"))
 
     return read
 

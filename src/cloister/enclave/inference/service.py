@@ -19,9 +19,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
+from cloister.core.closing import Closing
 from cloister.core.errors import CloisterError
 from cloister.core.logging import get_logger
 from cloister.enclave.errors import InferenceError, PackageError, SealedError
@@ -84,7 +84,7 @@ def ignore_end() -> None:
     """For a caller that learns of the worker's end by the next error."""
 
 
-class InferenceService:
+class InferenceService(Closing):
     """A sealed worker that serves, and the way to it; made by `start`. Clients come by `connect`."""
 
     def __init__(self, worker: SealedWorker, card: ModelCard, quote: Quote, *, simulated: bool) -> None:
@@ -236,14 +236,6 @@ class InferenceService:
         """Have the worker wipe its weights, kill it, and wait for it; what was done and seen."""
         with self._lock:
             return self._worker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _greet(self, message: bytes) -> tuple[bytes, bytes]:
         hello = Hello.decode(message)

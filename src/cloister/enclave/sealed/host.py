@@ -23,10 +23,10 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Self
 
 from cloister.core.clock import Clock, format_time, system_clock
+from cloister.core.closing import Closing
 from cloister.core.logging import get_logger
 from cloister.enclave.errors import SealedError
 from cloister.enclave.sealed.claims import (
@@ -78,7 +78,7 @@ class WorkerLimits:
     start_seconds: float = 10.0
 
 
-class SealedHost:
+class SealedHost(Closing):
     """A fork server and its workers; use `start`, and as a context manager."""
 
     def __init__(
@@ -218,14 +218,6 @@ class SealedHost:
             self._process.wait()
         self._reader.join(_END_SECONDS)
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def end_worker(self, number: int, *, look: bool) -> WorkerEnded | None:
         """Kill a worker and wait until it is reaped; None where the server does not say so in time."""

@@ -22,11 +22,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from types import TracebackType
 from typing import Final, Protocol, Self
 
 from cloister.core.canonical import JSON
 from cloister.core.clock import Clock, format_time, system_clock
+from cloister.core.closing import Closing
 from cloister.enclave.errors import SealBroken, SealedError
 from cloister.enclave.sealed.fingerprint import (
     NOTHING,
@@ -88,7 +88,7 @@ class CodeChange:
 AlertSink = Callable[[CodeChange], None]
 
 
-class IntegrityMonitor:
+class IntegrityMonitor(Closing):
     """Watches until it is stopped; use `start`, and as a context manager.
 
     Args:
@@ -137,14 +137,6 @@ class IntegrityMonitor:
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _watch(self) -> None:
         try:

@@ -7,10 +7,10 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from cloister.core.canonical import JSON
+from cloister.core.closing import Closing
 from cloister.core.errors import CloisterError, error_of
 from cloister.enclave.errors import SealedError
 from cloister.enclave.keyrelease.hpke import PUBLIC_BYTES
@@ -39,7 +39,7 @@ def _never() -> bool:
     return False
 
 
-class SealedWorker:
+class SealedWorker(Closing):
     """A worker behind its seal. Not for more than one thread at a time.
 
     Args:
@@ -153,14 +153,6 @@ class SealedWorker:
     def kill(self) -> DestructionRecord:
         """End it at once; nothing is wiped by itself then."""
         return self._record or self._ended(None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _wiped(self) -> Wiped | None:
         try:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from cloister.evidence.artifacts.kinds import ArtifactKind
-from cloister.evidence.checks import Check, Outcome
+from cloister.evidence.checks import Check, Checked
 from cloister.evidence.errors import DemandError
 from cloister.evidence.verification.acceptance import TestRandomness, TimestampRule, VerificationPolicy
 
@@ -144,7 +144,7 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class ArtifactVerdict:
+class ArtifactVerdict(Checked):
     """What was found.
 
     Attributes:
@@ -164,13 +164,3 @@ class ArtifactVerdict:
     simulated: bool = False
     test_randomness: bool = False
     owners_word: bool = False
-
-    @property
-    def accepted(self) -> bool:
-        """Whether there were checks and every one passed."""
-        return bool(self.checks) and not self.failures
-
-    @property
-    def failures(self) -> tuple[Check, ...]:
-        """The checks that failed or were not run."""
-        return tuple(one for one in self.checks if one.outcome is not Outcome.PASSED)

@@ -18,7 +18,7 @@ from cloister.core.canonical import parse_canonical
 from cloister.core.clock import parse_time
 from cloister.core.errors import CloisterError
 from cloister.core.hashes import sha256_hex
-from cloister.evidence.checks import Check, Outcome, failed, judged, not_run, passed
+from cloister.evidence.checks import Check, Checked, Outcome, failed, judged, not_run, passed
 from cloister.evidence.custody.bounds import (
     Bounded,
     Earlier,
@@ -83,7 +83,7 @@ _CHECKS: Final[Mapping[str, ExportCheck]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class BundleVerdict:
+class BundleVerdict(Checked):
     """What the verifier found.
 
     Attributes:
@@ -95,16 +95,6 @@ class BundleVerdict:
     checks: tuple[Check, ...]
     record: ExportRecord | None
     bounded: Mapping[str, Bounded] = field(default_factory=dict)
-
-    @property
-    def accepted(self) -> bool:
-        """Whether every check passed."""
-        return all(one.outcome is Outcome.PASSED for one in self.checks)
-
-    @property
-    def failures(self) -> tuple[Check, ...]:
-        """The checks that failed or were not run."""
-        return tuple(one for one in self.checks if one.outcome is not Outcome.PASSED)
 
     @property
     def owners_word(self) -> bool:

@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from sqlalchemy import Connection
 
+from cloister.core.closing import Closing
 from cloister.core.keys import PublicKey
 from cloister.evidence.checkpoint import Checkpoint
 from cloister.evidence.envelope import Envelope
@@ -46,7 +46,7 @@ from cloister.evidence.merkle import CompactRange, leaf_hash, verify_inclusion
 BLOCK: Final = 512
 
 
-class LogReader:
+class LogReader(Closing):
     """A log that is only read. Open it with `open_for_reading`.
 
     Args:
@@ -294,14 +294,6 @@ class LogReader:
     def close(self) -> None:
         """Let go of the database."""
         self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_or_close(self) -> None:
         """What opening checks: the head's signature, the tree's edge, the last entry."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cloister.evidence.checks import Check, Outcome, failed, not_run, passed
+from cloister.evidence.checks import Check, Checked, failed, not_run, passed
 from cloister.evidence.segments.checkpoint import SegmentCheckpoint
 from cloister.evidence.segments.layout import Header
 
@@ -22,7 +22,7 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentVerdict:
+class SegmentVerdict(Checked):
     """What was found.
 
     Attributes:
@@ -50,11 +50,6 @@ class SegmentVerdict:
     ending: Ending
     broken_at: int | None
     checks: tuple[Check, ...]
-
-    @property
-    def accepted(self) -> bool:
-        """Whether every check passed."""
-        return all(check.outcome is Outcome.PASSED for check in self.checks)
 
     @property
     def unverified(self) -> int:

@@ -24,11 +24,11 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from cloister.core.canonical import JSON, canonicalize, parse
 from cloister.core.clock import Clock, system_clock
+from cloister.core.closing import Closing
 from cloister.core.errors import InputError
 from cloister.core.keys import Signer
 from cloister.evidence.predicates.base import PARTY_PATTERN
@@ -44,7 +44,7 @@ _BRACKETS: Final = (b"[", b"{")
 _BY_DEFAULT: Final = SegmentLimits()
 
 
-class SegmentWriter:
+class SegmentWriter(Closing):
     """Writes one process's audit stream as segments.
 
     Nothing is opened and no thread is started before the first entry.
@@ -152,14 +152,6 @@ class SegmentWriter:
             self._flow.close()
         finally:
             _WRITERS.discard(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a segment's writer is never copied out of its process")

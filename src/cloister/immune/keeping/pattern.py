@@ -13,8 +13,8 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cloister.core.errors import CloisterError, StorageError
-from cloister.core.files import read_bounded, write_new
+from cloister.core.errors import CloisterError
+from cloister.core.files import read_or_make
 from cloister.immune.errors import ImmuneError
 from cloister.immune.observation import Score
 
@@ -77,14 +77,7 @@ def pattern_key(directory: Path | None) -> bytes:
     """
     if directory is None:
         return secrets.token_bytes(KEY_BYTES)
-    path = directory / KEY_NAME
-    if not path.exists():
-        try:
-            write_new(path, secrets.token_bytes(KEY_BYTES))
-        except StorageError as error:
-            if error.code != "storage.exists":
-                raise
-    key = read_bounded(path, KEY_BYTES)
+    key = read_or_make(directory / KEY_NAME, KEY_BYTES, lambda: secrets.token_bytes(KEY_BYTES))
     if len(key) != KEY_BYTES:
         raise ImmuneError("immune.state_damaged", "The key of patterns isn't one.", "Remove pattern.key.")
     return key

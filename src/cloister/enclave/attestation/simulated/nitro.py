@@ -25,8 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from cloister.core.clock import Clock
-from cloister.core.errors import StorageError
-from cloister.core.files import read_bounded, write_new
+from cloister.core.files import read_or_make
 from cloister.enclave.attestation.aws.document import (
     MAX_FIELD_BYTES,
     PCR_BYTES,
@@ -149,14 +148,9 @@ class SimulatedNitro:
             StorageError: it cannot be written.
             InputError: it cannot be read.
         """
-        path = directory / ROOT_FILE
-        if not path.exists():
-            try:
-                write_new(path, cls.create(clock)._pem())
-            except StorageError as error:
-                if error.code != "storage.exists":
-                    raise
-        return cls._from_pem(read_bounded(path, _MAX_FILE_BYTES))
+        return cls._from_pem(
+            read_or_make(directory / ROOT_FILE, _MAX_FILE_BYTES, lambda: cls.create(clock)._pem())
+        )
 
     @property
     def root_der(self) -> bytes:
