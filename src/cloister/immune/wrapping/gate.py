@@ -7,8 +7,8 @@ of every thread included.
 Rules kept here:
 
 * Calls and errors are exact where there is a global interpreter lock: CPython switches threads only at calls
-  and backward jumps, and the sequences marked "unbroken" have neither. Python without that lock gets
-  `LockedGate`, whose wrapper reads a flag of its own; there the counts are near, and a hold is still exact.
+  and backward jumps, and the sequences marked "unbroken" have neither. Without that lock there is `LockedGate`,
+  whose wrapper reads a flag of its own: the counts are near, and a hold is still exact.
 * Chance chooses the calls that teach. A call that a hold or a request sends here teaches nothing.
 * Where half of the overhead budget pays for it, calls are compared with what is usual: by the compiled
   shortcut (`Entry`), or in the slow path, for which every call is held.
@@ -205,7 +205,8 @@ class Gate:
     def usual(self, caller: CodeType, at: float) -> None:
         """Take note of a call that was compared from a time on, and is as calls are; and of who called."""
         if self._entry is not None:
-            return self._entry.know(caller)
+            self._entry.know(caller)
+            return
         self.checks += 1
         if not self.checks % MEASURE_ONE_IN:
             self.looked(self.clock() - at)
@@ -332,8 +333,7 @@ class Gate:
         costs.observed(cost)
         if not self.checking and self._entry is None:
             costs.unlooked()
-        # What learning costs comes once, and is no reason to look away from all afterwards. Nor is what a
-        # suspicion costs: its calls are judged whatever chance chooses.
+        # What learning and a suspicion cost is no reason to look away from all afterwards.
         if self.observed - self._known_at > WARM_UP and choice is CHANCE:
             self._pace.add(costs.observation * LEARN_ONE_IN, now)
         if choice is CHANCE:
