@@ -337,6 +337,21 @@ def test_a_schemas_name_cannot_carry_anything_else() -> None:
         open_database("postgresql:///database", schema="a -cfsync=off")
 
 
+def test_a_statement_that_somebody_holds_keeps_no_transaction_open_after_an_interrupt(engine: Engine) -> None:
+    add(engine, 1)
+    held: list[object] = []
+
+    def strike() -> None:
+        with transaction(engine) as connection:
+            held.append(connection.exec_driver_sql("SELECT id FROM item"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        strike()
+    add(engine, 2)
+    assert items(engine) == [1, 2]
+
+
 _TRANSACTION_FILES = (
     "contextlib.py",
     "core/interrupts.py",
@@ -344,6 +359,7 @@ _TRANSACTION_FILES = (
     "database/transactions.py",
     "database/writer.py",
     "sqlalchemy/engine/base.py",
+    "sqlalchemy/engine/default.py",
     "test_database.py",
 )
 
@@ -359,6 +375,7 @@ def test_an_interrupt_leaves_no_transaction_open_while_it_is_on_its_way(
         with writer.transaction() if kept else transaction(engine) as connection:
             for _ in range(2):
                 connection.exec_driver_sql("INSERT INTO item (content) VALUES (x'00')")
+                assert connection.exec_driver_sql("SELECT id FROM item").first() is not None
 
     seen = 0
     for _ in interrupts(add_two, *_TRANSACTION_FILES):

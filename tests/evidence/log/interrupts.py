@@ -1,10 +1,12 @@
 """Run by a test: threads append while real signals interrupt the main thread, which appends as well.
 
-Exits with 1 where a thread gets no answer any more, or an answer was not the log's.
+Exits with 1 where a thread gets no answer any more, or an error, or an answer was not the log's. Where nobody
+is answered it says first where every thread stands.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -57,12 +59,13 @@ def main(path: Path, seconds: float) -> int:
             # What the interrupt cut off may be there, and then it is there for good: nothing comes later.
             answered["s0"] = log.length("s0")
     armed = False
+    stopped = [one.name for one in threads if not one.is_alive()]
     over.set()
     for one in threads:
         one.join(QUIET_SECONDS)
     wrong = {name: count for name, count in answered.items() if log.length(name) != count}
-    print(f"interrupted {interrupted} times, {log.verify().size} entries, wrong: {wrong}")
-    return 1 if wrong or not interrupted or any(one.is_alive() for one in threads) else 0
+    print(f"interrupted {interrupted} times, {log.verify().size} entries, wrong: {wrong}, stopped: {stopped}")
+    return 1 if wrong or stopped or not interrupted or any(one.is_alive() for one in threads) else 0
 
 
 def shoot(over: threading.Event) -> None:
@@ -78,6 +81,7 @@ def watch(answered: dict[str, int], over: threading.Event) -> None:
             before, since = sum(answered.values()), time.monotonic()
         elif time.monotonic() - since > QUIET_SECONDS:
             print(f"nobody was answered for {QUIET_SECONDS} s: {answered}", flush=True)
+            faulthandler.dump_traceback()
             os._exit(1)
 
 

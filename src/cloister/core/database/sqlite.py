@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +40,7 @@ def sqlite_engine(path: Path, busy_timeout: float) -> Engine:
     )
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", begin)
+    event.listen(engine, "close", _end_transaction)
     return engine
 
 
@@ -77,3 +79,10 @@ def _configure(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA trusted_schema=OFF")
     connection.execute("PRAGMA cell_size_check=ON")
+
+
+def _end_transaction(connection: sqlite3.Connection, _: object) -> None:
+    # SQLite closes a connection only when its last statement is gone, and keeps the transaction until then.
+    # A statement that an interrupt cut off lives as long as the interrupt's traceback, or as the garbage is.
+    with suppress(sqlite3.Error):
+        connection.rollback()
