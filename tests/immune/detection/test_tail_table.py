@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +24,13 @@ def learned(values: list[float], weight: float = 1.0) -> TailTable:
         table.learn(weight)
     table.refit(1.0)
     return table
+
+
+def counts_of(table: TailTable) -> list[float]:
+    """The weights of all buckets."""
+    written: Any = table.as_json()
+    below, counts = [0.0] * written["bottom"], written["counts"]
+    return below + counts + [0.0] * (BUCKETS - len(below) - len(counts))
 
 
 def reference(counts: list[float], unit: float) -> list[float]:
@@ -51,7 +60,7 @@ def test_the_surprises_are_those_of_the_definition_computed_bucket_by_bucket(
 ) -> None:
     table = learned(values)
     table.refit(unit)
-    expected = reference(list(table._counts), unit)
+    expected = reference(counts_of(table), unit)
     found = [table.look_at(index) for index in range(BUCKETS)]
     assert found == pytest.approx(expected, abs=1e-6)
 
@@ -129,6 +138,42 @@ def test_a_table_that_was_written_down_is_the_same_when_it_is_read(values: list[
     again = TailTable.from_json(table.as_json())
     assert again.as_json() == table.as_json()
     assert [again.look_at(i) for i in range(BUCKETS)] == [table.look_at(i) for i in range(BUCKETS)]
+
+
+def test_each_event_is_in_its_bucket_in_whatever_order_the_buckets_come() -> None:
+    chance = random.Random(8)
+    places = [0, BUCKETS - 1, *range(40, 60), 41, 0]
+    for _ in range(20):
+        chance.shuffle(places)
+        table, expected = TailTable(), [0.0] * BUCKETS
+        for place in places:
+            table.look_at(place)
+            table.learn(0.5)
+            expected[place] += 0.5
+            assert counts_of(table) == expected
+        assert table.events() == 0.5 * len(places)
+
+
+def test_a_table_is_read_and_written_in_one_form_whatever_it_keeps_in_memory() -> None:
+    written = {"bottom": 94, "counts": [1.0, 0.0, 2.5]}
+    table = TailTable.from_json(written)
+    assert table.as_json() == written
+    assert TailTable.from_json({"bottom": 92, "counts": [0.0, 0.0, 1.0, 0.0, 2.5, 0.0]}).as_json() == written
+    assert TailTable.from_json({"bottom": 7, "counts": [0.0]}).as_json() == {"bottom": 0, "counts": []}
+    table.look_at(93)
+    table.learn(1.0)
+    assert table.as_json() == {"bottom": 93, "counts": [1.0, 1.0, 0.0, 2.5]}
+
+
+def test_a_table_has_room_for_the_buckets_that_had_events_and_no_others() -> None:
+    chance = random.Random(9)
+    values = [chance.gauss(0.0, 0.4) for _ in range(1000)]
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    tables = [learned(values) for _ in range(20)]
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (after - before) / len(tables) < 2500
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_the_function_that_was_fed_least_recently_makes_room() -> None:
     assert traces.functions() == ("a:f", "c:f")
 
 
-def test_a_thousand_calls_take_under_40_kilobytes() -> None:
+def test_a_thousand_calls_take_under_26_kilobytes() -> None:
     chance = random.Random(1)
     callers = [f"shop.web:handler_{number}" for number in range(10)]
     tracemalloc.start()
@@ -189,7 +189,7 @@ def test_a_thousand_calls_take_under_40_kilobytes() -> None:
             traces.add(f"m:f{function}", made, ordinary=True)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (after - before) / 20 < 40_000
+    assert (after - before) / 20 < 26_000
 
 
 def test_names_of_callers_are_bounded_in_length_and_number() -> None:

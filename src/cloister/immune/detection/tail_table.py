@@ -4,7 +4,8 @@ A table holds what one feature of one function was, in buckets 8 % wide, each ev
 ones come. From it follows, for every bucket, the *surprise*: -ln of the probability of something at least
 that large. Rules this module keeps:
 
-* Memory is two rows of 192 numbers, whatever was seen; looking up and learning cost the same for ever.
+* Memory is two rows of numbers over the buckets that had events, 192 at most, whatever was seen; looking up
+  and learning cost the same for ever.
 * The surprise never falls as the quantity rises.
 * Instead of making older events smaller, the weight of the next event, the *unit*, is made larger. Its owner
   keeps it, one for all tables of a function, and has the tables made smaller together when it is large.
@@ -43,7 +44,6 @@ MOST_SURPRISE: Final = 27.6
 """-ln of 1e-12: nothing is said to be rarer."""
 
 MOST_EVENTS: Final = 1e15
-_EMPTY: Final = bytes(8 * BUCKETS)
 
 
 class TailTable:
@@ -55,14 +55,20 @@ class TailTable:
         place: the bucket that was looked at last.
     """
 
-    __slots__ = ("_bottom", "_counts", "_surprises", "_top", "place")
+    __slots__ = ("_bottom", "_counts", "_first", "_most", "_start", "_step", "_surprises", "place")
 
     def __init__(self) -> None:
+        # Of the buckets from the lowest to the highest that had an event.
         # A list, for every event changes it: an array makes a number of Python's of each item that is read.
-        self._counts: list[float] = [0.0] * BUCKETS
-        self._bottom: int = BUCKETS
-        self._top: int = -1
-        self._surprises: array[float] = array("d", _EMPTY)
+        self._counts: list[float] = []
+        self._bottom: int = 0
+        # Of the buckets from the one below those to the one above what is counted, for below the first of
+        # them all are alike, and above the last the surprise is a straight line.
+        self._surprises: array[float] = array("d", (0.0,))
+        self._first: int = 0
+        self._start: float = 0.0
+        self._step: float = 0.0
+        self._most: int = BUCKETS
         self.place: int = MIDDLE
 
     def look(self, distance: float) -> float:
@@ -76,17 +82,23 @@ class TailTable:
             -ln of the probability of its bucket or a higher one; 0 before the first `refit`.
         """
         place = int(distance * PER_LOG + OFFSET)
-        if place > LAST:
-            place = LAST
-        elif place < 0:
-            place = 0
-        self.place = place
-        return self._surprises[place]
+        surprises = self._surprises
+        index = place - self._first
+        if 0 <= index < len(surprises):
+            self.place = place
+            return surprises[index]
+        return self.look_at(min(max(place, 0), LAST))
 
     def look_at(self, bucket: int) -> float:
         """The surprise of a bucket, 0 to 191, for whoever divides a quantity into buckets otherwise."""
         self.place = bucket
-        return self._surprises[bucket]
+        surprises = self._surprises
+        index = bucket - self._first
+        if index < len(surprises):
+            return surprises[index] if index > 0 else surprises[0]
+        index -= len(surprises)
+        # Never below that of the last counted bucket.
+        return max(self._start + index * self._step if index < self._most else MOST_SURPRISE, surprises[-1])
 
     def learn(self, added: float) -> None:
         """Count an event in the bucket that was looked at last.
@@ -94,16 +106,21 @@ class TailTable:
         Args:
             added: its weight: the unit for an ordinary event, less for one that is to change little.
         """
-        place = self.place
-        known = self._counts[place]
-        self._counts[place] = known + added
-        if known <= 0.0:
-            self._reach(place)
+        index = self.place - self._bottom
+        if not 0 <= index < len(self._counts):
+            self._reach(self.place)
+            index = self.place - self._bottom
+        self._counts[index] += added
 
     def _reach(self, place: int) -> None:
-        """Keep in mind between which buckets there are events."""
-        self._bottom = min(self._bottom, place)
-        self._top = max(self._top, place)
+        """Let the counts reach to a bucket, with no room beyond it."""
+        counts = self._counts
+        if not counts:
+            self._bottom = place
+        below = max(self._bottom - place, 0)
+        above = max(place - self._bottom - len(counts) + 1, 0)
+        self._counts = [0.0] * below + counts + [0.0] * above
+        self._bottom -= below
 
     def events(self) -> float:
         """The sum of all weights."""
@@ -115,9 +132,10 @@ class TailTable:
         Args:
             unit: weight of an ordinary event of now.
         """
-        if self._top >= 0:
-            counts = self._counts[self._bottom : self._top + 1]
-            self._surprises = _surprises(counts, self._bottom, unit)
+        if self._counts:
+            found = _surprises(self._counts, self._bottom, unit)
+            self._surprises, self._start, self._step, self._most = found
+            self._first = max(self._bottom - 1, 0)
 
     def rescale(self, scale: float) -> None:
         """Multiply all weights."""
@@ -135,7 +153,7 @@ class TailTable:
         wanted = share * sum(self._counts)
         below = 0.0
         last = 0.0
-        for index, count in enumerate(self._counts):
+        for index, count in enumerate(self._counts, self._bottom):
             if count <= 0.0:
                 continue
             if below + count >= wanted:
@@ -147,10 +165,11 @@ class TailTable:
     def as_json(self) -> dict[str, JSON]:
         """The counts, from the first that isn't empty to the last."""
         filled = [index for index, count in enumerate(self._counts) if count > 0.0]
-        bottom, top = (filled[0], filled[-1] + 1) if filled else (0, 0)
         counts: list[JSON] = []
-        counts.extend(self._counts[bottom:top])
-        return {"bottom": bottom, "counts": counts}
+        if not filled:
+            return {"bottom": 0, "counts": counts}
+        counts.extend(self._counts[filled[0] : filled[-1] + 1])
+        return {"bottom": self._bottom + filled[0], "counts": counts}
 
     @classmethod
     def from_json(cls, value: object) -> TailTable:
@@ -165,13 +184,14 @@ class TailTable:
         table = cls()
         for place, count in enumerate(counts, bottom):
             if count > 0.0:
-                table._counts[place] = count
-                table._reach(place)
+                table.place = place
+                table.learn(count)
+        table.place = MIDDLE
         table.refit(1.0)
         return table
 
 
-def _surprises(counts: list[float], bottom: int, unit: float) -> array[float]:
+def _surprises(counts: list[float], bottom: int, unit: float) -> tuple[array[float], float, float, int]:
     """-ln of the probability of each bucket or a higher one, never falling.
 
     Args:
@@ -180,7 +200,9 @@ def _surprises(counts: list[float], bottom: int, unit: float) -> array[float]:
         unit: weight of one event of now.
 
     Returns:
-        All 192.
+        Those of the bucket below the first (where there is one), of the counted ones and of the first that is
+        extrapolated; then the line of the others: where it starts, its step, and after how many buckets
+        nothing is said to be rarer.
     """
     total = sum(counts)
     scale = 1.0 / (total + unit)
@@ -198,26 +220,13 @@ def _surprises(counts: list[float], bottom: int, unit: float) -> array[float]:
     tail = max(above / total, half * scale)
 
     below = 0.0
-    found = [-log((total + half) * scale)] * bottom
+    found = [-log((total + half) * scale)] if bottom else []
     for count in counts[: edge + 1]:
         found.append(-log((total - below - 0.5 * count + half) * scale))
         below += count
     beyond = counts[edge + 1] if edge + 1 < len(counts) else 0.0
-    found.append(-log((above - 0.5 * beyond + half) * scale))
-    floor = found[-1] = max(found[-1], found[-2] if len(found) > 1 else 0.0)
+    found.append(max(-log((above - 0.5 * beyond + half) * scale), found[-1]))
     start, step = -log(tail), 1.0 / mean
     start += 1.5 * step
     most = ceil((MOST_SURPRISE - start) * mean)
-    found.extend([start + index * step for index in range(min(most, BUCKETS - len(found)))])
-    del found[BUCKETS:]
-    found.extend([MOST_SURPRISE] * (BUCKETS - len(found)))
-    _raise_to(found, floor, bottom + edge + 2)
-    return array("d", found)
-
-
-def _raise_to(found: list[float], floor: float, start: int) -> None:
-    """Let no surprise of the extrapolated tail be below that of the last counted bucket."""
-    for index in range(start, BUCKETS):
-        if found[index] >= floor:
-            return
-        found[index] = floor
+    return array("d", found[: BUCKETS - max(bottom - 1, 0)]), start, step, most

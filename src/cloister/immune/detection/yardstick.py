@@ -8,7 +8,7 @@ together. So the level of a duration is compared with what was approved in this 
 
 from __future__ import annotations
 
-from math import exp, log, nan
+from math import exp, isnan, log, nan
 from typing import Final
 
 from cloister.immune.detection.level import median
@@ -39,10 +39,10 @@ class Yardstick:
         """
         if not seconds > 0.0:
             return
-        if len(self._first) < _FIRST:
+        if isnan(self._centre):
             self._first.append(log(seconds))
             if len(self._first) == _FIRST:
-                self._centre = median(self._first)
+                self._centre, self._first = median(self._first), []
             return
         step = log(seconds) - self._centre
         self._centre += _SPEED * min(max(step, -_FAR), _FAR)

@@ -4,8 +4,9 @@ Rules kept here:
 
 1. Of a function the newest 1,000 are kept; the next one takes the oldest one's place. They are read newest
    first, and are equal to what was given.
-2. Memory is bounded: columns of numbers in place of objects, 35 bytes a call; so many functions and so many
-   names of callers. The function that was fed least recently makes room for a new one.
+2. Memory is bounded: columns of numbers in place of objects, 21 bytes a call and 35 where its numbers are the
+   largest; so many functions and so many names of callers. The function that was fed least recently makes
+   room for a new one.
 3. An observed call has sizes, times, counts and names of code, and no argument.
 4. Whether a call was ordinary is said by who adds it, from the state its function was in, not from its score.
 5. A suspicion, however long, pushes out at most half of the ordinary calls, and never the newest hundred,
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from cloister.immune.keeping.column import LARGEST, new_column, with_room
 from cloister.immune.keeping.locks import ForkSafe
 from cloister.immune.keeping.validation import EVENTS
 from cloister.immune.observation import Entered, Observed
@@ -31,7 +33,6 @@ PER_FUNCTION: Final = 1000
 MAX_FUNCTIONS: Final = 10_000
 MAX_CALLERS: Final = 65_535
 LONGEST_CALLER: Final = 300
-_LARGEST: Final = 2**63 - 1
 _MOST: Final = 2**32 - 1
 _TEACHES, _FAILED, _ORDINARY = 1, 2, 4
 _WITH_ORDINARY: Final = bytes(flags for flags in range(8) if flags & _ORDINARY)
@@ -195,8 +196,8 @@ class _Ring:
         self._others = self.left_out = 0
         self._most_others = max(0, min(bound // 2, bound - EVENTS))
         self._at, self._durations = array("d"), array("d")
-        self._sizes, self._callers, self._flags = array("q"), array("H"), array("B")
-        self._calls, self._errors = array("I"), array("I")
+        self._sizes, self._callers, self._flags = new_column(), new_column(), new_column()
+        self._calls, self._errors = new_column(), new_column()
 
     def add(self, observed: Observed, caller: int, *, ordinary: bool) -> None:
         if (self._others or not ordinary) and not self._admits(ordinary=ordinary):
@@ -211,12 +212,20 @@ class _Ring:
                 counts.append(0)
             self._durations.append(0.0)
             self._at.append(0.0)
-        self._at[place], self._durations[place] = entered.at, observed.duration
         size, calls, errors = entered.size, entered.calls, entered.errors
-        self._sizes[place] = size if 0 <= size <= _LARGEST else _cut(size, _LARGEST)
-        self._callers[place], self._flags[place] = caller, flags
-        self._calls[place] = calls if 0 <= calls <= _MOST else _cut(calls, _MOST)
-        self._errors[place] = errors if 0 <= errors <= _MOST else _cut(errors, _MOST)
+        size = size if 0 <= size <= LARGEST else _cut(size, LARGEST)
+        calls = calls if 0 <= calls <= _MOST else _cut(calls, _MOST)
+        errors = errors if 0 <= errors <= _MOST else _cut(errors, _MOST)
+        self._at[place], self._durations[place], self._flags[place] = entered.at, observed.duration, flags
+        try:
+            self._sizes[place], self._callers[place] = size, caller
+            self._calls[place], self._errors[place] = calls, errors
+        except OverflowError:
+            # Nothing counts yet: it is written anew.
+            self._sizes, self._callers = with_room(self._sizes, size), with_room(self._callers, caller)
+            self._calls, self._errors = with_room(self._calls, calls), with_room(self._errors, errors)
+            self.add(observed, caller, ordinary=ordinary)
+            return
         if self._length == self._bound:
             self._start = (self._start + 1) % self._bound
         else:
