@@ -121,9 +121,9 @@ class _Listener:
     def _reached(self, cell: Any, name: str) -> None:
         reached = cell.reached
 
-        def heard(score: Score) -> None:
+        def heard(operation: str, score: Score) -> None:
             self.hear(name, score)
-            reached(score)
+            reached(operation, score)
 
         cell.reached = heard
 

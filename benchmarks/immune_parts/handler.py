@@ -38,8 +38,8 @@ FOLDER = Path(__file__).parents[1]
 SHIPPED, SAMPLINGS = "as shipped", ("as shipped", "every call", "1:10")
 BARE, OURS, NOTHING_TO_SPARE = "bare", "cloister", "attacks-nothing-to-spare"
 REQUESTS, SERVICES = 2000, 8
-AT_ONCE = 2 * (os.cpu_count() or 1)
-"""Services that sleep nine tenths of the time and more."""
+AT_ONCE = os.cpu_count() or 1
+"""Services, which sleep nine tenths of the time and more."""
 SATURATED, PACED = 0.0, 100.0
 CPU, MEDIAN = "above bare, %", "p50 of bare"
 TARGETS = (

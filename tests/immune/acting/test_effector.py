@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -51,6 +52,63 @@ ANY_STANDING = st.builds(
     enforcing=st.booleans(),
     promoted=st.booleans(),
 )
+
+
+SOME_SCORE = st.builds(
+    Score,
+    value=st.one_of(st.floats(0, 100), st.sampled_from([80.0, 85.0, 97.0, float("nan"), -1.0, 101.0])),
+    p=st.one_of(st.floats(0, 1), st.sampled_from([1.5, float("nan")])),
+    feature=st.just("size"),
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(SOME_SCORE, st.booleans(), st.floats(0, 300), st.booleans()), min_size=1, max_size=40),
+    st.booleans(),
+)
+def test_a_call_that_passes_would_have_been_let_through_without_a_word_and_changed_no_stage(
+    calls: list[tuple[Score, bool, float, bool]], switched: bool
+) -> None:
+    """The short way and the long one agree, whatever came before."""
+    thrown = [False]
+    effector, twin = (_effector(switched_off=lambda: thrown[0]) for _ in range(2))
+    for score, judging, at, unusual in calls:
+        standing = Standing(baseline=judging, learned=1000, enforcing=True, promoted=True)
+        told = UNUSUAL if unusual else score
+        thrown[0] = switched and at > 200
+        passed = effector.passes(NAME, told, judging=judging, now=at)
+        found = twin.consider(NAME, told, standing, at)
+        if passed:
+            assert found is None
+        else:
+            effector.consider(NAME, told, standing, at)
+        assert effector.state(NAME).stage is twin.state(NAME).stage
+        unmoved = effector.unmoved(NAME, told, judging=judging)
+        before = twin.state(NAME).stage
+        twin.ended(NAME, told, standing, at, at + 1)
+        if unmoved:
+            assert twin.state(NAME).stage is before
+        else:
+            effector.ended(NAME, told, standing, at, at + 1)
+        assert effector.state(NAME).stage is twin.state(NAME).stage
+    assert effector.failures == twin.failures
+
+
+def test_what_cant_be_told_is_not_passed() -> None:
+    def broken() -> bool:
+        raise OSError
+
+    for effector, score, now in (
+        (_effector(switched_off=broken), ORDINARY, 1.0),
+        (_effector(), SimpleNamespace(value="much", p=0.5), 1.0),
+        (_effector(), ORDINARY, float("nan")),
+        (_effector(), ORDINARY, float("inf")),
+    ):
+        effector.decide(NAME, ORDINARY, READY, 0.0)
+        failures = effector.failures
+        assert not effector.passes(NAME, score, judging=True, now=now)  # type: ignore[arg-type]
+        assert effector.failures == failures
 
 
 @settings(max_examples=200)

@@ -20,7 +20,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from types import MappingProxyType
 from typing import Final
 from weakref import WeakSet
@@ -116,7 +116,7 @@ class Effector:
     def passes(self, function: str, score: Score, *, judging: bool, now: float) -> bool:
         """Whether an ordinary call of a calm function passes: `consider` would decide and change nothing.
 
-        Most calls are such, and what they take is what observing costs.
+        Most calls are such, and what they take is what observing costs. What can't be told is for `consider`.
 
         Args:
             function: ``module:qualname``.
@@ -124,26 +124,30 @@ class Effector:
             judging: whether there is a baseline to judge by.
             now: when the call began, monotonic seconds.
         """
-        if not self.unmoved(function, score, judging=judging) or not now >= self._latest:
+        if not self.unmoved(function, score, judging=judging) or not self._latest <= now < inf:
             return False
-        if self._switched_off():
+        try:
+            if self._switched_off():
+                return False
+        except Exception:
             return False
         self._latest = now
         return True
 
     def unmoved(self, function: str, score: Score, *, judging: bool) -> bool:
-        """Whether the end of such a call changes nothing: it is ordinary, and no stage has its time.
+        """Whether such a call changes no stage: it is ordinary, its function calm, and no stage has its time.
 
         Args:
             function: ``module:qualname``.
             score: how unusual the call was.
             judging: whether there is a baseline to judge by.
         """
-        return (
-            self._states.get(function, _UNKNOWN).stage is (Stage.OBSERVE if judging else Stage.LEARNING)
-            and 0.0 <= score.value <= self._rules.unusual_above
-            and 0.0 <= score.p <= 1.0
-        )
+        calm = Stage.OBSERVE if judging else Stage.LEARNING
+        try:
+            ordinary = 0.0 <= score.value <= self._rules.unusual_above and 0.0 <= score.p <= 1.0
+        except Exception:
+            return False
+        return ordinary and self._states.get(function, _UNKNOWN).stage is calm
 
     def consider(self, function: str, score: Score, standing: Standing, now: float) -> Decision | None:
         """`decide`, with None for an ordinary call, of which nothing is to be recorded."""

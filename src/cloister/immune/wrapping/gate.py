@@ -7,8 +7,8 @@ of every thread included.
 Rules kept here:
 
 * Calls and errors are exact where there is a global interpreter lock: CPython switches threads only at calls
-  and backward jumps, and the sequences marked "unbroken" have neither. Without that lock there is `LockedGate`,
-  whose wrapper reads a flag of its own: the counts are near, and a hold is still exact.
+  and backward jumps, and the sequences marked "unbroken" have neither. Without it there is `LockedGate`: its
+  wrapper reads a flag of its own, the counts are near, and a hold is still exact.
 * Chance chooses the calls that teach. A call that a hold or a request sends here teaches nothing.
 * Where half of the overhead budget pays for it, calls are compared with what is usual: by the compiled
   shortcut (`Entry`), or in the slow path, for which every call is held.
