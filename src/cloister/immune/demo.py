@@ -29,7 +29,7 @@ from cloister.immune.keeping import Standing
 from cloister.immune.keeping.validation import is_eligible
 from cloister.immune.operating import Operator
 from cloister.immune.protection import Protection
-from cloister.immune.settings import CellAgentSettings, EffectorSettings, ImmuneSettings, StorageSettings
+from cloister.immune.settings import EffectorSettings, ImmuneSettings, StorageSettings
 
 if TYPE_CHECKING:
     from cloister.core.canonical import JSON
@@ -39,8 +39,6 @@ _LEARNED: Final = 300
 _PATIENCE: Final = 12.0
 _MOST_SECONDS: Final = 120.0
 _CONTAIN_SECONDS: Final = 2.0
-_OBSERVING: Final = 0.5
-"""Share of the time that observing may cost: of the function's own, and of the whole process's."""
 _BATCH: Final = 25
 _ATTACK: Final = 300
 _TAKEN_AT_ONCE: Final = 400
@@ -81,7 +79,6 @@ def demonstrate(folder: Path, seed: int) -> Iterator[DemoStep]:
         ImmuneError: ``immune.demo_failed``: a step took too long on this machine.
     """
     settings = ImmuneSettings(
-        cellagent=CellAgentSettings(overhead_budget=_OBSERVING, cpu_threshold=_OBSERVING),
         effector=EffectorSettings(enforcing=(FUNCTION,), contain_seconds=_CONTAIN_SECONDS),
         storage=StorageSettings(directory=str(folder)),
     )
@@ -148,7 +145,6 @@ class _Play:
         summary = detector.summary()
         seconds, median = time.perf_counter() - began, 0.0 if summary is None else 1000 * summary.p50
         self._known = len(self._operator.detectors())
-        usual = CellAgentSettings().overhead_budget
         again = (
             f" What it takes drifted meanwhile, and was approved again: {approvals} approvals."
             if approvals > 1
@@ -158,8 +154,7 @@ class _Play:
             "learn",
             (
                 f"{requests:,} ordinary requests over HTTP for 1 to 5 records each; {detector.learned} of the"
-                f" calls were looked at. {FUNCTION} takes {median:.3f} ms in the median: so little that"
-                f" observing may cost {_OBSERVING:.0%} of the time here, in place of the usual {usual:.0%}.",
+                f" calls were looked at. {FUNCTION} takes {median:.3f} ms in the median.",
                 f"The operator approves that as normal, and the baseline is signed.{again}",
             ),
             {
