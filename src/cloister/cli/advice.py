@@ -115,6 +115,7 @@ ADVICE: Final = MappingProxyType(
         "immune.audit": "Verify the audit, and keep a copy of it for whoever looks into it.",
         "immune.manifest": "Install the release again, and have its manifest signed anew.",
         "immune.measure": "Measure over at least one call of each kind.",
+        "immune.not_failed": "See how it stands:  pic detectors list",
         "immune.not_eligible": "See what its trial on 100 ordinary calls came to:  pic detectors list",
         "immune.request": "Compare with the paths of docs/reference/immune-service.md.",
         "immune.service": "Set api.token_file or the certificates, or listen at 127.0.0.1.",

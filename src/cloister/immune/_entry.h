@@ -31,15 +31,16 @@ static PyObject *
 entry_know(PyObject *one, PyObject *code)
 {
     Entry *self = (Entry *)one;
-    if (self->allowance >= 0) {
-        self->allowance++;
-    }
     for (int at = 0; at < KNOWN_CODES; at++) {
         if (self->codes[at] == code) {
             Py_RETURN_NONE;
         }
     }
     self->newest = (unsigned char)((self->newest + 1) % KNOWN_CODES);
+    /* Where another has to give way, more codes call in turns than are told apart: that is paid for. */
+    if (self->allowance >= 0 && self->codes[self->newest] == NULL) {
+        self->allowance++;
+    }
     Py_XSETREF(self->codes[self->newest], Py_NewRef(code));
     Py_RETURN_NONE;
 }
@@ -227,7 +228,7 @@ needs_no_judgement(Entry *self, const PyFunctionObject *function, PyObject *cons
             return 1;
         }
         PyObject *code = calling_code();
-        for (int at = 0; at < KNOWN_CODES; at++) {
+        for (int at = 0; code != NULL && at < KNOWN_CODES; at++) {
             if (self->codes[at] == code) {
                 return 1;
             }

@@ -364,17 +364,28 @@ class Cell(ForkSafe):
         if not due:
             return
         scores = self._scores_of(ordinary)
-        for number, score in due:
+        for place, (number, score) in enumerate(due):
             try:
-                verdict, tried = organs.registry.validate(number, ordinary, lambda one: scores[id(one)])
-                organs.record.happened(tried)
-                if verdict.passed and self.rules.by_policy:
-                    organs.record.happened(organs.registry.promote(number, POLICY))
-                    if score is not None:
-                        self._recognise(score)
-            except ImmuneError as error:
-                if error.code not in {"immune.not_eligible", "immune.detector_unknown"}:
-                    raise
+                self._try_one(number, score, ordinary, scores)
+            except CloisterError:
+                # A store that is busy for a moment: what wasn't tried is at the next look.
+                self._untried += untried[place:]
+                raise
+
+    def _try_one(
+        self, number: int, found: Score | None, ordinary: Sequence[Observed], scores: dict[int, Score]
+    ) -> None:
+        organs = self._organs
+        try:
+            verdict, tried = organs.registry.validate(number, ordinary, lambda one: scores[id(one)])
+            organs.record.happened(tried)
+            if verdict.passed and self.rules.by_policy:
+                organs.record.happened(organs.registry.promote(number, POLICY))
+                if found is not None:
+                    self._recognise(found)
+        except ImmuneError as error:
+            if error.code not in {"immune.not_eligible", "immune.detector_unknown"}:
+                raise
 
     def _to_retry(self) -> list[tuple[int, float]]:
         """What an operator asked another trial of, and since when the calls count that it is tried on."""

@@ -195,7 +195,8 @@ def test_a_usual_call_takes_nothing_of_what_is_allowed_to_unusual_ones() -> None
 
 
 def test_of_many_callers_only_sizes_are_compared() -> None:
-    body, _, sensor = compared(lambda text: text, 3, *(f"caller_{n}" for n in range(MOST_CALLERS + 1)))
+    callers = [f"caller_{number}" for number in range(MOST_CALLERS + 1)]
+    body, _, sensor = compared(lambda text: text, 3, *callers, sparing=True)
     ask(body, "abc")
     assert sensor.entered == []
     ask(body, "abcd")
@@ -241,3 +242,63 @@ def test_an_entry_is_what_it_is_made_as() -> None:
     for wrong in ("most", "allowance", "anyone"):
         with pytest.raises(TypeError):
             setattr(entry, wrong, "x")
+
+
+def test_of_a_function_whose_calls_may_be_stopped_callers_are_compared_however_many_there_are() -> None:
+    body, _, sensor = compared(lambda text: text, 3, "ask", *(f"caller_{n}" for n in range(20)))
+    ask(body, "abc")
+    for _ in range(5):
+        ask_from_elsewhere(body, "abc")
+    assert len(sensor.entered) == 5
+
+
+def test_what_was_known_before_the_bounds_went_isnt_known_after() -> None:
+    body, gate, sensor = compared(lambda text: text, 3, "ask")
+    ask(body, "abc")
+    gate.detach()
+    gate.attach(sensor, Sampling(Mode.FIXED, rate=1e-7), Pace(0.02), Ticks(lambda: 0.5), lambda: 0.0)
+    gate._costs.took(0.01)
+    gate.expect(Bounds(3, frozenset({HERE + "another"})), sparing=False)
+    ask(body, "abc")
+    assert len(sensor.entered) == 1
+
+
+def test_more_codes_of_one_name_than_are_told_apart_cost_no_more_than_is_allowed() -> None:
+    body, gate, sensor = compared(lambda text: text, 3, "caller", sparing=True)
+    callers = []
+    for _ in range(40):
+        space: dict[str, Any] = {"__name__": __name__}
+        exec("def caller(body): return body('abc')", space)
+        callers.append(space["caller"])
+    for _ in range(10):
+        for caller in callers:
+            caller(body)
+    assert (sensor.entered, gate.calls) == ([], 400)
+    assert gate._entry is not None
+    assert gate._entry.allowance == 0
+
+
+def test_a_call_without_a_frame_beneath_it_is_of_nobody_known_and_goes_on() -> None:
+    import _thread
+
+    body, gate, sensor = compared(lambda text: done.append(text), 3, "ask")
+    done: list[str] = []
+    ended = threading.Event()
+    sensor.on_leave = ended.set
+    _thread.start_new_thread(body, ("abc",))
+    assert ended.wait(10)
+    assert done == ["abc"]
+    assert [one.caller for one in sensor.entered] == [""]
+    assert gate.calls == 1
+
+
+def test_a_call_that_doesnt_fit_says_the_functions_name_whichever_way_it_went() -> None:
+    def body(_text: str) -> None: ...
+
+    watched, _, _ = compared(body, 3, "ask")
+    words = []
+    for function in (body, watched):
+        with pytest.raises(TypeError) as caught:
+            ask_from_elsewhere(function, "a", "b")
+        words.append(str(caught.value))
+    assert words[0] == words[1]

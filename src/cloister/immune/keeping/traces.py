@@ -200,9 +200,14 @@ class _Ring:
         self._calls, self._errors = new_column(), new_column()
 
     def add(self, observed: Observed, caller: int, *, ordinary: bool) -> None:
-        if (self._others or not ordinary) and not self._admits(ordinary=ordinary):
+        others = self._others_with(ordinary=ordinary) if self._others or not ordinary else 0
+        if others is None:
             self.left_out += 1
             return
+        self._keep(observed, caller, ordinary=ordinary)
+        self._others = others
+
+    def _keep(self, observed: Observed, caller: int, *, ordinary: bool) -> None:
         entered = observed.entered
         flags = _TEACHES * entered.teaches | _FAILED * observed.failed | _ORDINARY * ordinary
         place = (self._start + self._length) % self._bound
@@ -224,7 +229,7 @@ class _Ring:
             # Nothing counts yet: it is written anew.
             self._sizes, self._callers = with_room(self._sizes, size), with_room(self._callers, caller)
             self._calls, self._errors = with_room(self._calls, calls), with_room(self._errors, errors)
-            self.add(observed, caller, ordinary=ordinary)
+            self._keep(observed, caller, ordinary=ordinary)
             return
         if self._length == self._bound:
             self._start = (self._start + 1) % self._bound
@@ -232,14 +237,13 @@ class _Ring:
             self._length += 1
         self.added += 1
 
-    def _admits(self, *, ordinary: bool) -> bool:
-        """Whether a call is kept; if so, it is counted in place of the one whose place it takes."""
+    def _others_with(self, *, ordinary: bool) -> int | None:
+        """How many calls aren't ordinary once this one is in its place; none where it isn't kept."""
         full = self._length == self._bound
         others = self._others - (full and self._is_other(self._start))
         if full and not ordinary and others >= self._most_others:
-            return False
-        self._others = others + (not ordinary)
-        return True
+            return None
+        return others + (not ordinary)
 
     def _is_other(self, place: int) -> bool:
         return not self._flags[place] & _ORDINARY

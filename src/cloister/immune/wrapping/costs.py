@@ -18,6 +18,7 @@ _LOOK: Final = 1.2e-6
 _LOOK_UNSEEN: Final = 3e-7
 _MEMORY: Final = 64
 _CLIP: Final = 8.0
+_LEAST_LEFT: Final = 0.1
 
 
 class Costs:
@@ -31,6 +32,7 @@ class Costs:
     """
 
     __slots__ = (
+        "_beyond",
         "_spaced_at",
         "_spaced_calls",
         "_spacing",
@@ -44,6 +46,7 @@ class Costs:
     def __init__(self) -> None:
         self.observation = self.duration = self.shortest = 0.0
         self.look = _LOOK
+        self._beyond = 0.0
         self._spacing = self._spaced_at = 0.0
         self._spaced_calls = self._taught = 0
 
@@ -78,7 +81,16 @@ class Costs:
         Args:
             budget: share of a function's own time, more than a look at its shortest calls takes.
         """
-        return self.observation / (1.0 - self.look / (self.shortest * budget))
+        left = 1.0 - self.look / (self.shortest * budget)
+        return self.observation * (1.0 + self._beyond) / max(left, _LEAST_LEFT)
+
+    def beyond(self, share: float) -> None:
+        """Take note of calls that were judged because they were beyond what is usual.
+
+        Args:
+            share: of those that chance chose, as many again.
+        """
+        self._beyond += (min(max(share, 0.0), 1.0) - self._beyond) / 4
 
     def took(self, duration: float) -> None:
         """Take note of how long a call that chance chose took, seconds."""

@@ -30,7 +30,7 @@ from cloister.immune.wrapping.shortened import MOST_CALLERS, SHORT_LOOK, Counter
 MEASURE_ONE_IN: Final = 64
 """Of the calls that are looked at, one in so many is timed."""
 LEARN_ONE_IN: Final = 8
-"""Of the observations, one in so many is timed; for each, so many calls beyond the bounds may be judged."""
+"""Of the observations, one in so many is timed; for each, so many beyond the bounds may be judged."""
 
 
 class Gate:
@@ -95,11 +95,8 @@ class Gate:
         self.sensor: Sensor | None = None
         self.bounds: Bounds | None = None
         self.recorder: Recorder | None = None
-        self._entry: Entry | None = entry
-        self._sparing = True
-        self._left: Counter = counter(MOST)
-        self._errors: Counter = counter(0)
-        self._holding: Counter = counter(0)
+        self._entry, self._sparing = entry, True
+        self._left, self._errors, self._holding = counter(MOST), counter(0), counter(0)
         self.forget()
 
     def forget(self) -> None:
@@ -191,14 +188,14 @@ class Gate:
 
         Args:
             bounds: what needs no judgement; None looks at no call but those chosen.
-            sparing: whether a shortcut sends on only so many as cost what chance's choice does. A caller that
-                is new and stays would otherwise have each of its calls judged.
+            sparing: whether a shortcut sends on only so many as cost what chance's choice does: not each call
+                of a caller that is new and stays.
         """
-        if self._entry is not None and bounds is not None:
-            self._entry.anyone = len(bounds.callers) > MOST_CALLERS
-            if self.bounds is not None and self.bounds.callers != bounds.callers:
+        before, self.bounds, self._sparing = self.bounds, bounds, sparing
+        if self._entry is not None:
+            if before is None or bounds is None or before.callers != bounds.callers:
                 self._entry.forget()
-        self.bounds, self._sparing = bounds, sparing
+            self._entry.anyone = sparing and bounds is not None and len(bounds.callers) > MOST_CALLERS
         self._allow()
         self._reconsider()
 
@@ -263,7 +260,8 @@ class Gate:
 
     def detach(self) -> None:
         """Let all calls pass straight, unjudged; counting goes on."""
-        self.sensor, self.bounds = None, None
+        self.sensor = None
+        self.expect(None)
         self.disarm()
         self._refill(MOST)
 
@@ -355,6 +353,8 @@ class Gate:
 
     def _allow(self) -> None:
         if self._entry is not None:
+            if self._sparing:
+                self._costs.beyond(1.0 - self._entry.allowance / LEARN_ONE_IN)
             self._entry.allowance = LEARN_ONE_IN if self._sparing else -1
 
     def _choose_anew(self, cost: float, duration: float) -> None:

@@ -58,21 +58,25 @@ _CALLER: Final = 1 + _own_frames()
 """Frames from `call` to the code that called the wrapper."""
 
 
-def look(gate: Gate, positional: tuple[object, ...], named: Named, caller: FrameType) -> Seen | None:
-    """Count a call, and see whether it is to be observed."""
+def look(gate: Gate, positional: tuple[object, ...], named: Named, caller: FrameType | None) -> Seen | None:
+    """Count a call, and see whether it is to be observed.
+
+    Without a frame nobody is known to have called: a thread of C code did, or the end of the interpreter.
+    """
     try:
         choice = gate.tick()
         if gate.sensor is None or (INSIDE and get_ident() in INSIDE):
             return None
         at = gate.clock()
         arguments = (*positional, *named.values()) if named else positional
-        size, name = size_of(arguments), caller_of(caller)
+        size, name = size_of(arguments), "" if caller is None else caller_of(caller)
         if choice is CHECKED:
             bounds = gate.bounds
             if bounds is None:
                 return None
             if size <= bounds.size and name in bounds.callers:
-                gate.usual(caller.f_code, at)
+                if caller is not None and gate.bounds is bounds:
+                    gate.usual(caller.f_code, at)
                 return None
         recorder = gate.recorder
         described = recorder.describe(arguments) if recorder is not None else None
@@ -153,7 +157,11 @@ def instead(gate: Gate, positional: tuple[object, ...], named: Named) -> object:
 
 def call(gate: Gate, positional: tuple[object, ...], named: Named) -> object:
     """Call a plain function."""
-    seen = look(gate, positional, named, _getframe(_CALLER))
+    try:
+        caller = _getframe(_CALLER)
+    except ValueError:
+        caller = None
+    seen = look(gate, positional, named, caller)
     running = None if seen is None else begin(gate, seen, seen[0])
     if running is BLOCKED:
         return instead(gate, positional, named)

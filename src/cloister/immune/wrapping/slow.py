@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Generator, Iterable
 from sys import _getframe
-from types import CoroutineType, FunctionType, coroutine
+from types import CoroutineType, FrameType, FunctionType, coroutine
 from typing import Any, Final, cast
 
 from cloister.immune.wrapping.calls import Kind
@@ -30,7 +30,7 @@ from cloister.immune.wrapping.running import Stopwatch
 
 def open_coroutine(gate: Gate, positional: tuple[object, ...], named: Named) -> object:
     """Call a coroutine function."""
-    seen = look(gate, positional, named, _getframe(2))
+    seen = look(gate, positional, named, _caller())
     if seen is None:
         return gate.function(*positional, **named)
     return _named(gate, _coroutine(gate, seen, positional, named))
@@ -38,7 +38,7 @@ def open_coroutine(gate: Gate, positional: tuple[object, ...], named: Named) -> 
 
 def open_generator(gate: Gate, positional: tuple[object, ...], named: Named) -> object:
     """Call a generator function."""
-    seen = look(gate, positional, named, _getframe(2))
+    seen = look(gate, positional, named, _caller())
     if seen is None:
         return gate.function(*positional, **named)
     make = _awaitable_generator if gate.kind is Kind.ITERABLE_COROUTINE else _generator
@@ -47,10 +47,18 @@ def open_generator(gate: Gate, positional: tuple[object, ...], named: Named) -> 
 
 def open_async_generator(gate: Gate, positional: tuple[object, ...], named: Named) -> object:
     """Call an async generator function."""
-    seen = look(gate, positional, named, _getframe(2))
+    seen = look(gate, positional, named, _caller())
     if seen is None:
         return gate.function(*positional, **named)
     return _named(gate, _async_generator(gate, seen, positional, named))
+
+
+def _caller() -> FrameType | None:
+    """The frame that called the wrapper: of this function, the opener and the wrapper the next one."""
+    try:
+        return _getframe(3)
+    except ValueError:
+        return None
 
 
 def _named(gate: Gate, made: Any) -> object:
