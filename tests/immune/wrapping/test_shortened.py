@@ -281,7 +281,7 @@ def test_more_codes_of_one_name_than_are_told_apart_cost_no_more_than_is_allowed
 def test_a_call_without_a_frame_beneath_it_is_of_nobody_known_and_goes_on() -> None:
     import _thread
 
-    body, gate, sensor = compared(lambda text: done.append(text), 3, "ask")
+    body, gate, sensor = compared(lambda *texts: done.extend(texts), 3, "ask")
     done: list[str] = []
     ended = threading.Event()
     sensor.on_leave = ended.set
