@@ -91,13 +91,6 @@ class Service:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "state"
-    made.mkdir(mode=0o700)
-    return made
-
-
-@pytest.fixture
 def service(folder: Path) -> Iterator[Service]:
     made = Service(folder)
     made.run(300)
@@ -249,12 +242,44 @@ def test_a_store_that_is_busy_at_a_look_is_asked_at_the_next(
     def busy(_: str) -> tuple[tuple[int, float], ...]:
         raise ImmuneError("immune.state_unusable", "The state database can't be used now (SQLITE_BUSY).")
 
-    monkeypatch.setattr(service.brain.registry, "to_retry", busy)
+    monkeypatch.setattr(service.brain.registry, "to_try", busy)
     service.run(300)
     assert service.candidate(number).waits
     monkeypatch.undo()
     service.run(100)
     assert not service.candidate(number).waits
+
+
+def test_a_candidate_that_nobody_tried_is_tried_by_the_next_process(folder: Path) -> None:
+    before = Service(folder)
+    made, _ = before.brain.registry.store_detector(NAME, pattern_of(NAME, FOUND), 80.0, FOUND.reason)
+    before.run(50)
+    assert before.candidate(made.id).waits
+    before.brain.close()
+    after = Service(folder, now=1000.0)
+    after.run(300)
+    assert not after.candidate(made.id).waits
+    after.brain.close()
+
+
+def test_a_trial_that_a_busy_store_kept_back_is_made_at_the_next_look(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = service.brain.registry
+    numbers = [
+        registry.store_detector(NAME, pattern, 80.0, FOUND.reason)[0].id for pattern in (b"first", b"second")
+    ]
+
+    def busy(*_: object) -> None:
+        raise ImmuneError("immune.state_unusable", "The state database can't be used now (SQLITE_BUSY).")
+
+    monkeypatch.setattr(registry, "validate", busy)
+    with pytest.raises(ImmuneError, match="SQLITE_BUSY"):
+        service.run(200)
+    assert all(service.candidate(one).waits for one in numbers)
+    monkeypatch.undo()
+    service.run(200)
+    assert not any(service.candidate(one).waits for one in numbers)
 
 
 def test_the_service_says_that_a_candidate_waits_again(

@@ -131,7 +131,6 @@ class Cell(ForkSafe):
         self._yardstick = Yardstick()
         self._found: set[bytes] = set()
         self._relearning = False
-        self._untried: list[tuple[int, Score]] = []
         self.look_closer: Callable[[], None] = _not_at_all
         self.decisions: dict[Action, int] = dict.fromkeys(Action, 0)
 
@@ -329,9 +328,9 @@ class Cell(ForkSafe):
         if event is not None:
             self._organs.record.happened(event)
         if made.state is DetectorState.CANDIDATE and made.verdict is None:
-            self._untried.append((made.id, score))
             # What came before it: what is flagged among that is a false alarm.
             self._try_candidates(began)
+            self._recognise(score)
 
     def _scores_of(self, ordinary: Sequence[Observed]) -> dict[int, Score]:
         """How calls are scored as they came, newest first, each by its ``id``.
@@ -347,52 +346,38 @@ class Cell(ForkSafe):
         return scores
 
     def _try_candidates(self, before: float) -> None:
-        """Try what was found on the ordinary calls before a time, where there are enough of them.
+        """Try what waits for it on the ordinary calls before a time, where there are enough of them.
 
         What an operator asked another trial of is tried only where all of them came since.
         """
-        again = self._to_retry()
-        if not self._untried and not again:
+        waiting = self._waiting()
+        if not waiting:
             return
         organs = self._organs
         ordinary = organs.traces.ordinary(self.name, _VALIDATED_ON, before)
         if len(ordinary) < _VALIDATED_ON:
             return
         oldest = min(one.entered.at for one in ordinary)
-        untried, self._untried = self._untried, []
-        due = [*untried, *((number, None) for number, since in again if oldest >= since)]
+        due = [number for number, since in waiting if oldest >= since]
         if not due:
             return
         scores = self._scores_of(ordinary)
-        for place, (number, score) in enumerate(due):
+        for number in due:
             try:
-                self._try_one(number, score, ordinary, scores)
-            except CloisterError:
-                # A store that is busy for a moment: what wasn't tried is at the next look.
-                self._untried += untried[place:]
-                raise
+                verdict, tried = organs.registry.validate(number, ordinary, lambda one: scores[id(one)])
+                organs.record.happened(tried)
+                if verdict.passed and self.rules.by_policy:
+                    organs.record.happened(organs.registry.promote(number, POLICY))
+            except ImmuneError as error:
+                if error.code not in {"immune.not_eligible", "immune.detector_unknown"}:
+                    raise
 
-    def _try_one(
-        self, number: int, found: Score | None, ordinary: Sequence[Observed], scores: dict[int, Score]
-    ) -> None:
-        organs = self._organs
+    def _waiting(self) -> list[tuple[int, float]]:
+        """Which candidates are to be tried, and since when the calls count that each is tried on."""
         try:
-            verdict, tried = organs.registry.validate(number, ordinary, lambda one: scores[id(one)])
-            organs.record.happened(tried)
-            if verdict.passed and self.rules.by_policy:
-                organs.record.happened(organs.registry.promote(number, POLICY))
-                if found is not None:
-                    self._recognise(found)
-        except ImmuneError as error:
-            if error.code not in {"immune.not_eligible", "immune.detector_unknown"}:
-                raise
-
-    def _to_retry(self) -> list[tuple[int, float]]:
-        """What an operator asked another trial of, and since when the calls count that it is tried on."""
-        try:
-            asked = self._organs.registry.to_retry(self.name)
+            waiting = self._organs.registry.to_try(self.name)
         except CloisterError:
             # A store that is busy for a moment is asked at the next look.
             return []
         now = self._organs.monotonic()
-        return [(number, now - ago) for number, ago in asked]
+        return [(number, now - ago) for number, ago in waiting]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 from pathlib import Path
 
@@ -69,11 +70,11 @@ def test_a_candidate_that_failed_is_tried_again_for_who_asks_and_may_be_promoted
         "6 of 100 ordinary calls flagged: it is tried again on 100 from now on",
     )  # fmt: skip
     hand.now += 60
-    assert registry.to_retry(FUNCTION) == ((number, 60.0),)
-    assert registry.to_retry("shop.orders:cancel") == ()
+    assert registry.to_try(FUNCTION) == ((number, 60.0),)
+    assert registry.to_try("shop.orders:cancel") == ()
     verdict, tried = registry.validate(number, calls(5), scorer)
     assert (verdict.passed, tried.kind) == (True, Happened.DETECTOR_VALIDATED)
-    assert registry.to_retry(FUNCTION) == ()
+    assert registry.to_try(FUNCTION) == ()
     registry.promote(number, "dana")
     assert [one.id for one in registry.get_active_detectors(FUNCTION)] == [number]
 
@@ -110,7 +111,7 @@ def test_one_request_is_one_trial_whichever_process_makes_it(
     number = asked(registry)
     other = StateStore(path, hand)
     neighbour = DetectorRegistry(other, KEY, 90, keep_as_it_is)
-    assert neighbour.to_retry(FUNCTION) == registry.to_retry(FUNCTION) == ((number, 0.0),)
+    assert neighbour.to_try(FUNCTION) == registry.to_try(FUNCTION) == ((number, 0.0),)
     neighbour.validate(number, calls(6), scorer)
     with pytest.raises(ImmuneError) as caught:
         registry.validate(number, calls(0), scorer)
@@ -247,7 +248,7 @@ def test_a_request_ends_with_its_candidates_time_which_it_doesnt_prolong(
     number = asked(registry)
     assert registry.detector(number).expires_at == START + 90 * DAY
     hand.now += 90 * DAY
-    assert registry.to_retry(FUNCTION) == ()
+    assert registry.to_try(FUNCTION) == ()
     registry.expire_old_detectors()
     assert registry.detector(number).retry_at is None
 
@@ -265,9 +266,9 @@ def test_what_is_rejected_or_replaced_by_a_weaker_one_isnt_tried_again(registry:
     rejected, replaced = asked(registry), asked(registry, pattern_of(FUNCTION, HIGH))
     registry.reject(rejected, "dana", "the nightly batch")
     weaker = pattern_of(FUNCTION, Score(96.0, 1e-6, "duration", 2.1))
-    registry.store_detector(FUNCTION, weaker, 80.0, "duration 2.1x median")
+    made, _ = registry.store_detector(FUNCTION, weaker, 80.0, "duration 2.1x median")
     assert registry.detector(replaced).state is DetectorState.EXPIRED
-    assert registry.to_retry(FUNCTION) == ()
+    assert registry.to_try(FUNCTION) == ((made.id, math.inf),)
     assert [registry.detector(one).retry_at for one in (rejected, replaced)] == [None, None]
 
 
@@ -287,18 +288,18 @@ def test_a_rollback_takes_a_request_back_or_brings_it_back(
     waiting = registry.detector(number)
     roll_back(store, FUNCTION, snapshots_of(store, FUNCTION)[0].id, "dana")
     assert registry.detector(number).retry_at is None
-    assert registry.to_retry(FUNCTION) == ()
+    assert registry.to_try(FUNCTION) == ()
     hand.now += 5
     roll_back(store, FUNCTION, snapshots_of(store, FUNCTION)[0].id, "dana")
     assert registry.detector(number) == waiting
-    assert registry.to_retry(FUNCTION) == ((number, 5.0),)
+    assert registry.to_try(FUNCTION) == ((number, 5.0),)
 
 
 def test_a_request_outlives_the_processes(registry: DetectorRegistry, store: StateStore, path: Path) -> None:
     number = asked(registry)
     store.close()
     store = StateStore(path, HandClock(START + 30))
-    assert DetectorRegistry(store, KEY, 90, keep_as_it_is).to_retry(FUNCTION) == ((number, 30.0),)
+    assert DetectorRegistry(store, KEY, 90, keep_as_it_is).to_try(FUNCTION) == ((number, 30.0),)
     store.close()
 
 
@@ -307,7 +308,7 @@ def test_a_clock_that_went_back_makes_a_request_no_older_than_now(
 ) -> None:
     number = asked(registry)
     hand.now -= 500
-    assert registry.to_retry(FUNCTION) == ((number, 0.0),)
+    assert registry.to_try(FUNCTION) == ((number, 0.0),)
 
 
 def test_who_asks_is_redacted_before_it_is_kept(store: StateStore) -> None:
@@ -324,7 +325,7 @@ def test_a_row_with_a_request_that_cant_be_read_is_no_detector(
     asked(registry)
     with store.writing() as connection:
         connection.execute(f"UPDATE detectors SET retry_at = {wrong}")
-    assert registry.detectors() == registry.to_retry(FUNCTION) == ()
+    assert registry.detectors() == registry.to_try(FUNCTION) == ()
 
 
 # What was kept before there were requests

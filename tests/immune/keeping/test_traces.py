@@ -248,3 +248,15 @@ def test_what_is_usual_is_the_largest_size_and_the_callers_of_the_ordinary_calls
         kept = [one.entered for one in store.ordinary("m:f", 50)]
         expected = max((one.size for one in kept), default=0), frozenset(one.caller for one in kept)
         assert store.usual("m:f") == expected
+
+
+def test_a_call_for_which_a_column_widens_counts_once() -> None:
+    store = TraceStore(per_function=1000)
+    for size in (1, 300, 70_000, 2**40, 2**62):
+        store.add("shop:pay", call(0.0, size=size), ordinary=False)
+    for number in range(1000):
+        store.add("shop:pay", call(1.0 + number), ordinary=True)
+    for number in range(600):
+        store.add("shop:pay", call(2000.0 + number), ordinary=False)
+    others = sum(not one.ordinary for one in store.kept("shop:pay", 1000))
+    assert others == 500

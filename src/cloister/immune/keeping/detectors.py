@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 from cloister.immune.errors import ImmuneError
@@ -149,22 +150,23 @@ class DetectorRegistry(ForkSafe):
         now = self._store.clock()
         return tuple(one for one in self._of_use(function) if one.is_active(now))
 
-    def to_retry(self, function: str) -> tuple[tuple[int, float], ...]:
-        """The candidates of a function that an operator asked another trial of.
+    def to_try(self, function: str) -> tuple[tuple[int, float], ...]:
+        """The candidates of a function that wait for a trial, whichever process found them.
 
         From memory where nothing was written.
 
         Returns:
-            The number of each, and how many seconds ago that was.
+            The number of each, and how many seconds ago an operator asked for another trial; infinitely many
+            of one that was never tried.
 
         Raises:
             ImmuneError: the store can't be used now.
         """
         now = self._store.clock()
         return tuple(
-            (one.id, max(now - one.retry_at, 0.0))
+            (one.id, inf if one.retry_at is None else max(now - one.retry_at, 0.0))
             for one in self._of_use(function)
-            if one.retry_at is not None and one.state is DetectorState.CANDIDATE and not one.is_over(now)
+            if one.waits and not one.is_over(now)
         )
 
     def matching(self, function: str, score: Score) -> Detector | None:
@@ -347,13 +349,13 @@ class DetectorRegistry(ForkSafe):
         )
 
     def _of_use(self, function: str) -> tuple[Detector, ...]:
-        """A function's detectors that are promoted or to be tried again; read where anybody wrote since."""
+        """A function's detectors that are promoted or to be tried; read where anybody wrote since."""
         generation = self._store.generation()
         with self._lock:
             if self._copy is None or self._copy[0] != generation:
                 found: dict[str, tuple[Detector, ...]] = {}
                 for one in self.detectors():
-                    if one.state is DetectorState.ACTIVE or one.retry_at is not None:
+                    if one.state is DetectorState.ACTIVE or one.waits:
                         found[one.function_name] = (*found.get(one.function_name, ()), one)
                 self._copy = generation, found
             return self._copy[1].get(function, ())
