@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -186,6 +189,24 @@ def test_the_caller_of_a_coroutine_is_who_called_it_and_not_the_loop(watcher: Ke
 
     asyncio.run(main())
     assert watcher.sensor("body").left[0].entered.caller.endswith("main")
+
+
+def _letters(text: str) -> Iterator[str]:
+    yield from text
+
+
+@pytest.mark.parametrize("function", [lambda text: text, _letters])
+def test_a_call_without_a_frame_beneath_it_goes_on_and_is_of_nobody_known(
+    watcher: KeepingWatcher, function: Callable[[str], object]
+) -> None:
+    watched = monitor(name="tests:frameless")(function)
+    # What is raised on such a thread pytest makes an error of.
+    _thread.start_new_thread(watched, ("abc",))
+    until = time.monotonic() + 10
+    while not watcher.gates["tests:frameless"].calls and time.monotonic() < until:
+        time.sleep(0.01)
+    assert watcher.gates["tests:frameless"].calls == 1
+    assert {one.caller for one in watcher.sensors["tests:frameless"].entered} <= {""}
 
 
 def test_two_callers_of_equal_code_are_told_apart() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.immune.wrapping import Mode, Pace, Sampling, monitor
+from cloister.immune.wrapping.costs import Costs
 from cloister.immune.wrapping.sampling import MOST, WARM_UP, Ticks, backpressure
 from cloister.immune.wrapping.spare import SpareTime
 from tests.immune.wrapping.watching import TENTH, watching
@@ -190,3 +191,16 @@ def test_a_busy_process_pays_for_observing_from_the_functions_own_time_alone(
             one()
             now[0] += 0.05
         assert least <= gate.interval <= most
+
+
+def test_calls_of_strangers_that_are_judged_are_paid_from_the_same_budget() -> None:
+    costs = Costs()
+    costs.observed(1e-5)
+    costs.took(1e-3)
+    alone = costs.beside_looking(0.02)
+    for _ in range(100):
+        costs.beyond(1.0)
+    assert costs.beside_looking(0.02) == pytest.approx(2 * alone)
+    for _ in range(100):
+        costs.beyond(0.0)
+    assert costs.beside_looking(0.02) == pytest.approx(alone)

@@ -129,8 +129,8 @@ def build(
 
     wrapper = made(code, roles)
     if short is not None:
-        compared_code_, compared_roles = compared_code(signature)
-        compared = made(compared_code_.replace(co_name=own_name, co_qualname=own_name), compared_roles)
+        long_way, roles = compared_code(signature)
+        compared = made(long_way.replace(co_name=own_name, co_qualname=own_name), roles)
         compared.__qualname__ = getattr(function, "__qualname__", own_name)
         wrapper = short.shorten(wrapper, compared, function, *gate.counters.values(), entry, checked, exact)
     functools.update_wrapper(wrapper, function)

@@ -110,7 +110,7 @@ class Gate:
         self._left.cell_contents, self._errors.cell_contents, self._holding.cell_contents = MOST, 0, False
         self._costs, self.checks = Costs(), 0
         if self._entry is not None:
-            self._costs.look = SHORT_LOOK
+            self._costs.look, self._entry.allowance = SHORT_LOOK, LEARN_ONE_IN
             self._entry.forget()
         if self.sensor is not None:
             self._choose_anew(UNSEEN, 0.0)
@@ -218,11 +218,7 @@ class Gate:
         )
 
     def looked(self, seconds: float) -> None:
-        """Take note of how long a look at a call took that then passed.
-
-        Args:
-            seconds: from the reading of the clock, which is half of the way to where it is known to pass.
-        """
+        """Take note of how long a look at a call took that then passed, as of `Costs.looked`."""
         self._costs.looked(seconds)
         self._reconsider()
 
