@@ -7,6 +7,7 @@ interpreter itself decides when its handler runs: after a call, at the beginning
 from __future__ import annotations
 
 import _thread
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -56,10 +57,17 @@ def _interrupted(run: Callable[[], object], place: int, files: tuple[str, ...]) 
                 [*map(_thread.interrupt_main, (signal.SIGINT,))]
         return each
 
-    before = sys.gettrace()
-    sys.settrace(each)
+    before, collecting = sys.gettrace(), gc.isenabled()
+    # Python lets nothing out of a collector's callback or of a finalizer: a collection that begins at the
+    # place would swallow the interrupt.
+    gc.disable()
     try:
-        run()
-    finally:
-        sys.settrace(before)
+        sys.settrace(each)
+        try:
+            run()
+        finally:
+            sys.settrace(before)
+    finally:  # an interrupt of run's last instruction is raised by the line above
+        if collecting:
+            gc.enable()
     return place > 0 and left <= 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -67,6 +68,26 @@ def test_what_it_holds_is_free_while_the_interrupt_is_on_its_way_wherever_it_lan
         seen += 1
     assert seen > 50
     assert {"kept", "undone"} == set(room.ended)
+
+
+def test_no_collection_swallows_an_interrupt_on_its_way() -> None:
+    looked: list[str] = []
+
+    def look(phase: str, _: object) -> None:
+        looked.append(phase)
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(look)
+    gc.set_threshold(1)
+    try:
+        # Who swallows one ends the round as the last of its places and fails.
+        seen = sum(1 for _ in interrupts(lambda: [[] for _ in range(50)], *FILES))
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(look)
+    assert seen > 100
+    assert looked
+    assert gc.isenabled()
 
 
 def test_an_interrupt_leaves_what_contextlib_makes_half_open_which_is_why_this_is_here() -> None:
