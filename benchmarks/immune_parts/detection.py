@@ -130,7 +130,7 @@ def judge(
         score = detector.score(observed)
         detector.learn(observed)
         spent += time.thread_time() - begun
-        sensor.hear(score.p)
+        sensor.hear(score)
         unusual[place], flagged[place] = -math.log(max(score.p, 1e-300)), score.p < ALPHA
     return unusual, flagged, seen, spent
 

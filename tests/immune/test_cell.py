@@ -72,6 +72,10 @@ class Machine:
         self.cell = self.brain.cell(NAME)
 
     @property
+    def now(self) -> float:
+        return self._now
+
+    @property
     def standing(self) -> Standing:
         return self.brain.anchors.standing(NAME)
 
@@ -203,3 +207,17 @@ def test_in_a_drift_nothing_is_learned_and_it_ends_when_the_function_is_itself_a
     assert again is not None
     assert again.p50 < summary.p50 * 1.1
     machine.brain.close()
+
+
+def test_who_was_never_heard_of_before_a_function_that_may_be_blocked_stays_so_until_a_person_approves(
+    machine: Machine,
+) -> None:
+    other = machine.brain.cell("tests.shop:other")
+    for cell, stays in ((machine.cell, True), (other, False)):
+        for number in range(700):
+            entered = Entered(machine.now + 0.01 * number, 4, "tests:caller", 1, 0, True)
+            cell.leave(Observed(entered, DURATION, False))
+        for number in range(700, 720):
+            entered = Entered(machine.now + 0.01 * number, 4, "shell:main", 1, 0, False)
+            cell.leave(Observed(entered, DURATION, False))
+        assert (cell.detector.entry(entered).p_by_feature["caller"] < 0.0002) == stays

@@ -17,7 +17,7 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -301,10 +301,15 @@ class Cell(ForkSafe):
         """Learn from a call, or only let the level follow it: it tells when the function is itself again."""
         detector = self.detector
         if not observed.entered.teaches or self._may_teach(score):
-            detector.learn(observed)
-            return
-        detector.learn(Observed(replace(observed.entered, teaches=False), observed.duration, observed.failed))
-        detector.follow(observed)
+            self._tell(detector, observed)
+        else:
+            detector.note(observed)
+            detector.follow(observed)
+
+    def _tell(self, detector: Detector, observed: Observed) -> None:
+        """Tell of a call; who was never heard of before a function that may be blocked stays a stranger."""
+        only_judged = self.rules.enforcing and not observed.entered.teaches
+        (detector.note if only_judged else detector.learn)(observed)
 
     def _may_teach(self, score: Score) -> bool:
         if not self.rules.enforcing:
@@ -342,7 +347,7 @@ class Cell(ForkSafe):
         scores: dict[int, Score] = {}
         for one in reversed(ordinary):
             scores[id(one)] = copy.score(one)
-            copy.learn(one)
+            self._tell(copy, one)
         return scores
 
     def _try_candidates(self, before: float) -> None:

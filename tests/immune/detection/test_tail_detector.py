@@ -188,6 +188,44 @@ def test_what_a_gate_chose_is_judged_and_teaches_nothing() -> None:
     assert after["run"] != before["run"]
 
 
+def test_a_stranger_that_a_gate_found_is_unheard_of_once_and_rare_from_then_on() -> None:
+    """Chance may not come to who calls seldom for days; each of its calls would be as new as the first."""
+    detector = TailDetector()
+    at = 0.0
+    for _ in range(1000):
+        at += 0.1
+        detector.learn(call(at, calls=50))
+    probable = []
+    for _ in range(100):
+        at += 0.1
+        observed = call(at, caller="service:nightly", teaches=False)
+        probable.append(detector.score(observed).p_by_feature["caller"])
+        detector.learn(observed)
+    assert probable[0] < 0.00013
+    assert probable[1] > 4 * probable[0]
+    assert probable == sorted(probable)
+    assert detector.learned == 1000
+    # Fifty calls of all weigh as one of those that taught, and chance is to say more than that.
+    names: Any = detector.as_json()["callers"]
+    names = names["names"]
+    assert names["service:nightly"] == pytest.approx(names["service:main"] / 1000, rel=0.15)
+
+
+def test_a_call_that_is_noted_changes_nothing_of_what_is_normal_whoever_made_it() -> None:
+    detector = taught(count=500)
+    before = detector.as_json()
+    for teaches in (True, False):
+        stranger = call(END["lognormal"].entered.at + 1.0, 0.05, 900, "shell:main", teaches=teaches)
+        detector.note(stranger)
+    after = detector.as_json()
+    for learned in ("duration", "run_table", "size", "rate", "errors_table", "callers", "level", "mean"):
+        assert after[learned] == before[learned]
+    assert after["traffic"] != before["traffic"]
+    young = TailDetector()
+    young.note(call(1.0))
+    assert young.learned == 0
+
+
 def test_judging_changes_nothing() -> None:
     detector = taught(count=700)
     before = detector.as_json()

@@ -36,8 +36,10 @@ def test_calls_and_errors_between_two_observations_are_exact() -> None:
         seen = 0
         for entered in sensor.entered:
             first, seen = seen, seen + entered.calls
-            # Those before it: from the last observed one, whose outcome wasn't known, to the one before.
-            assert entered.errors == sum(number % 3 == 0 for number in range(max(first - 1, 0), seen - 1))
+            # Those between the last observed one and this: of these two the sensor is told when they end.
+            assert entered.errors == sum(number % 3 == 0 for number in range(first, seen - 1))
+        told = sum(one.entered.errors + one.failed for one in sensor.left)
+        assert told == sum(number % 3 == 0 for number in range(seen))
 
 
 @settings(max_examples=100)
@@ -147,6 +149,22 @@ def test_a_look_that_had_to_wait_ends_the_comparing_for_a_while_and_not_for_good
     for second in range(300):
         gate.learn(1e-5, 3e-4, Choice.CHANCE, 40.0 + second)
     assert gate.checking
+
+
+def test_of_a_function_that_may_be_blocked_every_call_is_compared_whatever_that_costs() -> None:
+    gate = Gate("a:b", Kind.SYNC, len)
+    gate.attach(Keeping(), Sampling(), Pace(0.02), Ticks(lambda: 0.3), lambda: 0.0)
+    for second in range(40):
+        gate.learn(1e-5, 1e-6, Choice.CHANCE, float(second))
+    known = Bounds(size=10, callers=frozenset())
+    gate.expect(known)
+    assert not gate.checking
+    gate.expect(known, sparing=False)
+    assert gate.checking
+    gate.looked(0.05)
+    assert gate.checking
+    gate.expect(None, sparing=False)
+    assert not gate.checking
 
 
 def _from_elsewhere(body: object) -> None:

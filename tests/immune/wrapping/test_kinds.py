@@ -234,6 +234,10 @@ def test_a_coroutines_own_exception_passes_and_is_its_failure(watcher: KeepingWa
     assert caught.value is error
     assert watcher.sensor("body").left[0].failed
     assert watcher.gate("body").errors == 1
+    with pytest.raises(ValueError, match="ours"):
+        asyncio.run(body())
+    # The sensor was told of it once: as that call's end, and not with the counts before the next one.
+    assert [one.errors for one in watcher.sensor("body").entered] == [0, 0]
 
 
 def test_a_generator_takes_what_is_sent_and_thrown_and_gives_what_it_returns(watcher: KeepingWatcher) -> None:

@@ -197,10 +197,10 @@ def test_calls_of_strangers_that_are_judged_are_paid_from_the_same_budget() -> N
     costs = Costs()
     costs.observed(1e-5)
     costs.took(1e-3)
-    alone = costs.beside_looking(0.02)
+    alone = costs.beside_passing(0.02, looking=True)
     for _ in range(100):
         costs.beyond(1.0)
-    assert costs.beside_looking(0.02) == pytest.approx(2 * alone)
+    assert costs.beside_passing(0.02, looking=True) == pytest.approx(2 * alone)
     for _ in range(100):
         costs.beyond(0.0)
-    assert costs.beside_looking(0.02) == pytest.approx(alone)
+    assert costs.beside_passing(0.02, looking=True) == pytest.approx(alone)

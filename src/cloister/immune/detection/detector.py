@@ -83,6 +83,10 @@ class Detector(Protocol):
         """Take note of a call that has ended; it teaches if chance chose it."""
         ...
 
+    def note(self, observed: Observed) -> None:
+        """Take note of a call that has ended and may not teach: what is normal stays as it is."""
+        ...
+
     def follow(self, observed: Observed) -> None:
         """Let the levels that `level` tells follow a call that may not teach: nothing else changes."""
         ...

@@ -80,6 +80,11 @@ class FusionDetector:
         self._tail.learn(observed)
         self._reached.clear()
 
+    def note(self, observed: Observed) -> None:
+        """Take note of a call that may not teach; what it reached for counts no more."""
+        self._tail.note(observed)
+        self._reached.clear()
+
     def follow(self, observed: Observed) -> None:
         """Let the levels follow a call that may not teach."""
         self._tail.follow(observed)

@@ -48,6 +48,10 @@ class Novelty:
         """Whether this name was learned and is still remembered."""
         return name[: state.LONGEST_NAME] in self._counts
 
+    def weight(self, name: str) -> float:
+        """What was learned of this name; 0 where it isn't known."""
+        return self._counts.get(name[: state.LONGEST_NAME], 0.0)
+
     def surprise(self, name: str) -> float:
         """-ln of the probability of a name as unusual as this one; 0 before the first `refit`."""
         return self._surprises.get(name, self._new_surprise)

@@ -104,14 +104,8 @@ class PercentileDetector:
     def learn(self, observed: Observed) -> None:
         """Take note of a call that has ended; if chance chose it, learn from it."""
         entered = observed.entered
-        self._traffic.read(entered)
-        duration = log_duration(observed.duration)
-        row = self._row(duration, failed=observed.failed)
-        self._traffic.take(failed=observed.failed)
-        calls = min(max(entered.calls, 1), MOST_CALLS)
-        self._calls += calls
-        self._failed += min(max(entered.errors, 0), calls) + observed.failed
-        if not entered.teaches or isnan(duration):
+        row = self._noted(observed)
+        if not entered.teaches or isnan(log_duration(observed.duration)):
             return
         self._learned += 1
         _keep(self._rows, row, HISTORY)
@@ -125,6 +119,10 @@ class PercentileDetector:
         old = entered.at - self._started >= self.settings.min_seconds
         if self._learned >= self.settings.min_samples or (old and self._learned > 1):
             self.refit()
+
+    def note(self, observed: Observed) -> None:
+        """Take note of a call that may not teach."""
+        self._noted(observed)
 
     def follow(self, observed: Observed) -> None:
         """Let the levels follow a call that may not teach, taken note of already; nothing else changes."""
@@ -203,6 +201,17 @@ class PercentileDetector:
             exp(traffic.rate),
             traffic.one_more if failed else traffic.errors,
         )
+
+    def _noted(self, observed: Observed) -> tuple[float, float, float, float]:
+        """Count a call, and let it be the newest; its row."""
+        entered = observed.entered
+        self._traffic.read(entered)
+        row = self._row(log_duration(observed.duration), failed=observed.failed)
+        self._traffic.take(failed=observed.failed)
+        calls = min(max(entered.calls, 1), MOST_CALLS)
+        self._calls += calls
+        self._failed += min(max(entered.errors, 0), calls) + observed.failed
+        return row
 
     def _judge(self, row: tuple[float, float, float, float]) -> Score:
         normalizer = self._normalizer

@@ -4,7 +4,8 @@ Rules this module keeps:
 
 * A call is judged by what was learned before it, and teaches afterwards (prequential).
 * Only what a tick of chance chose teaches. What a gate chose is judged, and is part of the run of durations
-  and of the newest calls, but changes nothing of what is normal.
+  and of the newest calls. Of what is normal it changes one thing: a caller whom nobody knew was met, in one
+  call among all, so that who calls seldom isn't unheard of again and again.
 * A duration and a call rate count against their present level, which follows slow change. The run of
   durations is the running mean of the durations' surprise, and has a table of its own.
 * What is unusual teaches little once there is more of it than chance explains (`learning_weight`).
@@ -114,16 +115,14 @@ class TailDetector(TailUsual):
         """
         entered = observed.entered
         level = self._level
+        self.note(observed)
         if level is None:
             self._learn_first(observed)
             return
-        if self._judged is not observed:
-            self.score(observed)
         traffic = self._traffic
-        self._take(observed)
-        self._run = self._next_run
         duration = self._log_duration
         if not entered.teaches or isnan(duration):
+            self._meet(entered.caller)
             return
         self._learned += 1
         combined = self._combined
@@ -149,6 +148,20 @@ class TailDetector(TailUsual):
             self._refit_next()
         if self._learned == self._callers_due:
             self._callers.refit(self._unit)
+
+    def note(self, observed: Observed) -> None:
+        """Take note of a call that may not teach: what is normal stays as it is.
+
+        Args:
+            observed: the call; best the one that was just judged.
+        """
+        if self._level is None:
+            self._traffic.read(observed.entered)
+        else:
+            if self._judged is not observed:
+                self.score(observed)
+            self._run = self._next_run
+        self._take(observed)
 
     def follow(self, observed: Observed) -> None:
         """Let the levels follow a call that chance chose and that may not teach: nothing else changes.
@@ -265,11 +278,15 @@ class TailDetector(TailUsual):
         if observed.failed:
             self._failed += 1
 
+    def _meet(self, caller: str) -> None:
+        """Count a caller to whom chance didn't come yet: one call of all, of which so many taught."""
+        if self._callers.weight(caller) < self._unit:
+            self._callers.learn(caller, self._unit * self._learned / self._calls)
+            self._callers.refit(self._unit)
+
     def _learn_first(self, observed: Observed) -> None:
         """Keep the first calls; when there are enough, begin with their medians."""
         entered, traffic = observed.entered, self._traffic
-        traffic.read(entered)
-        self._take(observed)
         duration = log_duration(observed.duration)
         if not entered.teaches or isnan(duration):
             return

@@ -1,28 +1,44 @@
 """What a sensor would have seen of a trace, call by call, under a given sampling.
 
-Rules this module keeps:
+Who decides is the gate of a watched function itself (`wrapping.gate`), with the stages of containment; only
+the wrapper around it, which counts down and compares, is played here. Rules this module keeps:
 
 * Which calls are seen is decided before they run, from what a wrapper knows then: a countdown, who calls, how
   large the arguments are, and what was heard of the calls before.
+* What an observation costs is given and always the same, as time would depend on the machine.
 * Counts of calls and errors are exact, whatever is sampled.
 * Only what chance chose teaches. What a gate chose is judged.
 """
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from cloister.immune.acting.containment import (
+    Containment,
+    ContainmentRules,
+    Stage,
+    Standing,
+    enter,
+    leave,
+    wants_every_call,
+)
 from cloister.immune.errors import ImmuneError
 from cloister.immune.generators.calls import TracedCall
-from cloister.immune.observation import Entered, Observed
+from cloister.immune.observation import NOTHING_UNUSUAL, Decision, Entered, Observed, Score
+from cloister.immune.wrapping.calls import CHANCE, CHECKED, Bounds, Kind
+from cloister.immune.wrapping.gate import Gate
+from cloister.immune.wrapping.sampling import Mode, Pace, Sampling, Ticks
 
 _SUSPICIOUS: Final = 0.02
-_FIRST_GAP: Final = 10
-_MEMORY: Final = 1 / 64  # share that a new duration has in the running mean
-_RARER: Final = 1000  # a budget never thins further than this
+_KEPT: Final = 1000
+_BOUNDS_EVERY: Final = 100
+_KNOWN_CODES: Final = 16
+_CALM: Final = frozenset({Stage.LEARNING, Stage.OBSERVE, Stage.RELEASE})
+_RULES: Final = ContainmentRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +47,29 @@ class SamplingPlan:
 
     Attributes:
         name: for tables.
-        one_in: of so many calls one, at random; 0 spends a budget instead.
-        gates: whether an unknown caller and arguments larger than any learned are looked at as well, where
-            comparing every call costs no more than half of the budget, and the calls after a suspicious one.
-        budget: share of the calls' own time that looking may cost.
-        cost: seconds that looking at one call costs.
-        check: seconds that comparing a call's caller and size costs.
-        watch: calls that are looked at after a suspicious one.
+        sampling: which of them chance chooses.
+        gates: whether calls are compared with known callers and sizes, and looked at more closely after a
+            suspicious one, as every watched function's are.
+        compiled: whether the compiled shortcut compares them, in a fortieth of the time.
+        cost: seconds that observing one call takes, as a gate measures it.
+        spare: share of a processor that nobody uses, 0 to 1: time that pays for observing as well.
     """
 
     name: str
-    one_in: int
-    gates: bool
-    budget: float = 0.02
-    cost: float = 10e-6
-    check: float = 0.6e-6
-    watch: int = 20
+    sampling: Sampling
+    gates: bool = True
+    compiled: bool = True
+    cost: float = 15e-6
+    spare: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.one_in < 0 or not 0 < self.budget <= 1 or min(self.cost, self.check) <= 0 or self.watch < 0:
+        if self.cost <= 0 or not 0 <= self.spare <= 1:
             raise ImmuneError("immune.generator_invalid", "A sampling plan has a number out of range.")
 
 
-EVERY_CALL: Final = SamplingPlan("every call", 1, gates=False)
-ONE_IN_TEN: Final = SamplingPlan("1:10", 10, gates=False)
-BUDGETED: Final = SamplingPlan("budgeted", 0, gates=True)
+EVERY_CALL: Final = SamplingPlan("every call", Sampling(Mode.EVERY_CALL), gates=False)
+ONE_IN_TEN: Final = SamplingPlan("1:10", Sampling(Mode.FIXED), gates=False)
+BUDGETED: Final = SamplingPlan("budgeted", Sampling())
 
 
 class TraceSensor:
@@ -68,14 +82,17 @@ class TraceSensor:
 
     def __init__(self, plan: SamplingPlan, seed: int = 0) -> None:
         self._plan = plan
-        self._random = Random(f"{seed}/ticks").random  # noqa: S311 - a simulation
-        self._gap = plan.one_in or _FIRST_GAP
-        self._left = self._next_tick()
-        self._calls = self._errors = self._watching = 0
-        self._mean = 0.0
-        self._checking = False
-        self._largest = 0
-        self._callers: set[str] = set()
+        self._now = 0.0
+        self._entry = _Entry() if plan.compiled else None
+        self._gate = Gate("trace:function", Kind.SYNC, _nothing, entry=self._entry)
+        ticks = Ticks(Random(f"{seed}/ticks").random)  # noqa: S311 - a simulation
+        pace = Pace(plan.sampling.cpu_threshold, lambda: plan.spare)
+        self._gate.attach(_Mute(), plan.sampling, pace, ticks, lambda: self._now)
+        self._left = self._gate.counters["left"]
+        self._stage = Containment()
+        self._learned, self._judging = 0, False
+        self._seen: Entered | None = None
+        self._ordinary: deque[tuple[int, str]] = deque(maxlen=_KEPT)
 
     def look(self, call: TracedCall) -> Observed | None:
         """What it sees of the next call of the trace; None where it doesn't look.
@@ -86,45 +103,92 @@ class TraceSensor:
         Returns:
             The observation, with the counts since the one before.
         """
-        self._calls += 1
-        self._left -= 1
-        teaches = self._left <= 0
-        if teaches:
-            self._left = self._next_tick()
-        if not teaches and not self._gated(call):
-            self._errors += call.failed
+        self._now = call.at
+        found = self._look(call)
+        if call.failed:
+            self._gate.failed(told=found is not None)
+        return found
+
+    def hear(self, score: Score) -> None:
+        """Tell how unusual the call just seen was; an unusual one has the next ones looked at."""
+        seen = self._seen
+        if seen is None or not self._plan.gates:
+            return
+        self._judging = self._judging or score.value > 0.0
+        standing = Standing(self._judging, self._learned, enforcing=False, promoted=False)
+        entered, _ = enter(self._stage, NOTHING_UNUSUAL, standing, seen.at, _RULES)
+        self._stage = leave(entered, score, standing, seen.at, self._now, _RULES)
+        if self._stage.stage in _CALM:
+            self._ordinary.append((seen.size, seen.caller))
+        if self._stage.stage is Stage.SUSPECT and wants_every_call(self._stage):
+            self._gate.arm()
+        elif self._gate.armed:
+            self._gate.disarm()
+        if score.p < _SUSPICIOUS:
+            self._gate.once()
+        if seen.teaches and self._learned % _BOUNDS_EVERY == 0:
+            sizes, callers = zip(*self._ordinary, strict=True) if self._ordinary else ((0,), ())
+            self._gate.expect(Bounds(max(sizes), frozenset(callers)))
+
+    def _look(self, call: TracedCall) -> Observed | None:
+        """As a wrapper does, and `wrapping.observing.look` behind it."""
+        gate, left, entry = self._gate, self._left, self._entry
+        if left.cell_contents > 1 and (entry is None or entry.passes(call)):
+            left.cell_contents -= 1
             return None
-        entered = Entered(call.at, call.size, call.caller, self._calls, self._errors, teaches)
-        self._calls = self._errors = 0
-        if teaches:
-            self._learn(call)
-        return Observed(entered, call.duration, call.failed)
+        choice = gate.tick()
+        bounds = gate.bounds
+        if choice is CHECKED and (
+            bounds is None or (call.size <= bounds.size and call.caller in bounds.callers)
+        ):
+            if entry is not None and bounds is not None:
+                entry.know(call.caller)
+            return None
+        calls, errors = gate.since()
+        teaches = choice is CHANCE
+        self._learned += teaches
+        self._seen = Entered(call.at, call.size, call.caller, calls, errors, teaches)
+        self._now = call.at + call.duration
+        if gate.counted():
+            gate.learn(self._plan.cost, call.duration, choice, self._now)
+        return Observed(self._seen, call.duration, call.failed)
 
-    def hear(self, p: float) -> None:
-        """Tell how probable the call just seen was; after an improbable one it looks at the next ones."""
-        if p < _SUSPICIOUS and self._plan.gates:
-            self._watching = self._plan.watch
 
-    def _gated(self, call: TracedCall) -> bool:
-        if not self._plan.gates:
-            return False
-        if self._watching:
-            self._watching -= 1
+class _Entry:
+    """What the compiled shortcut knows, for calls of a trace: as `Entry` of its C, with names for codes."""
+
+    def __init__(self) -> None:
+        self.most, self.allowance, self.anyone = -1, 0, False
+        self._known: deque[object] = deque(maxlen=_KNOWN_CODES)
+
+    def know(self, code: object, /) -> None:
+        if code not in self._known:
+            if self.allowance >= 0 and len(self._known) < _KNOWN_CODES:
+                self.allowance += 1
+            self._known.append(code)
+
+    def forget(self) -> None:
+        self.most = -1
+        self._known.clear()
+
+    def passes(self, call: TracedCall) -> bool:
+        if self.most < 0 or (call.size <= self.most and (self.anyone or call.caller in self._known)):
             return True
-        return self._checking and (call.caller not in self._callers or call.size > self._largest)
+        if self.allowance > 0:
+            self.allowance -= 1
+            return False
+        return self.allowance == 0
 
-    def _learn(self, call: TracedCall) -> None:
-        self._callers.add(call.caller)
-        self._largest = max(self._largest, call.size)
-        first = self._mean == 0.0
-        self._mean = call.duration if first else self._mean + _MEMORY * (call.duration - self._mean)
-        if not self._plan.one_in and self._mean > 0:
-            affordable = self._plan.budget * self._mean
-            # Comparing every call takes half of the budget; the other half is left for looking.
-            self._checking = self._plan.gates and 2 * self._plan.check <= affordable
-            cost = self._plan.cost * 2 if self._checking else self._plan.cost
-            self._gap = min(_RARER, math.ceil(cost / affordable))
 
-    def _next_tick(self) -> int:
-        # At random, so that nobody can slip between two ticks; the mean is the gap.
-        return 1 + int(self._random() * (2 * self._gap - 1))
+class _Mute:
+    """A gate has calls judged where there is a sensor; here it is the caller of `TraceSensor` who judges."""
+
+    def enter(self, entered: Entered) -> Decision | None:
+        return None
+
+    def leave(self, observed: Observed) -> None:
+        return None
+
+
+def _nothing() -> None:
+    """What the gate of a trace is of."""

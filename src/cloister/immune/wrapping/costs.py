@@ -13,12 +13,14 @@ from typing import Final
 UNSEEN: Final = 1e-6
 _AFTERMATH: Final = 2.0
 
+_PASSING: Final = 5e-8
+"""What counting a call down that passes straight takes."""
 _LOOK: Final = 1.2e-6
 """What a look at a call takes, while it isn't known."""
 _LOOK_UNSEEN: Final = 3e-7
 _MEMORY: Final = 64
 _CLIP: Final = 8.0
-_LEAST_LEFT: Final = 0.1
+_LEAST_LEFT: Final = 0.5
 
 
 class Costs:
@@ -75,14 +77,21 @@ class Costs:
         cost = _AFTERMATH * seconds + UNSEEN
         self.observation = _downwards(self.observation, cost) if self.observation else cost
 
-    def beside_looking(self, budget: float) -> float:
-        """What an observation costs where each call is looked at, which takes its part of the budget.
+    def beside_passing(self, budget: float, *, looking: bool) -> float:
+        """What an observation costs where what each call costs is paid from the same budget.
 
         Args:
-            budget: share of a function's own time, more than a look at its shortest calls takes.
+            budget: share of a function's own time.
+            looking: whether calls that pass are looked at.
+
+        Returns:
+            Seconds: more, the less of the budget is left, of which half is for observing in any case.
         """
-        left = 1.0 - self.look / (self.shortest * budget)
-        return self.observation * (1.0 + self._beyond) / max(left, _LEAST_LEFT)
+        each = _PASSING + self.look if looking else _PASSING
+        paid = self.shortest * budget
+        left = 1.0 - each / paid if paid else 1.0
+        beyond = self._beyond if looking else 0.0
+        return self.observation * (1.0 + beyond) / max(left, _LEAST_LEFT)
 
     def beyond(self, share: float) -> None:
         """Take note of calls that were judged because they were beyond what is usual.

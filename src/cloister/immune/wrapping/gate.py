@@ -10,8 +10,8 @@ Rules kept here:
   and backward jumps, and the sequences marked "unbroken" have neither. Without it there is `LockedGate`: its
   wrapper reads a flag of its own, the counts are near, and a hold is still exact.
 * Chance chooses the calls that teach. A call that a hold or a request sends here teaches nothing.
-* Where half of the overhead budget pays for it, calls are compared with what is usual: by the compiled
-  shortcut (`Entry`), or in the slow path, for which every call is held.
+* Where half of the overhead budget pays for it, or it isn't to spare, calls are compared with what is usual:
+  by the compiled shortcut (`Entry`), or in the slow path, for which every call is held.
 """
 
 from __future__ import annotations
@@ -188,8 +188,8 @@ class Gate:
 
         Args:
             bounds: what needs no judgement; None looks at no call but those chosen.
-            sparing: whether a shortcut sends on only so many as cost what chance's choice does: not each call
-                of a caller that is new and stays.
+            sparing: whether calls are compared only where the budget pays for it, and a shortcut sends on only
+                so many as cost what chance's choice does: not each call of a caller that is new and stays.
         """
         before, self.bounds, self._sparing = self.bounds, bounds, sparing
         if self._entry is not None:
@@ -210,12 +210,10 @@ class Gate:
 
     @property
     def checking(self) -> bool:
-        """Whether each call is compared with `bounds`: it costs half of the overhead budget at most."""
-        return (
-            self.bounds is not None
-            and self.sensor is not None
-            and self._costs.shortest * self._sampling.budget >= 2 * self._costs.look
-        )
+        """Whether each call is compared with `bounds`: always, or for half of the overhead budget at most."""
+        if self.bounds is None or self.sensor is None:
+            return False
+        return not self._sparing or self._costs.shortest * self._sampling.budget >= 2 * self._costs.look
 
     def looked(self, seconds: float) -> None:
         """Take note of how long a look at a call took that then passed, as of `Costs.looked`."""
@@ -292,7 +290,7 @@ class Gate:
         return GATED if asked else CHECKED
 
     def since(self) -> tuple[int, int]:
-        """Calls and errors since this was last asked: the call that asks is counted, its outcome is not."""
+        """Calls since this was last asked, the one that asks included, and errors that nobody was told of."""
         # unbroken
         left = self._left.cell_contents
         calls = self._fast + self._slow + self._fill - (left if left > 0 else 1)
@@ -301,9 +299,11 @@ class Gate:
         self._seen_calls, self._seen_errors = calls, errors
         return passed
 
-    def failed(self) -> None:
-        """Count a call on the slow path that raised."""
+    def failed(self, *, told: bool) -> None:
+        """Count a call on the slow path that raised; the sensor was told of it, or is by `since`."""
         self._errors.cell_contents += 1  # unbroken
+        if told:
+            self._seen_errors += 1
 
     def stopped(self) -> None:
         """Count a call that was blocked."""
@@ -345,7 +345,7 @@ class Gate:
         self._reconsider()
 
     def _scoring_cost(self) -> float:
-        return self._costs.beside_looking(self._sampling.budget) if self.checking else self._costs.observation
+        return self._costs.beside_passing(self._sampling.budget, looking=self.checking)
 
     def _allow(self) -> None:
         if self._entry is not None:

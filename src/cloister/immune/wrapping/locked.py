@@ -36,10 +36,10 @@ class LockedGate(Gate):
         with self._lock:
             return super().since()
 
-    def failed(self) -> None:
+    def failed(self, *, told: bool) -> None:
         """As in `Gate`, under a lock."""
         with self._lock:
-            super().failed()
+            super().failed(told=told)
 
     def stopped(self) -> None:
         """As in `Gate`, under a lock."""

@@ -168,7 +168,7 @@ def call(gate: Gate, positional: tuple[object, ...], named: Named) -> object:
     try:
         result = gate.function(*positional, **named)
     except BaseException:
-        gate.failed()
+        gate.failed(told=running is not None)
         if running is not None:
             end(gate, running, None, failed=True)
         raise

@@ -153,7 +153,7 @@ async def _async_generator(
 def _ended(gate: Gate, running: Running | None, watch: Stopwatch, error: BaseException | None) -> None:
     failed = error is not None and not watch.is_from_outside(error)
     if failed:
-        gate.failed()
+        gate.failed(told=running is not None)
     if running is not None:
         end(gate, running, watch.spent, failed=failed)
 
