@@ -24,7 +24,6 @@ from cloister.immune.acting.containment import (
     Standing,
     enter,
     leave,
-    wants_every_call,
 )
 from cloister.immune.errors import ImmuneError
 from cloister.immune.generators.calls import TracedCall
@@ -120,7 +119,7 @@ class TraceSensor:
         self._stage = leave(entered, score, standing, seen.at, self._now, _RULES)
         if self._stage.stage in _CALM:
             self._ordinary.append((seen.size, seen.caller))
-        if self._stage.stage is Stage.SUSPECT and wants_every_call(self._stage):
+        if self._stage.stage is Stage.SUSPECT:
             self._gate.arm()
         elif self._gate.armed:
             self._gate.disarm()

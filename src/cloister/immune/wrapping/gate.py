@@ -188,8 +188,8 @@ class Gate:
 
         Args:
             bounds: what needs no judgement; None looks at no call but those chosen.
-            sparing: whether calls are compared only where the budget pays for it, and a shortcut sends on only
-                so many as cost what chance's choice does: not each call of a caller that is new and stays.
+            sparing: whether calls are compared only where the budget pays for it, and a shortcut sends on
+                only so many as cost what chance's choice does: not each of a caller that is new and stays.
         """
         before, self.bounds, self._sparing = self.bounds, bounds, sparing
         if self._entry is not None:
