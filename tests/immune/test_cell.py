@@ -10,6 +10,7 @@ import pytest
 
 from cloister.core.keys import EphemeralKeyStore
 from cloister.immune.brain import Brain
+from cloister.immune.cell import Cell
 from cloister.immune.keeping import Happened, Standing
 from cloister.immune.keeping.events import StateEvent
 from cloister.immune.observation import Decision, Entered, Observed
@@ -74,6 +75,9 @@ class Machine:
     @property
     def now(self) -> float:
         return self._now
+
+    def wait(self, seconds: float) -> None:
+        self._now += seconds
 
     @property
     def standing(self) -> Standing:
@@ -209,15 +213,22 @@ def test_in_a_drift_nothing_is_learned_and_it_ends_when_the_function_is_itself_a
     machine.brain.close()
 
 
-def test_who_was_never_heard_of_before_a_function_that_may_be_blocked_stays_so_until_a_person_approves(
+def test_a_gate_makes_no_caller_known_to_a_function_that_may_be_blocked_but_while_a_person_approves(
     machine: Machine,
 ) -> None:
     other = machine.brain.cell("tests.shop:other")
-    for cell, stays in ((machine.cell, True), (other, False)):
-        for number in range(700):
-            entered = Entered(machine.now + 0.01 * number, 4, "tests:caller", 1, 0, True)
+    assert _stranger(machine, machine.cell, 700) < 0.0002
+    assert _stranger(machine, other, 700) > 0.0004
+    machine.brain.anchors.approve(NAME, "dana")
+    assert _stranger(machine, machine.cell, 20) > 0.0004
+    assert machine.standing is Standing.RELEARNING
+
+
+def _stranger(machine: Machine, cell: Cell, after: int) -> float:
+    """How probable a caller is that gates found a few times after so many ordinary calls."""
+    for teaches, caller, calls in ((True, "tests:caller", after), (False, "shell:main", 3)):
+        for _ in range(calls):
+            machine.wait(0.001)
+            entered = Entered(machine.now, 4, caller, 1, 0, teaches)
             cell.leave(Observed(entered, DURATION, False))
-        for number in range(700, 720):
-            entered = Entered(machine.now + 0.01 * number, 4, "shell:main", 1, 0, False)
-            cell.leave(Observed(entered, DURATION, False))
-        assert (cell.detector.entry(entered).p_by_feature["caller"] < 0.0002) == stays
+    return cell.detector.entry(entered).p_by_feature["caller"]

@@ -65,7 +65,7 @@ def test_of_ten_thousand_ordinary_sessions_few_are_flagged_and_of_two_thousand_a
 ) -> None:
     """PIC-R21.1 and R21.2: 10,000 ordinary sessions and 2,000 episodes, held out; PIC-30.1.c and d."""
     needs(300)
-    found = bench.measure(TailDetector, BUDGETED, range(1000, 1400), SPIKE_PATTERNS)
+    found = bench.measure_one(TailDetector, BUDGETED, range(1000, 1400), SPIKE_PATTERNS)
     assert found["benign_sessions"] >= 10_000
     assert found["attack_sessions"] >= 2_000
     assert found["fixed_fpr"] <= 0.05

@@ -2,7 +2,8 @@
 
 Rules kept here:
 
-1. A call is judged by what was known before it; then, if chance chose it, it teaches.
+1. A call is judged by what was known before it; then, if chance chose it, it teaches. Of what a gate chose
+   the caller is met, where the function isn't one that may be blocked or a person said that this is normal.
 2. Whatever is decided about a call is in the audit before it takes effect. Nothing else on a call's way waits
    for a disk: each kind of unusual call makes one candidate, once.
 3. Blocking takes all of: a function that the operator enabled, an approved baseline, enough learned calls, a
@@ -307,8 +308,8 @@ class Cell(ForkSafe):
             detector.follow(observed)
 
     def _tell(self, detector: Detector, observed: Observed) -> None:
-        """Tell of a call; who was never heard of before a function that may be blocked stays a stranger."""
-        only_judged = self.rules.enforcing and not observed.entered.teaches
+        """Tell of a call; a gate makes nobody known to a function that may be blocked, but a person does."""
+        only_judged = self.rules.enforcing and not self._relearning and not observed.entered.teaches
         (detector.note if only_judged else detector.learn)(observed)
 
     def _may_teach(self, score: Score) -> bool:

@@ -50,9 +50,9 @@ class Entered:
             anything else.
         caller: ``module:qualname`` of the calling code; empty where it isn't known.
         calls: calls since the last observed one, this one included; exact.
-        errors: how many of the ones before this raised; exact.
-        teaches: whether a tick of chance chose it. What a gate chose is judged, and teaches nothing: it would
-            bias what is normal.
+        errors: how many of the ones before this raised, of which nobody was told; exact.
+        teaches: whether a tick of chance chose it. What a gate chose is judged and teaches nothing but who
+            called: it would bias what is normal.
     """
 
     at: float

@@ -211,6 +211,22 @@ def test_a_stranger_that_a_gate_found_is_unheard_of_once_and_rare_from_then_on()
     assert names["service:nightly"] == pytest.approx(names["service:main"] / 1000, rel=0.15)
 
 
+def test_a_decoy_hides_no_other_stranger() -> None:
+    """How often new callers come is for chance to say: who makes a few up would be followed by one unseen."""
+    detector = taught(count=700)
+    at = END["lognormal"].entered.at + 1.0
+    probable = []
+    for number in range(80):
+        at += 0.1
+        stranger = call(at, caller=f"shell:{number}", teaches=False)
+        probable.append(detector.score(stranger).p_by_feature["caller"])
+        detector.learn(stranger)
+    assert max(probable) <= probable[0] < 0.001
+    for route in range(4):
+        known = call(at, caller=f"service:route{route}")
+        assert detector.score(known).p_by_feature["caller"] > 0.005, "pushed out by strangers"
+
+
 def test_a_call_that_is_noted_changes_nothing_of_what_is_normal_whoever_made_it() -> None:
     detector = taught(count=500)
     before = detector.as_json()

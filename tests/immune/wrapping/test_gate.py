@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.immune.wrapping import Bounds, Gate, Kind, Mode, Sampling, gates, monitor
-from cloister.immune.wrapping.build import gate_of
+from cloister.immune.wrapping.build import build, gate_of
 from cloister.immune.wrapping.calls import Choice
 from cloister.immune.wrapping.entering import caller_of, size_of
 from cloister.immune.wrapping.sampling import WARM_UP, Pace, Ticks
@@ -165,6 +165,19 @@ def test_of_a_function_that_may_be_blocked_every_call_is_compared_whatever_that_
     assert gate.checking
     gate.expect(None, sparing=False)
     assert not gate.checking
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_child_of_a_fork_compares_its_first_call_as_its_parent_did(*, locked: bool) -> None:
+    sensor = Keeping()
+    body, gate = build(lambda text: text, locked=locked)
+    gate.attach(sensor, Sampling(Mode.FIXED, rate=0.01), Pace(1.0), Ticks(lambda: 0.9), lambda: 0.0)
+    gate.expect(Bounds(size=3, callers=frozenset({f"{__name__}:<lambda>"})), sparing=False)
+    gate.forget()
+    assert gate.checking
+    for _ in range(10):
+        body("larger")
+    assert len(sensor.entered) == 10
 
 
 def _from_elsewhere(body: object) -> None:

@@ -48,12 +48,10 @@ class Novelty:
         """Whether this name was learned and is still remembered."""
         return name[: state.LONGEST_NAME] in self._counts
 
-    def weight(self, name: str) -> float:
-        """What was learned of this name; 0 where it isn't known."""
-        return self._counts.get(name[: state.LONGEST_NAME], 0.0)
-
     def surprise(self, name: str) -> float:
         """-ln of the probability of a name as unusual as this one; 0 before the first `refit`."""
+        if len(name) > state.LONGEST_NAME:
+            name = name[: state.LONGEST_NAME]
         return self._surprises.get(name, self._new_surprise)
 
     def learn(self, name: str, added: float) -> bool:
@@ -80,6 +78,24 @@ class Novelty:
                 del self._counts[min(self._counts, key=self._counts.__getitem__)]
         self._counts[name] = known + added
         return not known
+
+    def meet(self, name: str, added: float, most: float) -> bool:
+        """Count a name that somebody looked for: it says nothing of how often new ones come.
+
+        Args:
+            name: cut to 200 characters.
+            added: weight of the event.
+            most: what a name may weigh that chance didn't come to. None gives way to it.
+
+        Returns:
+            Whether it was counted, so that a refit is due.
+        """
+        name = name[: state.LONGEST_NAME]
+        known = self._counts.get(name, 0.0)
+        if known >= most or (not known and len(self._counts) >= MOST_NAMES):
+            return False
+        self._counts[name] = known + added
+        return True
 
     def refit(self, unit: float) -> None:
         """Make the surprises of all names anew from the counts.

@@ -4,8 +4,8 @@ Rules this module keeps:
 
 * A call is judged by what was learned before it, and teaches afterwards (prequential).
 * Only what a tick of chance chose teaches. What a gate chose is judged, and is part of the run of durations
-  and of the newest calls. Of what is normal it changes one thing: a caller whom nobody knew was met, in one
-  call among all, so that who calls seldom isn't unheard of again and again.
+  and of the newest calls. Of what is normal it changes one thing: a caller to whom chance didn't come was
+  met, in one call among all, so that who calls seldom isn't unheard of again and again.
 * A duration and a call rate count against their present level, which follows slow change. The run of
   durations is the running mean of the durations' surprise, and has a table of its own.
 * What is unusual teaches little once there is more of it than chance explains (`learning_weight`).
@@ -280,8 +280,8 @@ class TailDetector(TailUsual):
 
     def _meet(self, caller: str) -> None:
         """Count a caller to whom chance didn't come yet: one call of all, of which so many taught."""
-        if self._callers.weight(caller) < self._unit:
-            self._callers.learn(caller, self._unit * self._learned / self._calls)
+        share = self._learned / self._calls if self._calls > self._learned else 1.0
+        if self._callers.meet(caller, self._unit * share, self._unit):
             self._callers.refit(self._unit)
 
     def _learn_first(self, observed: Observed) -> None:

@@ -7,7 +7,7 @@ the wrapper around it, which counts down and compares, is played here. Rules thi
   large the arguments are, and what was heard of the calls before.
 * What an observation costs is given and always the same, as time would depend on the machine.
 * Counts of calls and errors are exact, whatever is sampled.
-* Only what chance chose teaches. What a gate chose is judged.
+* Only what chance chose teaches. What a gate chose is judged, and its caller is met.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SamplingPlan:
         sampling: which of them chance chooses.
         gates: whether calls are compared with known callers and sizes, and looked at more closely after a
             suspicious one, as every watched function's are.
-        compiled: whether the compiled shortcut compares them, in a fortieth of the time.
+        compiled: whether the compiled shortcut compares them, in a twentieth of the time.
         cost: seconds that observing one call takes, as a gate measures it.
         spare: share of a processor that nobody uses, 0 to 1: time that pays for observing as well.
     """
@@ -91,7 +91,7 @@ class TraceSensor:
         self._stage = Containment()
         self._learned, self._judging = 0, False
         self._seen: Entered | None = None
-        self._ordinary: deque[tuple[int, str]] = deque(maxlen=_KEPT)
+        self._newest: deque[tuple[bool, int, str]] = deque(maxlen=_KEPT)
 
     def look(self, call: TracedCall) -> Observed | None:
         """What it sees of the next call of the trace; None where it doesn't look.
@@ -117,8 +117,7 @@ class TraceSensor:
         standing = Standing(self._judging, self._learned, enforcing=False, promoted=False)
         entered, _ = enter(self._stage, NOTHING_UNUSUAL, standing, seen.at, _RULES)
         self._stage = leave(entered, score, standing, seen.at, self._now, _RULES)
-        if self._stage.stage in _CALM:
-            self._ordinary.append((seen.size, seen.caller))
+        self._newest.append((self._stage.stage in _CALM, seen.size, seen.caller))
         if self._stage.stage is Stage.SUSPECT:
             self._gate.arm()
         elif self._gate.armed:
@@ -126,8 +125,9 @@ class TraceSensor:
         if score.p < _SUSPICIOUS:
             self._gate.once()
         if seen.teaches and self._learned % _BOUNDS_EVERY == 0:
-            sizes, callers = zip(*self._ordinary, strict=True) if self._ordinary else ((0,), ())
-            self._gate.expect(Bounds(max(sizes), frozenset(callers)))
+            ordinary = [(size, caller) for calm, size, caller in self._newest if calm]
+            callers = frozenset(caller for _, caller in ordinary)
+            self._gate.expect(Bounds(max((size for size, _ in ordinary), default=0), callers))
 
     def _look(self, call: TracedCall) -> Observed | None:
         """As a wrapper does, and `wrapping.observing.look` behind it."""

@@ -88,7 +88,7 @@ class TelemetryForm(_Form):
         redaction_applied: whether something was.
         sampling_rate: share of calls that were observed at the time.
         calls: calls since the last observed one, this one included; exact.
-        errors: how many of the ones before this raised; exact.
+        errors: how many of the ones before this raised, of which nobody was told; exact.
         caller: ``module:qualname`` of the calling code; empty where it isn't known.
         failed: whether it raised.
         size: total size of its arguments.

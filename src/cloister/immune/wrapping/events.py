@@ -24,7 +24,7 @@ class TelemetryEvent:
         duration_ms: milliseconds that it ran.
         failed: whether it raised.
         calls: calls since the last observed one, this one included; exact.
-        errors: how many of the ones before this raised; exact.
+        errors: how many of the ones before this raised, of which nobody was told; exact.
         caller: ``module:qualname`` of the calling code; empty where it isn't known.
         size: total size of its arguments.
         teaches: whether chance chose it, and not a gate.

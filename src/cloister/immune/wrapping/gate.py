@@ -9,7 +9,7 @@ Rules kept here:
 * Calls and errors are exact where there is a global interpreter lock: CPython switches threads only at calls
   and backward jumps, and the sequences marked "unbroken" have neither. Without it there is `LockedGate`: its
   wrapper reads a flag of its own, the counts are near, and a hold is still exact.
-* Chance chooses the calls that teach. A call that a hold or a request sends here teaches nothing.
+* Chance chooses the calls that teach. Of one that a hold or a request sends here its caller is met at most.
 * Where half of the overhead budget pays for it, or it isn't to spare, calls are compared with what is usual:
   by the compiled shortcut (`Entry`), or in the slow path, for which every call is held.
 """
@@ -114,6 +114,8 @@ class Gate:
             self._entry.forget()
         if self.sensor is not None:
             self._choose_anew(UNSEEN, 0.0)
+            self._allow()
+            self._reconsider()
         if armed:
             self.arm()
 
