@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from immune_parts._figures import Figures
@@ -77,9 +78,10 @@ def _attacks(figures: Figures, axis: Any) -> None:
     for number, (name, row) in enumerate(rows.items()):
         places = [place + number * width for place in range(len(kinds))]
         axis.bar(places, [row[kind] for kind in kinds], width, label=name.removeprefix("attacks, "))
-    axis.set_xticks([place + 0.4 - width / 2 for place in range(len(kinds))], kinds, fontsize=8)
-    axis.set(title="Attacks on the service that were flagged, p < 0.001", ylim=(0, 1.2))
-    axis.legend(frameon=False, ncols=len(rows), loc="upper center")
+    words = ["\n".join(wrap(kind, 12)) for kind in kinds]
+    axis.set_xticks([place + 0.4 - width / 2 for place in range(len(kinds))], words, fontsize=8)
+    axis.set(title="Attacks on the service that were flagged, p < 0.001", ylim=(0, 1.35))
+    axis.legend(frameon=False, ncols=2, loc="upper center", fontsize=8)
 
 
 PANELS: tuple[tuple[str, Callable[[Figures, Any], None]], ...] = (
