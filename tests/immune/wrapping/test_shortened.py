@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from cloister.immune import core
 from cloister.immune.compiled_core import shortcut
+from cloister.immune.generators import BENIGN, BUDGETED, TracedCall, TraceSensor
 from cloister.immune.wrapping.build import build
 from cloister.immune.wrapping.calls import CHANCE, Bounds
 from cloister.immune.wrapping.entering import size_of
@@ -302,3 +304,30 @@ def test_a_call_that_doesnt_fit_says_the_functions_name_whichever_way_it_went() 
             ask_from_elsewhere(function, "a", "b")
         words.append(str(caught.value))
     assert words[0] == words[1]
+
+
+def _asking(name: str) -> Callable[..., Any]:
+    """A caller of that name, whose code is its own."""
+    space: dict[str, Any] = {"__name__": __name__}
+    exec(f"def {name}(body, text): return body(text)", space)
+    made: Callable[..., Any] = space[name]
+    return made
+
+
+CALLERS = {name: _asking(name) for name in ("one", "another", "stranger", "late")}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(CALLERS)), st.integers(0, 5)), max_size=60), st.booleans())
+def test_calls_of_a_trace_are_judged_where_this_shortcut_has_them_judged(
+    calls: list[tuple[str, int]], sparing: bool
+) -> None:
+    """What figures are measured with chooses as what is shipped."""
+    body, _, sensor = compared(lambda text: text, 3, "one", "another", sparing=sparing)
+    shown = TraceSensor(replace(BUDGETED, sampling=Sampling(Mode.FIXED, rate=1e-7)))
+    shown._gate._costs.took(0.01)
+    shown._gate.expect(Bounds(3, frozenset({HERE + "one", HERE + "another"})), sparing=sparing)
+    for name, size in calls:
+        before = len(sensor.entered)
+        CALLERS[name](body, "x" * size)
+        looked = shown.look(TracedCall(0.0, 0.01, size, HERE + name, False, BENIGN))
+        assert (looked is not None) == (len(sensor.entered) > before)
